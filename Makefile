@@ -1,0 +1,81 @@
+# make and python >= 3.11 with venv are all that this file assumes (make 3.81 and BSD tools will do).
+
+PYTHON ?= python3
+PROFILE ?= tiny
+METHODS ?= ga,ga_klr,npo
+SEEDS ?= 0,1,2
+OUT ?= outputs/pretrain-tiny
+TORCH_INDEX ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo study test lab status lint clean pretrain-tiny setup
+
+help:
+	@echo "make demo           the whole protocol on a small model, seed 0: at most 12 minutes on two cores, 3 GB of memory"
+	@echo "make test           all tests: at most 12 minutes on two cores"
+	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
+	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
+	@echo "make status         where every run of the demo stands"
+	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): at most 25 minutes on two cores"
+	@echo "make lint           style of library, tests and notebooks"
+	@echo "make clean          remove the environment and caches; results in outputs/ stay"
+	@echo ""
+	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
+	@echo ""
+	@echo "Variables: PYTHON=$(PYTHON)   PROFILE=$(PROFILE)   METHODS=$(METHODS) (study)   SEEDS=$(SEEDS) (study)"
+	@echo "           TORCH_INDEX=https://download.pytorch.org/whl/cpu   Linux without a GPU: torch without CUDA"
+
+# The set-up. Done again when the versions or the library's needs change.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "This needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv: 2 to 10 minutes, mostly download."
+	@rm -f $(READY)
+	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+		echo "torch from $(TORCH_INDEX)"; \
+		$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --index-url "$(TORCH_INDEX)" \
+			"`grep '^torch==' requirements.lock`"; \
+	fi
+	@echo "packages of requirements.lock"
+	@$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $(READY)
+	@echo "Set up."
+
+setup: $(READY)
+
+demo: $(READY)
+	@echo "Demo: five notebooks, 7 single-shot and 3 sequential runs, profile $(PROFILE), seed 0."
+	@echo "At most 12 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
+	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0
+
+study: $(READY)
+	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."
+	@echo "About 12 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
+	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
+
+test: $(READY)
+	@echo "Tests: units, the notebooks through the real runner, kill and resume. At most 12 minutes on two cores."
+	@$(PY) -m pytest
+
+lab: $(READY)
+	@$(PY) -m jupyterlab notebooks/01_build_datasets.ipynb
+
+status: $(READY)
+	@$(PY) -m pulse_lib status --profile $(PROFILE)
+
+lint: $(READY)
+	@$(PY) -m ruff check pulse_lib tests notebooks
+
+pretrain-tiny: $(READY)
+	@echo "Pre-training the embedded model into $(OUT): at most 25 minutes on two cores."
+	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "Results in outputs/ stay; remove them by hand if you want them made anew."

@@ -1,0 +1,198 @@
+"""The command line: python -m pulse_lib --help."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pulse_lib.errors import PulseError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+)
+Profile = Annotated[str, typer.Option(help="A name in params/, or a .yaml file.")]
+Methods = Annotated[str, typer.Option(help="Method ids parted by commas, or all.")]
+Seeds = Annotated[str, typer.Option(help="Seeds parted by commas.")]
+Scenarios = Annotated[str, typer.Option(help="finetuned, pretrained; both if empty.")]
+Parts = Annotated[str, typer.Option(help="Trained parts; if empty, the paper's grid.")]
+Out = Annotated[str, typer.Option(help="The study's folder; outputs/<profile> if empty.")]
+METHODS = "ga,ga_klr,npo"
+
+
+@app.command()
+def run(
+    profile: Profile = "tiny",
+    methods: Methods = METHODS,
+    seeds: Seeds = "0",
+    scenarios: Scenarios = "",
+    trained_parts: Parts = "",
+    jobs: Annotated[int, typer.Option(help="Runs at a time; 0: two, or one on a single core.")] = 0,
+    out_dir: Out = "",
+) -> None:
+    """Bring a study up to date: every notebook for every method, scenario and seed; what is done is
+    not done again.
+    """
+    from pulse_lib import batch, study
+
+    options = study.options_from_text(profile, methods, seeds, scenarios, trained_parts, out_dir)
+    if jobs < 0:
+        raise PulseError(f"jobs = {jobs} must be 1 or more, or 0 for the default")
+    try:
+        done = batch.run_study(options, jobs or min(2, os.cpu_count() or 1), _console())
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on with what is left.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if not done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    profile: Profile = "tiny",
+    methods: Methods = METHODS,
+    seeds: Seeds = "0",
+    scenarios: Scenarios = "",
+    trained_parts: Parts = "",
+    out_dir: Out = "",
+) -> None:
+    """Where every run of a study stands: done, stale (and why) or missing; a changed library is a
+    warning.
+    """
+    from pulse_lib import runs, study
+    from pulse_lib.params import load_profile
+
+    options = study.options_from_text(profile, methods, seeds, scenarios, trained_parts, out_dir)
+    settings = load_profile(options["profile"])
+    plan = study.plan(settings, study.study(**options))
+    out = plan.specs[0].out
+    table = Table(title=runs.show(out), title_justify="left")
+    for column in ("run", "state", "finished", "seconds", "note"):
+        table.add_column(column, overflow="fold")
+    for spec in plan.specs:
+        state = plan.states[spec.folder]
+        note = state.why if state.state == "stale" else ""
+        if state.library_changed:
+            note = f"{note}; made with another version of pulse_lib".lstrip("; ")
+        seconds = str(state.manifest.get("seconds", ""))
+        table.add_row(
+            spec.name, state.state, state.manifest.get("finished", ""), seconds, escape(note)
+        )
+    for folder, why in study.found_runs(out, settings):
+        if folder not in plan.states:
+            table.add_row(folder.relative_to(out).as_posix(), "other", "", "", escape(why))
+    _console().print(table)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def notebook(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Number or name, e.g. 03 or 03_unlearn_single_shot.")],
+    threads: Annotated[
+        int, typer.Option(help="Threads of the kernel; 0: as many as it likes.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Output to log.txt only.")] = False,
+) -> None:
+    """Run one notebook in batch and keep the executed copy beside its results.
+
+    Parameters are given as -p key value, as often as needed:
+    python -m pulse_lib notebook 03 -p method npo -p seed 1
+    """
+    from pulse_lib import jobs
+    from pulse_lib.notebook import convert, find_notebook, run_notebook
+
+    jobs.end_with_front()
+    progress = os.environ.get("PULSE_PROGRESS_FILE")
+    if progress:
+        Path(progress).parent.mkdir(parents=True, exist_ok=True)
+        Path(progress).write_text("starting")
+    try:
+        path = find_notebook(name)
+        values = convert(path, _pairs(context.args))
+        for key in (
+            "profile",
+            "out_dir",
+        ):  # a relative path on the command line starts where the user is
+            text = values.get(key, "")
+            if (key == "out_dir" and text) or text.endswith((".yaml", ".yml")):
+                values[key] = str(Path(text).resolve())
+        manifest = run_notebook(path.stem, values, threads or None, echo=not quiet)
+    except PulseError as error:
+        if progress:
+            Path(progress).with_suffix(".failed").write_text(str(error))
+        raise
+    finally:
+        if progress:
+            Path(progress).unlink(missing_ok=True)
+    if not quiet:
+        _console().print(f"{path.stem} done in {manifest['seconds']:.0f} s")
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for i in range(0, len(words), 3):
+        if words[i] not in ("-p", "--parameter") or len(words) < i + 3:
+            raise PulseError(f"{' '.join(words[i:])!r}: parameters are given as -p key value")
+        if words[i + 1] in pairs:
+            raise PulseError(f"parameter {words[i + 1]} is given twice")
+        pairs[words[i + 1]] = words[i + 2]
+    return pairs
+
+
+@app.command()
+def methods() -> None:
+    """Print the table of unlearning methods."""
+    from pulse_lib.unlearn.methods import METHODS
+
+    table = Table()
+    for column in ("id", "label", "needs", "loss", "source"):
+        table.add_column(column, overflow="fold")
+    for method in METHODS.values():
+        needs = method.needs if isinstance(method.needs, str) else ", ".join(method.needs)
+        row = (method.id, method.label, needs, method.loss, method.source)
+        table.add_row(*(escape(str(cell)) for cell in row))
+    _console().print(table)
+
+
+@app.command("pretrain-tiny")
+def pretrain_tiny(
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    seed: Annotated[int, typer.Option(help="Seed of the pre-training.")] = 0,
+    without: Annotated[
+        Path | None, typer.Option(help="File: one person id a line to leave out.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A short version that only shows the way.")
+    ] = False,
+) -> None:
+    """Make the embedded model again: at most 25 minutes on two cores."""
+    from pulse_lib.pretrain.recipe import pretrain
+
+    pretrain(out, seed, without, quick)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=False)
+    # Written to a file or a pipe, rich assumes 80 columns and would break the tables.
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def main() -> None:
+    """Run the command line; a PulseError is printed without a stack trace."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, children first
+    try:
+        app()
+    except PulseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

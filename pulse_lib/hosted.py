@@ -1,0 +1,56 @@
+"""What a notebook needs to run on Colab or Kaggle, and a description of where it runs. Does nothing at home but describe."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+
+# What the hosts lack, by import name. torch, ipywidgets and ipykernel are left as they are: replacing them breaks a running session.
+WANTED = {
+    "bitsandbytes": "bitsandbytes>=0.46",
+    "papermill": "papermill>=2.6",
+    "peft": "peft>=0.19",
+    "seaborn": "seaborn>=0.13",
+    "pyarrow": "pyarrow>=15",
+}
+SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
+
+
+def host() -> str:
+    """ "colab", "kaggle" or "" (at home)."""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "colab"
+    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
+
+
+def setup() -> list[str]:
+    """On Colab and Kaggle: installs what is missing and removes torchao, which peft refuses. Returns what was done; [] at home."""
+    if not host():
+        return []
+    done = []
+    if importlib.util.find_spec("torchao"):
+        subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", "torchao"], check=True)
+        done.append("removed torchao")
+    missing = [requirement for module, requirement in WANTED.items() if not importlib.util.find_spec(module)]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
+        done.append(f"installed {', '.join(missing)}")
+    return done
+
+
+def describe() -> str:
+    """One line on python, library versions, device and the dtype that models are computed in, with its reason."""
+    import torch  # slow, and only notebooks that use it ask
+
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN if importlib.util.find_spec(name))
+    if not torch.cuda.is_available():
+        device = f"CPU with {torch.get_num_threads()} threads, float32 (no GPU found)"
+    else:
+        capability = torch.cuda.get_device_capability()
+        why = "bfloat16 (compute capability 8.0 or newer)" if capability[0] >= 8 else "float16 (compute capability below 8.0: no bfloat16 units)"
+        device = f"{torch.cuda.get_device_name()}, {why}"
+    return f"python {platform.python_version()}, {versions} | {device}"

@@ -1,0 +1,193 @@
+"""The profile: every number that belongs to a model, a data set or a machine, read strictly from one YAML file.
+
+An unknown key, a missing key or a wrong type is an error that names file, key, value and fix. Notebook parameters are the
+axes of a study (profile, scenario, method, seed ...) and are not here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from pulse_lib.errors import PulseError
+
+SCENARIOS = ("finetuned", "pretrained")
+TRAINED_PARTS = ("projector+llm", "llm")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it is loaded and asked."""
+
+    path: str  # "embedded" (shipped with the library), a local folder, or a hub id
+    revision: str = ""  # hub revision to pin; "" for a folder
+    load: str = field(default="full", metadata={"choices": ("full", "4bit")})
+    answer_form: str = field(default="text", metadata={"choices": ("letter", "text")})
+    prompt: str = "plain"  # an entry of pulse_lib.model.prompts.PROMPTS
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How many people each set holds, and how much of each person is trained on and asked."""
+
+    source: str = field(default="world", metadata={"choices": ("world",)})
+    n_finetuned_forget: int = 50
+    n_finetuned_retain: int = 50
+    n_finetuned_retain_train: int = 25
+    n_requests: int = 5
+    n_candidates: int = 153  # celebrities measured for the pre-trained scenario
+    n_pretrained_forget: int = 20
+    n_pretrained_retain: int = 25
+    n_holdout: int = 50
+    n_general: int = 300  # general questions for evaluation
+    n_general_train: int = 200  # general conversations that fine-tuning may replay
+    n_train_views: int = 6  # training renderings a person
+    n_conversations: int = 2  # training conversations a person and modality while unlearning
+    n_heldout_wordings: int = 1  # extra questions a person and modality in wordings never trained on
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """LoRA fine-tuning on the fictitious people (scenario finetuned)."""
+
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 4.0e-3
+    epochs: int = 20
+    batch_size: int = 16  # conversations
+    warmup_steps: int = 20
+    max_grad_norm: float = 1.0
+    general_replay: float = 0.25  # share of each batch that is general conversations
+
+
+@dataclass(frozen=True)
+class UnlearnSettings:
+    """LoRA unlearning, single-shot and sequential."""
+
+    rank: int = 8
+    alpha: int = 16
+    learning_rate: float = 3.0e-3
+    epochs_finetuned: int = 10  # per person; the same number in one shot and in five requests
+    epochs_pretrained: int = 20
+    batch_size: int = 20  # conversations
+    warmup_steps: int = 0
+    max_grad_norm: float = 1.0
+    reference: str = field(default="round_start", metadata={"choices": ("round_start", "target")})
+    supervised_tokens: str = field(default="answer", metadata={"choices": ("answer", "whole_sequence")})
+    retain_source: str = field(default="retain_train", metadata={"choices": ("retain_train", "same")})
+    path_every: int = 4  # steps between cheap measurements
+    path_dense_below: float = 0.9  # share of the starting forget accuracy below which every step is measured
+    matched_at: float = 0.35  # forget accuracy that defines the `matched` state
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Answering questions and measuring them."""
+
+    batch_size: int = 64  # questions
+    max_new_tokens: int = 8
+    n_path_questions: int = 100  # questions of each set that a cheap measurement asks
+    extraction_rules: str = "vlmevalkit_2024"
+    n_bootstrap: int = 2000  # resamples of people for intervals
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole profile; `name` is the file's stem and the folder under outputs/."""
+
+    name: str
+    description: str
+    model: ModelSettings
+    data: DataSettings = DataSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    unlearn: UnlearnSettings = UnlearnSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    def as_dict(self) -> dict:
+        """The resolved settings as nested plain dicts, for manifests."""
+        return dataclasses.asdict(self)
+
+
+def profile_path(name: str) -> Path:
+    """The YAML file of a profile: a name in params/, or a path ending in .yaml. Raises PulseError listing what there is."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else REPOSITORY / "params" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (REPOSITORY / "params").glob("*.yaml")))
+        raise PulseError(f"profile {name!r}: no file {path}. Profiles there are: {known}")
+    return path
+
+
+def load_profile(name: str) -> Profile:
+    """The profile read from params/<name>.yaml (or a .yaml path), checked key by key. Raises PulseError."""
+    path = profile_path(name)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise PulseError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise PulseError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    if "name" in raw:
+        raise PulseError(f"{path}: key 'name' is the file's name; remove it")
+    profile = _build(Profile, {"name": path.stem, **raw}, str(path), "")
+    _check_counts(profile, path)
+    return profile
+
+
+def _build(cls: type, raw: object, source: str, prefix: str):
+    if not isinstance(raw, dict):
+        raise PulseError(f"{source}: {prefix.rstrip('.')} must be a mapping, found {raw!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in raw:
+        if key not in fields:
+            raise PulseError(f"{source}: unknown key {prefix}{key!s}; known keys: {', '.join(sorted(fields))}")
+    values = {}
+    for name, f in fields.items():
+        if name in raw:
+            values[name] = _value(hints[name], raw[name], f.metadata.get("choices"), source, prefix + name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise PulseError(f"{source}: key {prefix}{name} is missing")
+    return cls(**values)
+
+
+def _value(hint, value, choices, source: str, key: str):
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, source, key + ".")
+    checked = check_type(hint, value, f"{source}: {key}")
+    if choices and checked not in choices:
+        raise PulseError(f"{source}: {key} = {value!r} is not one of {', '.join(choices)}")
+    return checked
+
+
+def check_type(hint, value, where: str):
+    """`value` if it is of type `hint` (an int passes for a float), else PulseError naming `where`, the value and the fix."""
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = hint if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else typing.get_origin(hint)
+    if isinstance(value, plain) and not (isinstance(value, bool) and plain is not bool):
+        return value
+    hint_name = getattr(hint, "__name__", str(hint))
+    fix = ""
+    if hint is float and isinstance(value, str):
+        fix = "; YAML reads 1e-4 as text: write 1.0e-4"
+    raise PulseError(f"{where} = {value!r} is {type(value).__name__}, expected {hint_name}{fix}")
+
+
+def _check_counts(profile: Profile, path: Path) -> None:
+    d = profile.data
+    if d.n_requests < 1 or d.n_finetuned_forget % d.n_requests:
+        raise PulseError(
+            f"{path}: data.n_finetuned_forget = {d.n_finetuned_forget} must be a multiple of data.n_requests = {d.n_requests}"
+        )
+    if d.n_pretrained_forget + d.n_pretrained_retain > d.n_candidates:
+        raise PulseError(f"{path}: data.n_pretrained_forget + n_pretrained_retain is more than data.n_candidates = {d.n_candidates}")
+    for section in ("data", "finetune", "unlearn", "evaluate"):
+        for key, value in dataclasses.asdict(getattr(profile, section)).items():
+            if isinstance(value, int | float) and value < 0:
+                raise PulseError(f"{path}: {section}.{key} = {value} must not be negative")

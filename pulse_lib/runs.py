@@ -1,0 +1,320 @@
+"""Run folders: where they lie, what makes one complete, stale or resumable, and how files get into
+them whole.
+
+A run is a folder of result files and a `manifest.json`, which is written last and by rename: a
+folder is complete if and only if its manifest can be read and names files that are there in full
+size. A run is stale when what it was made from (parameters, profile sections, code cells of its
+notebook, inputs, embedded model) differs from now; a changed library is only noted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pulse_lib.errors import PulseError
+from pulse_lib.files import (  # noqa: F401 (some are here for others: this room is where files come from)
+    read_json,
+    replace_file,
+    show,
+    write_csv,
+    write_error,
+    write_json,
+)
+from pulse_lib.identity import (  # noqa: F401
+    SECTIONS,
+    RunSpec,
+    circumstances,
+    explain,
+    file_hash,
+    fingerprint,
+    identity,
+    library_hash,
+    notebooks_folder,
+    plain,
+    result_hash,
+)
+from pulse_lib.params import REPOSITORY, Profile
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run in progress, as `start` returns it and `finish` takes it."""
+
+    spec: RunSpec
+    profile: Profile
+    identity: dict
+    fingerprint: str
+    inputs: dict[str, dict]  # name of an input -> its manifest
+    clock: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        """Where the result files go."""
+        return self.spec.folder
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: state is "done", "stale" or "missing"; `why` explains; `library_changed`
+    is only a warning.
+    """
+
+    state: str
+    why: str = ""
+    library_changed: bool = False
+    manifest: dict = field(default_factory=dict)
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def out_folder(profile: str, out_dir: str = "") -> Path:
+    """The study's folder, absolute: outputs/<profile>, or out_dir (a relative one starts at the
+    repository root).
+    """
+    return (REPOSITORY / (out_dir or Path("outputs") / Path(profile).stem)).resolve()
+
+
+def data_folder(out: Path, seed: int) -> Path:
+    """Where 01_build_datasets writes."""
+    return Path(out) / "data" / f"seed-{seed}"
+
+
+def target_folder(out: Path, seed: int) -> Path:
+    """Where 02_finetune writes."""
+    return Path(out) / "target" / f"seed-{seed}"
+
+
+def single_shot_folder(out: Path, scenario: str, method: str, trained_part: str, seed: int) -> Path:
+    """Where 03_unlearn_single_shot writes."""
+    return Path(out) / "single_shot" / scenario / f"{method}-{trained_part}-seed-{seed}"
+
+
+def sequential_folder(
+    out: Path, method: str, policy: str, trained_part: str, order: int, seed: int
+) -> Path:
+    """Where 04_unlearn_sequential writes."""
+    return Path(out) / "sequential" / f"{method}-{policy}-{trained_part}-order-{order}-seed-{seed}"
+
+
+def analysis_folder(out: Path) -> Path:
+    """Where 05_analyze writes."""
+    return Path(out) / "analysis"
+
+
+# --- start, finish, require, status -----------------------------------------------------------
+
+
+def start(spec: RunSpec, profile: Profile) -> Started:
+    """Begin a run: inputs checked to the byte, the folder there and writable, results of an older
+    run gone.
+
+    The rounds of a sequential run stay if they are whole and belong to this very run (same
+    fingerprint), so that it resumes. Raises PulseError naming the missing or broken input, or the
+    folder that cannot be written.
+    """
+    manifests = {
+        _name(path, spec.out): require(path, _notebook_of(path, spec.out), checksums=True)
+        for path in spec.inputs
+    }
+    found = identity(spec, profile, manifests)
+    started = Started(spec, profile, found, fingerprint(found), manifests)
+    check_writable(spec.folder)
+    try:
+        _clear(spec, started.fingerprint)
+    except OSError as error:
+        raise write_error(error, spec.folder) from None
+    return started
+
+
+def _clear(spec: RunSpec, mark: str) -> None:
+    (spec.folder / MANIFEST).unlink(missing_ok=True)  # first: from here on the folder is no result
+    for path in spec.folder.iterdir():
+        if path.name.startswith("round-") and _round(path, mark):
+            continue
+        if path.name != "log.txt":  # the batch runner is writing to it
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _round(folder: Path, mark: str) -> dict | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"].items()
+        whole = all(file_hash(folder / name) == entry["sha256"] for name, entry in files)
+        return manifest if whole and manifest["fingerprint"] == mark else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, half-written or cut off: the round is done again
+
+
+def finish(started: Started, files: Iterable[str] = (), extra: Mapping | None = None) -> dict:
+    """The manifest, written last: the run is complete from here on. `files` come on top of the
+    files that its kind declares.
+
+    Raises PulseError if a declared file is not there: a run does not finish without its results.
+    """
+    spec, folder = started.spec, started.spec.folder
+    listed = _list_files(folder, [*spec.files, *files])
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": spec.kind,
+        "notebook": spec.notebook,
+        "parameters": dict(spec.parameters),
+        "profile": started.profile.as_dict(),
+        "inputs": started.identity["inputs"],
+        "files": listed,
+        "identity": started.identity,
+        "fingerprint": started.fingerprint,
+        "result": result_hash(started.fingerprint, listed),
+        "library_hash": library_hash(),
+        "run_id": os.environ.get("PULSE_RUN_ID", ""),
+        **circumstances(),
+        "seconds": round(time.monotonic() - started.clock, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **(extra or {}),
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def finish_round(
+    started: Started, number: int, files: Iterable[str], extra: Mapping | None = None
+) -> dict:
+    """The manifest of round-<number> of a sequential run, written last: a rerun goes on after it.
+
+    `files` lie in its folder.
+    """
+    folder = started.folder / f"round-{number}"
+    manifest = {
+        "fingerprint": started.fingerprint,
+        "round": number,
+        "files": _list_files(folder, files),
+        **(extra or {}),
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def finished_round(started: Started, number: int) -> dict | None:
+    """The manifest of round-<number> if that round is whole and belongs to this very run, else
+    None.
+    """
+    return _round(started.folder / f"round-{number}", started.fingerprint)
+
+
+def require(folder: Path, notebook: str, checksums: bool = False) -> dict:
+    """The manifest of a complete run. Raises PulseError: missing, incomplete, or a file that is not
+    as the manifest says.
+
+    Sizes are always compared; checksums=True reads the files as well.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise PulseError(f"{show(folder)} is missing: run {notebook} first")
+    if not path.is_file():
+        raise PulseError(
+            f"{show(folder)} is incomplete (no {MANIFEST}: interrupted or still running): "
+            f"run {notebook} again"
+        )
+    try:
+        manifest = json.loads(path.read_text())
+        files, version = manifest["files"], manifest["schema_version"]
+        manifest["result"], manifest["identity"], manifest["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise PulseError(
+            f"{show(path)} is half-written, so the run is incomplete: run {notebook} again"
+        ) from None
+    if version != SCHEMA_VERSION:
+        raise PulseError(
+            f"{show(path)}: schema version {version}, this library reads {SCHEMA_VERSION}: "
+            f"run {notebook} again"
+        )
+    for name, entry in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise PulseError(f"{show(file)} is missing: run {notebook} again")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise PulseError(
+                f"{show(file)} is truncated ({size} of {entry['bytes']} bytes): "
+                f"run {notebook} again"
+            )
+        if checksums and file_hash(file) != entry["sha256"]:
+            raise PulseError(
+                f"{show(file)} was changed after it was written (checksum): run {notebook} again"
+            )
+    return manifest
+
+
+def status(spec: RunSpec, profile: Profile) -> State:
+    """Whether a run is done, stale (and why) or missing.
+
+    Raises PulseError only if the notebook itself cannot be read.
+    """
+    try:
+        manifest = require(spec.folder, spec.notebook)
+    except PulseError as error:
+        return State("stale" if (spec.folder / MANIFEST).is_file() else "missing", str(error))
+    manifests = {}
+    for path in spec.inputs:
+        try:
+            manifests[_name(path, spec.out)] = require(path, _notebook_of(path, spec.out))
+        except PulseError as error:
+            return State("stale", f"input: {error}", manifest=manifest)
+    reasons = explain(manifest["identity"], identity(spec, profile, manifests), spec.notebook)
+    changed = manifest.get("library_hash") != library_hash()
+    return State("stale" if reasons else "done", "; ".join(reasons), changed, manifest)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write a few KiB into it.
+
+    Raises PulseError naming the folder and the fix if that fails.
+    """
+    probe = Path(folder) / ".probe"
+    replace_file(probe, lambda tmp: tmp.write_bytes(b"\0" * 4096))
+    probe.unlink(missing_ok=True)
+
+
+# --- small things -----------------------------------------------------------------------------
+
+
+def _notebook_of(folder: Path, out: Path) -> str:
+    kind = _name(folder, out).split("/")[0]
+    return {
+        "data": "01_build_datasets",
+        "target": "02_finetune",
+        "single_shot": "03_unlearn_single_shot",
+        "sequential": "04_unlearn_sequential",
+    }.get(kind, "its notebook")
+
+
+def _name(folder: Path, out: Path) -> str:
+    return Path(os.path.relpath(folder, out)).as_posix()
+
+
+def _list_files(folder: Path, names: Iterable[str]) -> dict[str, dict]:
+    found = {}
+    for name in dict.fromkeys(names):
+        path = folder / name
+        members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        if not members or not members[0].is_file():
+            raise PulseError(
+                f"{show(path)} was not written, so the run cannot be finished: see the cells above"
+            )
+        for member in members:
+            found[member.relative_to(folder).as_posix()] = {
+                "bytes": member.stat().st_size,
+                "sha256": file_hash(member),
+            }
+    return found

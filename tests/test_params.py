@@ -1,0 +1,73 @@
+"""The profile: every mistake in it is an error that names file, key, value and fix."""
+
+from __future__ import annotations
+
+import pytest
+
+from pulse_lib.errors import PulseError
+from pulse_lib.params import REPOSITORY, load_profile
+
+MODEL = "model: {path: embedded}\n"
+
+
+def load(tmp_path, text: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_profile(str(path))
+
+
+def test_a_profile_takes_its_name_from_the_file_and_its_settings_from_the_text(tmp_path):
+    profile = load(
+        tmp_path, "description: d\n" + MODEL + "unlearn: {learning_rate: 1.0e-4, rank: 4}\n"
+    )
+    assert (profile.name, profile.model.path) == ("mine", "embedded")
+    assert (profile.unlearn.learning_rate, profile.unlearn.rank, profile.unlearn.alpha) == (
+        1e-4,
+        4,
+        16,
+    )
+    assert profile.as_dict()["unlearn"]["rank"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("unlearn: {learning_rat: 1.0e-4}", ["unknown key unlearn.learning_rat", "learning_rate"]),
+        ("unlearning: {}", ["unknown key unlearning", "unlearn"]),
+        ("unlearn: {learning_rate: 1e-4}", ["unlearn.learning_rate", "'1e-4'", "write 1.0e-4"]),
+        ("unlearn: {rank: 8.5}", ["unlearn.rank", "8.5", "expected int"]),
+        ("unlearn: {rank: true}", ["unlearn.rank", "True", "expected int"]),
+        ("unlearn: {rank: -1}", ["unlearn.rank", "-1"]),
+        (
+            "unlearn: {reference: yesterday}",
+            ["unlearn.reference", "'yesterday'", "round_start, target"],
+        ),
+        ("unlearn: 3", ["unlearn must be a mapping", "3"]),
+        (
+            "data: {n_finetuned_forget: 51}",
+            ["n_finetuned_forget = 51", "multiple", "n_requests = 5"],
+        ),
+        ("data: {n_candidates: 10}", ["n_candidates = 10"]),
+        ("name: other", ["'name'", "remove it"]),
+        ("unlearn: [unclosed", ["not valid YAML"]),
+    ],
+)
+def test_a_mistake_is_an_error_naming_file_key_and_fix(tmp_path, text, words):
+    with pytest.raises(PulseError) as caught:
+        load(tmp_path, "description: d\n" + MODEL + text + "\n")
+    for word in ["mine.yaml", *words]:
+        assert word in str(caught.value)
+
+
+def test_a_missing_key_and_a_missing_profile_are_named(tmp_path):
+    with pytest.raises(PulseError, match="key model is missing"):
+        load(tmp_path, "description: d\n")
+    with pytest.raises(PulseError, match="profile 'nothere': no file .*nothere.yaml"):
+        load_profile("nothere")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "params").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_shipped_profile_loads(path):
+    assert load_profile(path.stem).name == path.stem

@@ -1,0 +1,337 @@
+"""The study: its grid, what is to be done, and the front that has Snakemake do it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pulse_lib import batch, jobs, progress, runs, study
+from pulse_lib.errors import PulseError
+from pulse_lib.params import REPOSITORY
+
+# --- the grid ---------------------------------------------------------------------------------
+
+
+def test_the_demo_is_the_grid_of_the_paper(kit):
+    specs = study.study(**kit.shared)
+    kinds = [spec.kind for spec in specs]
+    assert [
+        kinds.count(kind) for kind in ("data", "target", "single_shot", "sequential", "analysis")
+    ] == [1, 1, 7, 3, 1]
+    llm = [spec.name for spec in specs if spec.parameters.get("trained_part") == "llm"]
+    assert llm == ["single_shot/finetuned/ga-llm-seed-0"]
+    by_name = {
+        spec.name: [path.relative_to(kit.out).as_posix() for path in spec.inputs] for spec in specs
+    }
+    assert by_name["single_shot/pretrained/npo-projector+llm-seed-0"] == ["data/seed-0"]
+    assert by_name["single_shot/finetuned/npo-projector+llm-seed-0"] == [
+        "data/seed-0",
+        "target/seed-0",
+    ]
+    assert sorted(by_name["analysis"]) == sorted(set(by_name) - {"analysis"})
+
+
+def test_every_run_stands_after_its_inputs_and_in_its_own_folder(kit):
+    specs = study.study(seeds=[0, 1, 1], trained_parts=["llm", "projector+llm"], **kit.shared)
+    assert len({spec.folder for spec in specs}) == len(specs) == 2 * (2 + 12 + 6) + 1
+    for i, spec in enumerate(specs):
+        assert set(spec.inputs) <= {earlier.folder for earlier in specs[:i]}
+
+
+def test_without_the_finetuned_scenario_there_is_no_target_and_no_sequence(kit):
+    specs = study.study(methods=["npo"], scenarios=["pretrained"], **kit.shared)
+    assert [spec.kind for spec in specs] == ["data", "single_shot", "analysis"]
+
+
+def test_options_from_texts():
+    options = study.options_from_text(
+        methods="npo, ga", seeds="0,2", scenarios="finetuned", out_dir="x"
+    )
+    assert options["methods"] == ["npo", "ga"] and options["seeds"] == [0, 2]
+    assert options["scenarios"] == ["finetuned"] and options["trained_parts"] is None
+    assert options["out_dir"] == str(Path("x").resolve())
+    assert study.options_from_text(methods="all")["methods"] == list(study.method_ids())
+    assert study.options_from_text(seeds=0)["seeds"] == [0]  # as Snakemake's --config reads seeds=0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seeds": "0;1"}, "seeds = '0;1' must be whole numbers"),
+        ({"scenarios": "fine"}, "scenario = 'fine' is not one of"),
+        ({"trained_parts": "vision"}, "trained_part = 'vision' is not one of"),
+        ({"sede": "1"}, "unknown option sede"),
+    ],
+)
+def test_wrong_options_are_named(given, words):
+    with pytest.raises(PulseError, match=words):
+        study.options_from_text(**given)
+
+
+def test_an_unknown_method_or_an_empty_grid_is_refused(kit):
+    with pytest.raises(PulseError, match="method = 'x' is not one of ga, ga_klr, npo"):
+        kit.study(methods=["x"])
+    with pytest.raises(PulseError, match="at least one method"):
+        kit.study(seeds=[])
+
+
+# --- what is to be done -----------------------------------------------------------------------
+
+SINGLE = "single_shot/pretrained/ga-projector+llm-seed-0"
+
+
+def finish_all(kit, **options):
+    for spec in kit.study(**options)[:-1]:
+        if runs.status(spec, kit.profile).state != "done":
+            kit.finish(spec)
+    kit.finish(kit.study(**options)[-1])
+
+
+def test_what_is_made_from_something_to_be_done_is_to_be_done(kit):
+    assert set(kit.states().values()) == {"missing"}
+    finish_all(kit)
+    assert set(kit.states().values()) == {"done"}
+    (kit.out / "data/seed-0/manifest.json").unlink()
+    assert kit.states() == {"data/seed-0": "missing", SINGLE: "stale", "analysis": "stale"}
+    kit.finish(kit.study()[0])
+    assert set(kit.states().values()) == {"done"}
+    path = (
+        kit.notebooks / "01_build_datasets.ipynb"
+    )  # stale, yet its results are still as they were
+    path.write_text(path.read_text().replace('\\"finished\\"', '\\"ended\\"'))
+    assert kit.states() == {"data/seed-0": "stale", SINGLE: "stale", "analysis": "stale"}
+
+
+def test_another_seed_makes_only_the_analysis_stale(kit):
+    finish_all(kit)
+    other = SINGLE.replace("seed-0", "seed-1")
+    assert kit.states(seeds=[0, 1]) == {
+        "data/seed-0": "done",
+        SINGLE: "done",
+        "data/seed-1": "missing",
+        other: "missing",
+        "analysis": "stale",
+    }
+    finish_all(kit, seeds=[1])
+    assert set(kit.states(seeds=[0, 1]).values()) == {"done"}
+    assert set(kit.states(seeds=[0]).values()) == {
+        "done"
+    }  # the analysis holds all runs in the folder
+    inputs = runs.require(kit.out / "analysis", "05")["inputs"]
+    assert set(inputs) == {"data/seed-0", SINGLE, "data/seed-1", other}
+
+
+def test_runs_of_other_settings_are_left_out_of_the_analysis_and_named(kit):
+    finish_all(kit, seeds=[0, 1])
+    kit.profile_file.write_text(kit.profile_file.read_text().replace("1.0e-3", "2.0e-3"))
+    found = {
+        f.relative_to(kit.out).as_posix(): why for f, why in study.found_runs(kit.out, kit.profile)
+    }
+    assert found[SINGLE] == "made with other settings of the profile" and found["data/seed-0"] == ""
+    assert kit.states()["analysis"] == "stale"
+    kit.finish(kit.study()[1])
+    inputs = {
+        path.relative_to(kit.out).as_posix() for path in study.analysis_run(**kit.shared).inputs
+    }
+    assert inputs == {"data/seed-0", "data/seed-1", SINGLE}
+
+
+# --- the front --------------------------------------------------------------------------------
+
+
+def front(kit, monkeypatch, methods=("ga",)) -> tuple[bool, str]:
+    screen = Console(file=io.StringIO(), width=160)
+    monkeypatch.setattr(batch, "LINE_SECONDS", 0.5)
+    done = batch.run_study(
+        kit.shared | {"methods": list(methods), "scenarios": ["pretrained"]}, 2, screen
+    )
+    return done, screen.file.getvalue()
+
+
+def test_a_failure_is_named_the_others_go_on_and_the_next_run_does_what_is_left(kit, monkeypatch):
+    monkeypatch.setenv("TRAP_03", "assert method != 'npo', 'npo cannot'")
+    done, text = front(kit, monkeypatch, ["ga", "npo"])
+    ga, npo = (
+        kit.out / "single_shot/pretrained" / f"{m}-projector+llm-seed-0" for m in ("ga", "npo")
+    )
+    assert not done and "4 of 4 runs to do" in text
+    assert (
+        "FAILED 03_unlearn_single_shot" in text
+        and "npo cannot" in text
+        and str(npo / "log.txt") in text
+    )
+    assert "not run  analysis" in text and "done   data/seed-0" in text
+    assert "0 of 4 done  data: starting" in text and "Report" not in text
+    kept = (ga / "manifest.json").read_text()
+    assert (npo / "failed.ipynb").exists() and not (npo / "manifest.json").exists()
+
+    monkeypatch.delenv("TRAP_03")
+    done, text = front(kit, monkeypatch, ["ga", "npo"])
+    assert done, text
+    assert "2 of 4 runs to do" in text and "report.html" in text
+    assert (ga / "manifest.json").read_text() == kept
+    assert (npo / "notebook.ipynb").exists() and not (npo / "failed.ipynb").exists()
+
+    path = kit.notebooks / "05_analyze.ipynb"  # stale, with its results still there
+    path.write_text(path.read_text().replace('\\"finished\\"', '\\"ended\\"'))
+    done, text = front(kit, monkeypatch, ["ga", "npo"])
+    assert (
+        done
+        and "1 of 4 runs to do" in text
+        and "stale  analysis: code cells of 05_analyze changed" in text
+    )
+    assert (kit.out / "analysis/log.txt").read_text().startswith("ended 05_analyze")
+
+    monkeypatch.setattr(subprocess, "Popen", None)  # nothing may be started now
+    done, text = front(kit, monkeypatch, ["ga", "npo"])
+    assert done and "Nothing to do: all 4 runs" in text and "report.html" in text
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # A killed process that nobody waits for stays as a zombie where process 1 does not collect it.
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
+    ).stdout
+    return state.strip().startswith("Z") or not state.strip()
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    pairs = [line.split() for line in listed.splitlines()]
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
+    kit, monkeypatch, tmp_path, how
+):
+    pids = tmp_path / "pids"
+    trap = (
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}}')\n"
+        "import time; time.sleep(100)"
+    )
+    words = [
+        "run",
+        "--profile",
+        str(kit.profile_file),
+        "--out-dir",
+        str(kit.out),
+        "--methods",
+        "ga",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pulse_lib", *words, "--scenarios", "pretrained"],
+        env=os.environ | {"TRAP_01": trap},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    try:
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        below = children(process.pid)
+        process.send_signal(how)
+        if how == signal.SIGKILL:  # Snakemake as well, so that it cannot tidy up
+            for pid in below:
+                os.kill(pid, how)
+        errors = process.communicate(timeout=15)[1]  # at once: nothing is waited out
+    finally:
+        process.kill()
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "Stopped" in errors and "Traceback" not in errors
+    for pid in map(int, pids.read_text().split()):
+        wait_for(lambda pid=pid: gone(pid), 15)
+    assert kit.states()["data/seed-0"] == "missing"
+    if how == signal.SIGKILL:  # Snakemake's records say that a job was cut off
+        done, text = front(kit, monkeypatch)
+        assert done, text
+
+
+def test_two_fronts_do_not_work_in_one_folder(kit, monkeypatch):
+    real = jobs.Lock.__init__
+    monkeypatch.setattr(
+        jobs.Lock, "__init__", lambda self, path, busy, patience=0: real(self, path, busy, 0.0)
+    )
+    with (
+        jobs.Lock(kit.out / ".logs" / "front.lock", "x"),
+        pytest.raises(PulseError, match="another study is at work"),
+    ):
+        front(kit, monkeypatch)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(kit, monkeypatch):
+    kit.out.write_text("a file")
+    with pytest.raises(PulseError, match="is a file, not a folder"):
+        front(kit, monkeypatch)
+
+
+def test_snakemake_alone_plans_the_same_runs(kit):
+    kit.finish(kit.study()[0])
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--dry-run",
+        "--cores",
+        "2",
+        "--directory",
+        str(kit.out / "work"),
+    ]
+    config = [f"{key}={value}" for key, value in kit.shared.items()] + [
+        "methods=ga",
+        "scenarios=pretrained",
+    ]
+    found = subprocess.run(
+        [*command, "--snakefile", str(REPOSITORY / "Snakefile"), "--config", *config],
+        capture_output=True,
+        text=True,
+    )
+    text = found.stdout + found.stderr
+    assert found.returncode == 0, text
+    words = [line.split() for line in text.splitlines()]
+    counts = dict(
+        pair for pair in words if len(pair) == 2 and pair[1].isdigit() and pair[0] != "jobid:"
+    )
+    assert counts == {"all": "1", "analyze": "1", "unlearn_single_shot": "1", "total": "3"}
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+def test_batch_progress_is_a_line_now_and_then_and_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("PULSE_BATCH", "1")
+    monkeypatch.setenv("PULSE_PROGRESS_FILE", str(tmp_path / "run.progress"))
+    assert list(progress.track(range(1000), "answering")) == list(range(1000))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("answering 0/1000") and lines[-1].startswith("answering 1000/1000")
+    assert len(lines) == 2  # it took less than LINE_SECONDS
+    assert (tmp_path / "run.progress").read_text() == "answering 1000/1000"
+    progress.step("training", 3, 3, loss=0.25)
+    assert "loss 0.25" in capsys.readouterr().err
+
+
+def test_a_person_gets_a_bar(monkeypatch, capsys):
+    monkeypatch.delenv("PULSE_BATCH", raising=False)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert list(progress.track((i for i in range(3)), "answering", total=3)) == [0, 1, 2]
+    assert "answering: 100%" in capsys.readouterr().err
+    assert list(progress.track([], "nothing")) == []
