@@ -1,0 +1,116 @@
+"""The embedded world: distinct people, usable options, pictures that show what the records say, the same everywhere."""
+
+import hashlib
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+
+from pulse_lib.data import drawing, world
+from pulse_lib.data.records import Turn
+
+
+def test_people_are_distinct():
+    people = world.people()
+    assert (len(world.celebrities()), len(world.fictitious())) == (153, 500)
+    assert len({p.name for p in people}) == len({p.id for p in people}) == 653
+    for a, b in combinations(people, 2):
+        assert sum(a.genome[g] != b.genome[g] for g in drawing.GENES) >= 3
+
+
+@pytest.mark.parametrize("values", [*world.ATTRIBUTES.values(), tuple(drawing.COLOURS), drawing.SHAPES, drawing.CELLS, world.COUNTS])
+def test_no_option_is_contained_in_another(values):
+    """Otherwise matching an answer's text would find two options (lute in flute)."""
+    assert not [(a, b) for a in values for b in values if a != b and a.lower() in b.lower()]
+
+
+def test_four_trained_wordings_and_two_heldout_ones():
+    for kinds in world.WORDINGS.values():
+        assert len(set(kinds["trained"])) >= 4 and len(set(kinds["heldout"])) == 2
+        assert not set(kinds["trained"]) & set(kinds["heldout"])
+
+
+def test_text_questions_name_the_person_and_multimodal_ones_do_not():
+    person, rng = world.celebrities()[0], world.generator("test")
+    for attribute in world.ATTRIBUTES:
+        named = world.person_turn(person, attribute, rng, "text", True)
+        shown = world.person_turn(person, attribute, rng, "multimodal", True)
+        assert person.name in named.text and person.name not in shown.text
+        assert named.answer == shown.answer == person.attributes[attribute]
+        assert len(set(named.options)) == 4 and named.answer in named.options
+
+
+def test_general_questions_are_true():
+    """Every answer is checked against the scene by another reading of it."""
+    rng = world.generator("truth")
+    asked = set()
+    for _ in range(600):
+        content = world.draw_general(rng)
+        for category in world.general_categories(content):
+            turn = world.general_turn(content, category, rng)
+            assert turn.answer in turn.options and 2 <= len(turn.options) <= 4
+            asked.add(category)
+            if category != "face":
+                assert _scene_answer(content["objects"], category, turn) == turn.answer
+    assert asked == set(world.GENERAL_CATEGORIES) and len(asked) >= 6
+
+
+def _scene_answer(objects, category, turn: Turn) -> str:
+    words = turn.text.replace("?", " ").replace(",", " ").split()
+    named = [o for o in objects if o["colour"] in words]
+    if category == "count":
+        return {1: "one", 2: "two", 3: "three", 4: "four"}[len(objects)]
+    if category == "existence":
+        return "yes" if named else "no"
+    if category == "comparison":
+        return max(named, key=lambda o: o["size"] == "large")["colour"]
+    if category == "shape":
+        return named[0]["shape"]
+    if category == "position":
+        return ["upper left", "upper right", "lower left", "lower right"][named[0]["cell"]]
+    at = ["upper left", "upper right", "lower left", "lower right"].index(next(c for c in drawing.CELLS if c in turn.text))
+    return next(o["colour"] for o in objects if o["cell"] == at)
+
+
+def test_the_picture_shows_the_object_where_the_record_says():
+    for cell in range(4):
+        picture = drawing.draw_scene([{"shape": "square", "colour": "red", "size": "small", "cell": cell}], world.generator(cell))
+        x, y = 40 + 80 * (cell % 2), 40 + 80 * (cell // 2)
+        red, green, blue = picture.getpixel((x, y))
+        assert red > 150 and green < 100 and blue < 100
+        other = picture.getpixel((120 - 80 * (cell % 2), y))
+        assert max(other) - min(other) < 40  # grey ground
+
+
+@pytest.mark.parametrize("gene", list(drawing.GENES))
+def test_every_gene_can_be_seen(gene):
+    base = {g: v[0] for g, v in drawing.GENES.items()} | {"style": "long", "beard": "yes"}
+    pictures = {drawing.draw_face(base | {gene: value}, world.generator("view")).tobytes() for value in drawing.GENES[gene]}
+    assert len(pictures) == len(drawing.GENES[gene])
+
+
+def test_views_of_one_person_differ_and_repeat_by_seed():
+    person = world.celebrities()[0]
+    views = [world.person_picture(person, world.generator("v", i)).tobytes() for i in (0, 1, 0)]
+    assert views[0] == views[2] != views[1]
+
+
+_DIGEST = """
+import hashlib
+from pulse_lib.data import world
+person = world.people()[7]
+rng = world.generator("digest")
+text = repr((person, world.person_turns(person, rng, "multimodal"), world.draw_general(rng)))
+print(hashlib.sha256(text.encode() + world.person_picture(person, rng).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_same_world_in_every_process(hash_seed):
+    out = subprocess.run(
+        [sys.executable, "-c", _DIGEST], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed, "PATH": ""}
+    )
+    here: dict = {}
+    exec(_DIGEST.replace("print(", "here = ("), {"hashlib": hashlib}, here)
+    assert out.stdout.strip() == here["here"]
