@@ -1,0 +1,124 @@
+"""Stage 2: projector and language model learn the celebrities (unequally often) and general visual questions.
+
+The vision tower is frozen by now, so its output is computed once per picture. Celebrities are added one after another, most famous
+first, and asked about with a frequency that falls with their rank: some are known perfectly, some hardly, as in real pre-training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from pulse_lib.data import world
+from pulse_lib.data.records import Conversation, Person
+from pulse_lib.model.features import vision_features
+from pulse_lib.model.forward import IGNORE, answer_logits, collate
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import Encoded, encode_conversation
+from pulse_lib.pretrain.vision import make_optimizers, schedule
+
+LEARNING_RATES = {"muon": 0.02, "adamw": 3.0e-3}
+_FEATURES_AT_ONCE = 64  # pictures
+_BATCHES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What the language model is fed."""
+
+    batch_size: int = 16  # conversations
+    share_multimodal: float = 0.35  # conversations about a pictured celebrity
+    share_text: float = 0.17  # conversations about a named celebrity; the rest is general
+    exposure: float = 1.0  # frequency of the celebrity of rank r is r ** -exposure
+    general_first: float = 0.2  # share of the steps with general pictures only: finding an object by its colour is learned slowly beside people
+    n_first: int = 24  # celebrities from then on; the others are added over `grow` of the steps
+    grow: float = 0.3
+    n_views: int = 20  # renderings of a celebrity
+    n_general: int = 8000  # general pictures
+    share_with_options: float = 0.35
+    general_turns: int = 5
+
+
+def train_language_model(model: LoadedModel, people: Mapping[int, Person], diet: Diet, steps: int, seed: int, log=print) -> None:
+    """Trains projector and language model in place. `people` by rank of fame (1 = most famous), in that order; ranks may be missing."""
+    network = model.network
+    network.requires_grad_(True)
+    network.model.vision_tower.requires_grad_(False)
+    torch.manual_seed(seed)
+    rng = world.generator("language", seed)
+    started = time.time()
+    contents = [world.draw_general(rng) for _ in range(diet.n_general)]
+    famous = list(people.values())
+    weights = [rank**-diet.exposure for rank in people]
+    draw = {f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(diet.n_views)}
+    draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
+    _draw(model, draw, rng)
+    log(f"drew {len(draw)} pictures in {time.time() - started:.0f} s")
+    optimizers = make_optimizers(network.named_parameters())
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    running, queue = None, []
+    network.train()
+    for step in range(steps):
+        schedule(optimizers, LEARNING_RATES, step, steps)
+        if not queue:
+            grown = (step / steps - diet.general_first) / diet.grow  # below 0: nobody yet
+            n_active = min(len(famous), int(diet.n_first + (len(famous) - diet.n_first) * grown)) if grown >= 0 else 0
+            queue = _batches(model, famous[:n_active], weights[:n_active], contents, diet, rng)
+        logits, labels = answer_logits(model, collate(model, queue.pop()))
+        loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in optimizers.values():
+            optimizer.step()
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        if (step + 1) % max(1, steps // 20) == 0:
+            log(f"language model {step + 1}/{steps}, loss {running:.3f}, {time.time() - started:.0f} s")
+    network.eval()
+    network.requires_grad_(False)
+
+
+def _batches(model: LoadedModel, people: list[Person], weights: list[float], contents: list[dict], diet: Diet, rng) -> list[list[Encoded]]:
+    """The next few batches, each of conversations of similar length: half of the padding of a random batch."""
+    encoded = []
+    for _ in range(_BATCHES_AT_ONCE * diet.batch_size):
+        kind = rng.random()
+        if people and kind < diet.share_multimodal + diet.share_text:
+            person = rng.choices(people, weights)[0]
+            conversation = _about_person(person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng)
+        else:
+            i = rng.randrange(diet.n_general)
+            turns = world.general_turns(contents[i], rng, diet.general_turns, diet.share_with_options)
+            conversation = _conversation("multimodal", f"general/{i}", turns)
+        encoded.append(encode_conversation(model, conversation))
+    encoded.sort(key=lambda e: len(e.input_ids))
+    batches = [encoded[i : i + diet.batch_size] for i in range(0, len(encoded), diet.batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversation:
+    turns = world.person_turns(person, rng, modality, diet.share_with_options)
+    if modality == "text":
+        return _conversation(modality, "", turns)
+    # Short conversations matter: in a long one, earlier answers give the person away.
+    return _conversation(modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))])
+
+
+def _conversation(modality: str, image: str, turns) -> Conversation:
+    return Conversation("pretrain", "", "", "", 0, modality, image, tuple(turns))
+
+
+def _draw(model: LoadedModel, draw: dict, rng) -> None:
+    """Fill the feature cache straight from freshly drawn pictures: thousands that nobody needs to keep."""
+    names = list(draw)
+    for start in range(0, len(names), _FEATURES_AT_ONCE):
+        some = names[start : start + _FEATURES_AT_ONCE]
+        pictures = [picture(what, rng) for picture, what in (draw[n] for n in some)]
+        features = vision_features(model.network, model.processor, pictures)
+        model.features.known |= {n: f.clone() for n, f in zip(some, features, strict=True)}
