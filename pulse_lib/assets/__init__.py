@@ -1,0 +1,70 @@
+"""The shipped model's folder and its checksums. No torch: manifests and `status` need the checksum
+quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from pulse_lib.errors import PulseError
+from pulse_lib.params import ModelSettings
+
+EMBEDDED = Path(__file__).resolve().parent / "tiny-llava"
+SUMS = "SHA256SUMS"
+_FIX = "restore it (git checkout -- pulse_lib/assets), or install the library again"
+
+
+def embedded_folder() -> Path:
+    """Folder of the embedded model, its files verified. Raises PulseError as `verify` does."""
+    verify(EMBEDDED)
+    return EMBEDDED
+
+
+def verify(folder: Path) -> str:
+    """Checksum of a folder with SHA256SUMS (sha256 of that file), after checking each file it
+    lists.
+
+    Raises PulseError naming the file and the fix if one is missing or differs.
+    """
+    stamps = tuple(
+        (p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(Path(folder).glob("*"))
+    )
+    return _verify(Path(folder), stamps)
+
+
+@lru_cache(maxsize=8)
+def _verify(folder: Path, stamps: tuple) -> str:
+    # stamps: verified once per process and state of the files
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise PulseError(f"{sums} is missing: {_FIX}")
+    for line in sums.read_text().splitlines():
+        expected, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file():
+            raise PulseError(f"{path} is missing: {_FIX}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != expected:
+            raise PulseError(
+                f"{path}: checksum {found[:12]}..., {SUMS} says {expected[:12]}...: {_FIX}"
+            )
+    return hashlib.sha256(sums.read_bytes()).hexdigest()
+
+
+def write_sums(folder: Path) -> Path:
+    """SHA256SUMS written over all other files of a folder (lines "<sha256>  <file>")."""
+    files = sorted(p for p in Path(folder).iterdir() if p.is_file() and p.name != SUMS)
+    path = Path(folder) / SUMS
+    path.write_text(
+        "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
+    )
+    return path
+
+
+def asset_checksum(settings: ModelSettings) -> str:
+    """Checksum of the embedded model's files, "" for a model that is not embedded. Raises
+    PulseError as `verify` does.
+    """
+    return verify(EMBEDDED) if settings.path == "embedded" else ""

@@ -1,0 +1,1 @@
+"""From questions to rows: generation, option likelihoods, extraction, accuracies."""

@@ -1,0 +1,1 @@
+"""The model: loading, prompts, adapters, cached vision features, logits at answer positions."""

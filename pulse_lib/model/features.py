@@ -1,0 +1,122 @@
+"""Vision features, computed once per image and kept before the projector, so that a trained
+projector still acts on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from pulse_lib.data.records import ImageStore
+from pulse_lib.errors import PulseError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from pulse_lib.model.load import LoadedModel
+
+
+class FeatureCache:
+    """Outputs of the frozen vision tower by image id, each (n_image_tokens, H_vision), on the CPU
+    in the model's dtype.
+    """
+
+    def __init__(self, network: PreTrainedModel, processor: ProcessorMixin, n_image_tokens: int):
+        self.network, self.processor, self.n_image_tokens = network, processor, n_image_tokens
+        self.known: dict[str, torch.Tensor] = {}
+        self.digests: dict[str, bytes] = {}
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self.known
+
+    def add(self, image_ids: Iterable[str], images: ImageStore, batch_size: int = 64) -> None:
+        """Compute what is not there yet; "" is skipped. Raises PulseError if an id now means
+        another picture.
+
+        Batches are formed in sorted order of the ids, so that a run that adds all its images first
+        has the same bits each time.
+        """
+        wanted = sorted(set(image_ids) - {""})
+        for image_id in wanted:
+            self._check_same(image_id, images)
+        new = [i for i in wanted if i not in self.known]
+        for start in range(0, len(new), batch_size):
+            ids = new[start : start + batch_size]
+            features = vision_features(self.network, self.processor, [images[i] for i in ids])
+            if features.shape[1] != self.n_image_tokens:
+                raise PulseError(
+                    f"the processor writes {self.n_image_tokens} image tokens, the vision tower "
+                    f"gives {features.shape[1]}: "
+                    "check num_additional_image_tokens and vision_feature_select_strategy in "
+                    "processor_config.json"
+                )
+            # .clone(): a slice would keep the whole batch's memory
+            self.known |= {i: f.clone() for i, f in zip(ids, features.cpu(), strict=True)}
+
+    def get(self, image_ids: Sequence[str]) -> torch.Tensor:
+        """Features (len(image_ids), n_image_tokens, H_vision) on the model's device. Raises
+        PulseError for an unknown id.
+        """
+        for image_id in image_ids:
+            if image_id not in self.known:
+                raise PulseError(
+                    f"image {image_id!r} has no features yet: call model.features.add(ids, images) "
+                    "first"
+                )
+        return torch.stack([self.known[i] for i in image_ids]).to(
+            self.network.lm_head.weight.device
+        )
+
+    def _check_same(self, image_id: str, images: ImageStore) -> None:
+        if image_id not in images:
+            raise PulseError(f"image {image_id!r} is not in the image store ({len(images)} images)")
+        digest = hashlib.blake2b(images.encoded[image_id], digest_size=16).digest()
+        if self.digests.setdefault(image_id, digest) != digest:
+            raise PulseError(
+                f"image id {image_id!r} stands for two different pictures: image ids must be "
+                "unique in a run"
+            )
+
+
+def vision_features(
+    network: PreTrainedModel, processor: ProcessorMixin, pictures: list
+) -> torch.Tensor:
+    """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
+    takes it.
+    """
+    config = network.config
+    layers = config.vision_feature_layer
+    # Not inference tensors even when called inside inference mode: training uses them later.
+    with torch.inference_mode(False), torch.no_grad():
+        pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        parameter = next(network.model.vision_tower.parameters())
+        hidden = network.model.vision_tower(
+            pixels.to(parameter.device, parameter.dtype), output_hidden_states=True
+        ).hidden_states
+        chosen = [hidden[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        if config.vision_feature_select_strategy == "default":
+            chosen = [h[:, 1:] for h in chosen]  # without the class token
+        return torch.cat(chosen, dim=-1)
+
+
+def embed(model: LoadedModel, input_ids: torch.Tensor, image_ids: Sequence[str]) -> torch.Tensor:
+    """Input embeddings (B, T, H): token embeddings, image tokens replaced by projected features.
+
+    `image_ids` are the images of the rows that have one, in order. Differentiable in the
+    projector's adapters.
+    """
+    network = model.network
+    embeddings = network.get_input_embeddings()(input_ids)
+    if not image_ids:
+        return embeddings
+    unique = list(dict.fromkeys(image_ids))
+    features = model.features.get(unique)
+    projected = network.model.multi_modal_projector(features.to(embeddings.dtype)).to(
+        embeddings.dtype
+    )
+    if len(unique) < len(image_ids):
+        projected = projected[[unique.index(i) for i in image_ids]]
+    return embeddings.masked_scatter((input_ids == model.image_token_id)[..., None], projected)

@@ -1,0 +1,93 @@
+"""Training batches, and logits at the positions that predict supervised tokens (nothing else goes
+through lm_head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pulse_lib.errors import PulseError
+from pulse_lib.model.features import embed
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import Encoded
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations as tensors, padded on the right. A = most supervised tokens of a row."""
+
+    ids: tuple[str, ...]  # conversation ids, one a row
+    input_ids: torch.Tensor  # (B, T)
+    image_ids: tuple[str, ...]  # images of the rows that have one, in order
+    positions: torch.Tensor  # (B, A) position whose logits predict labels[b, a]; 0 where padded
+    labels: torch.Tensor  # (B, A) supervised token, -100 where padded
+
+
+def collate(
+    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: str = "answer"
+) -> Batch:
+    """A batch on the model's device. "answer": answers with their end tokens; "whole_sequence":
+    every text token but the first.
+
+    Image tokens are never supervised. Raises PulseError if a conversation has no supervised token.
+    """
+    pad = (
+        model.tokenizer.pad_token_id
+        if model.tokenizer.pad_token_id is not None
+        else model.tokenizer.eos_token_id
+    )
+    targets = [_supervised(model, c, supervised_tokens) for c in conversations]
+    length, n_answers = max(len(c.input_ids) for c in conversations), max(map(len, targets))
+    input_ids = torch.full((len(conversations), length), pad, dtype=torch.long)
+    positions = torch.zeros((len(conversations), n_answers), dtype=torch.long)
+    labels = torch.full((len(conversations), n_answers), IGNORE, dtype=torch.long)
+    for row, (conversation, at) in enumerate(zip(conversations, targets, strict=True)):
+        tokens = torch.tensor(conversation.input_ids)
+        input_ids[row, : len(tokens)] = tokens
+        positions[row, : len(at)] = torch.tensor(at) - 1
+        labels[row, : len(at)] = tokens[at]
+    device = model.device
+    return Batch(
+        ids=tuple(c.id for c in conversations),
+        input_ids=input_ids.to(device),
+        image_ids=tuple(c.image for c in conversations if c.image),
+        positions=positions.to(device),
+        labels=labels.to(device),
+    )
+
+
+def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B, A, V) float32 and labels (B, A) with -100 where padded: logits[b, a] predicts
+    labels[b, a].
+    """
+    network = model.network
+    # Padding is on the right, so the causal mask alone keeps it out of every real position: no
+    # attention mask is needed.
+    hidden = network.model.language_model(
+        inputs_embeds=embed(model, batch.input_ids, batch.image_ids), use_cache=False
+    ).last_hidden_state
+    index = batch.positions[..., None].expand(-1, -1, hidden.shape[-1])
+    return network.lm_head(hidden.gather(1, index)).float(), batch.labels
+
+
+def _supervised(model: LoadedModel, conversation: Encoded, supervised_tokens: str) -> list[int]:
+    if supervised_tokens == "answer":
+        at = [i for i, is_answer in enumerate(conversation.answer) if is_answer and i > 0]
+    elif supervised_tokens == "whole_sequence":
+        at = [
+            i
+            for i, token in enumerate(conversation.input_ids)
+            if i > 0 and token != model.image_token_id
+        ]
+    else:
+        raise PulseError(
+            f"supervised_tokens = {supervised_tokens!r} is not one of answer, whole_sequence"
+        )
+    if not at:
+        raise PulseError(f"conversation {conversation.id!r} has no supervised token")
+    return at

@@ -1,0 +1,3 @@
+"""Fine-tuning and unlearning: losses, the table of methods, the one training loop, requests one
+after another.
+"""

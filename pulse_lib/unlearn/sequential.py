@@ -1,0 +1,217 @@
+"""Requests carried out one after another. Each round is a checkpoint: a rerun goes on with the next
+unfinished one.
+
+A round is a pure function of (seed, round, adapters before it): its generators are its own, its
+optimizer is fresh, and the adapters before it come from disk exactly as they were in memory. So an
+interrupted run ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import read_rows, rows, write_rows
+from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.files import write_csv
+from pulse_lib.model.adapters import (
+    ADAPTER_FILES,
+    active,
+    add_adapter,
+    load_adapter,
+    save_adapter,
+    stack,
+)
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import encode_conversations
+from pulse_lib.params import EvaluateSettings, UnlearnSettings
+from pulse_lib.runs import Started, finish_round, finished_round
+from pulse_lib.unlearn.methods import get
+from pulse_lib.unlearn.single_shot import PathRecorder, load_features, unlearn_people
+from pulse_lib.unlearn.train import derive_seed
+
+POLICIES = ("adapter_per_request", "one_adapter")
+ONE = "unlearn"  # the adapter that policy one_adapter goes on training
+ROUND_FILES = (
+    "rows.parquet",
+    "path.csv",
+    "log.csv",
+    *(f"adapter/{file}" for file in ADAPTER_FILES),
+)
+
+
+@dataclass(frozen=True)
+class SequentialOutcome:
+    """What the rounds leave: rows of rounds 0..n, requests in the order carried out, and one
+    manifest a round.
+    """
+
+    rows: pd.DataFrame
+    requests: list[int]
+    rounds: list[dict]  # "round", "request", "final_step", "n_trainable", "seconds_train"
+    resumed: int  # rounds that were finished before this call
+
+    def result(self) -> dict:
+        """What goes into result.json; final_step and seconds_train are sums over the rounds."""
+        return {
+            "matched_step": None,  # looked for in single-shot runs only
+            "final_step": sum(r["final_step"] for r in self.rounds),
+            "n_trainable": max(r["n_trainable"] for r in self.rounds),
+            "seconds_train": round(sum(r["seconds_train"] for r in self.rounds), 3),
+            "requests": self.requests,
+            "rounds": self.rounds,
+            "resumed": self.resumed,
+        }
+
+
+def request_order(requests: Sequence[int], order: int) -> list[int]:
+    """The order in which requests are carried out: 0 as numbered, k > 0 a permutation drawn from
+    seed k.
+    """
+    numbered = sorted(set(requests))
+    if order == 0:
+        return numbered
+    return [
+        numbered[i]
+        for i in np.random.default_rng(derive_seed(order, "order")).permutation(len(numbered))
+    ]
+
+
+def run_sequential(
+    model: LoadedModel,
+    method_id: str,
+    *,
+    started: Started,
+    policy: str,
+    target: Sequence[str],
+    forget: Sequence[Conversation],
+    retain_train: Sequence[Conversation],
+    questions: Sequence[Question],
+    images: ImageStore,
+    before: pd.DataFrame,
+    epochs: int,
+    unlearn: UnlearnSettings,
+    evaluate: EvaluateSettings,
+    order: int,
+    seed: int,
+    trained_part: str = "projector+llm",
+    scenario: str = "finetuned",
+    parent: Path | None = None,
+    label: str = "round",
+) -> SequentialOutcome:
+    """Unlearn each request's people in turn from the target (base + adapters `target`); after each
+    round everything is asked again.
+
+    `before`: rows of the target, which become round 0. `parent`: folder of the target's newest
+    adapter, for the manifests. The rounds lie in started.folder as round-1, round-2 ...; those that
+    are whole and belong to this very run are not done again. Epochs are per person, as in
+    single-shot. Raises PulseError for an unknown policy or order, or conversations without a
+    request.
+    """
+    if policy not in POLICIES:
+        raise PulseError(f"policy = {policy!r} is not one of {', '.join(POLICIES)}")
+    if order < 0:
+        raise PulseError(
+            f"order = {order} must be 0 (requests as numbered) or a positive seed of a permutation"
+        )
+    if any(c.request < 1 for c in forget) or not forget:
+        raise PulseError(
+            "the forget conversations carry no request numbers (1, 2, ...): run 01_build_datasets "
+            "again"
+        )
+    method, requests = get(method_id), request_order([c.request for c in forget], order)
+    load_features(model, [*forget, *retain_train], questions, images)
+    columns = {
+        "run": started.spec.name,
+        "scenario": scenario,
+        "method": method_id,
+        "trained_part": trained_part,
+        "policy": policy,
+        "order": order,
+        "seed": seed,
+        "state": "round",
+    }
+    tables, rounds, frozen, resumed = (
+        [before.assign(**columns, round=0, step=0)],
+        [],
+        list(target),
+        0,
+    )
+    for number, request in enumerate(requests, start=1):
+        folder = started.folder / f"round-{number}"
+        name = ONE if policy == "one_adapter" else f"round-{number}"
+        manifest = finished_round(started, number) if resumed == number - 1 else None
+        if manifest is not None:
+            resumed = number
+            load_adapter(model, folder / "adapter", name)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # half a round is no round
+            if policy == "adapter_per_request" or number == 1:
+                add_adapter(
+                    model,
+                    name,
+                    trained_part,
+                    unlearn.rank,
+                    unlearn.alpha,
+                    derive_seed(seed, "adapter", number),
+                )
+            stack(model, frozen, train=name)
+            recorder = PathRecorder(
+                model, questions, images, unlearn, evaluate, derive_seed(seed, "path")
+            )
+            people = encode_conversations(model, [c for c in forget if c.request == request])
+            recorder.last_step = -(-len(people) // unlearn.batch_size) * epochs
+            from_start = unlearn.reference == "round_start"
+            # one_adapter goes on training an adapter that belongs to the round's start
+            start = active(model) if policy == "one_adapter" else frozen
+            trained = unlearn_people(
+                model,
+                method,
+                people,
+                retain_train,
+                epochs,
+                unlearn,
+                derive_seed(seed, "round", number),
+                reference=start if from_start else target,
+                same_start=from_start or number == 1,
+                recorder=recorder,
+                label=f"{label} {number}/{len(requests)}",
+            )
+            stack(model, [*frozen, name])
+            answers = answer_questions(model, questions, images, evaluate)
+            table = rows(
+                questions,
+                answers,
+                evaluate.extraction_rules,
+                **columns,
+                round=number,
+                step=trained.n_steps,
+            )
+            save_adapter(model, name, folder / "adapter", parent)
+            write_rows(folder / "rows.parquet", table)
+            write_csv(folder / "path.csv", recorder.table())
+            write_csv(folder / "log.csv", trained.log)
+            manifest = finish_round(
+                started,
+                number,
+                ROUND_FILES,
+                {
+                    "request": request,
+                    "final_step": trained.n_steps,
+                    "n_trainable": trained.n_trainable,
+                    "seconds_train": round(trained.seconds, 3),
+                },
+            )
+        tables.append(read_rows(folder / "rows.parquet"))
+        rounds.append({k: v for k, v in manifest.items() if k not in ("files", "fingerprint")})
+        stack(model, [*frozen, name])
+        if policy == "adapter_per_request":
+            frozen, parent = [*frozen, name], folder / "adapter"
+    return SequentialOutcome(pd.concat(tables, ignore_index=True), requests, rounds, resumed)

@@ -1,0 +1,318 @@
+"""The one training loop. It serves fine-tuning (the batch holds people to learn) and unlearning
+(people to forget).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pulse_lib.data.records import Conversation, ImageStore
+from pulse_lib.errors import PulseError
+from pulse_lib.model.adapters import add_adapter, stack, trainable_report
+from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import Encoded, encode_conversations
+from pulse_lib.params import FinetuneSettings
+from pulse_lib.progress import step as report
+from pulse_lib.unlearn.methods import FINETUNE, Method
+from pulse_lib.unlearn.reference import Reference, loss_value
+
+WINDOW = 10  # batches that are formed together if grouped by length
+MAX_SKIPPED_STEPS = (
+    20  # float16: how many overflowing steps in a row the gradient scaler may leave out
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. An epoch sees every conversation once; its last short batch
+    is kept.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int  # conversations a step
+    warmup_steps: int
+    max_grad_norm: float  # 0: no clipping
+    decay: bool  # after the warm-up: linearly to 0, or constant
+    supervised_tokens: str = "answer"
+    replay_share: float = 0.0  # share of each batch drawn from `replay`
+    group_by_length: bool = False  # batches of conversations of like length: less padding
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Learning rate of step 1..n_steps."""
+        warm = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        rest = max(1, n_steps - self.warmup_steps)
+        falling = min(1.0, (n_steps - step + 1) / rest) if self.decay else 1.0
+        return self.learning_rate * warm * falling
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves besides the adapter: log (step, loss, forget_loss, retain_loss,
+    grad_norm, learning_rate, seconds).
+    """
+
+    log: pd.DataFrame
+    n_steps: int
+    n_trainable: int
+    seconds: float  # of the steps alone, measurements not counted
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A seed for one purpose, e.g. derive_seed(0, "round", 3): the same in every process and on
+    every machine.
+    """
+    return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
+
+
+def train(
+    model: LoadedModel,
+    method: Method,
+    conversations: Sequence[Encoded],
+    schedule: Schedule,
+    seed: int,
+    *,
+    retain: Sequence[Encoded] = (),
+    replay: Sequence[Encoded] = (),
+    reference: Reference | None = None,
+    after_step: Callable[[int, float], None] | None = None,
+    label: str = "",
+) -> Trained:
+    """Train the adapter that `stack` left trainable, in place; the features of all images must be
+    there.
+
+    Each step: the method's forget loss on a batch of `conversations` (with its share of `replay`),
+    and its retain loss on a batch of `retain`. `after_step(step, epoch)` is called after each one.
+    Raises PulseError naming step and value if loss or gradient is not finite, and if nothing is
+    trainable or nothing moved.
+    """
+    if not conversations or (method.retain_loss and not retain):
+        raise PulseError(
+            f"method {method.id}: no {'retain_train' if conversations else 'training'} "
+            "conversations were given"
+        )
+    n_trainable = trainable_report(model)["n_trainable"]
+    parameters = [p for p in model.network.parameters() if p.requires_grad]
+    start = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
+    scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
+
+    n_replay = min(round(schedule.batch_size * schedule.replay_share), len(replay))
+    batch_size = schedule.batch_size - n_replay
+    if batch_size < 1:
+        raise PulseError(
+            f"general_replay = {schedule.replay_share} leaves no room for people in batches of "
+            f"{schedule.batch_size}"
+        )
+    lengths = [len(c.input_ids) for c in conversations] if schedule.group_by_length else None
+    batches = _epochs(
+        len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"), lengths
+    )
+    replayed = _endless(len(replay), n_replay, _generator(seed, "replay"))
+    retained = _endless(len(retain), schedule.batch_size, _generator(seed, "retain"))
+    n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
+
+    log, seconds, skipped = [], 0.0, 0
+    for step, chosen in enumerate(batches, start=1):
+        begun = time.perf_counter()
+        rate = schedule.rate(step, n_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        examples = [conversations[i] for i in chosen] + (
+            [replay[i] for i in next(replayed)] if n_replay else []
+        )
+        forget_loss = _term(model, method.forget_loss, examples, method, schedule, reference)
+        values = {"forget_loss": forget_loss.item(), "retain_loss": float("nan")}
+        scaler.scale(forget_loss).backward()
+        loss = values["forget_loss"]
+        if method.retain_loss:
+            # Backward twice: the activations of only one of the two batches are in memory at a
+            # time.
+            examples = [retain[i] for i in next(retained)]
+            retain_loss = method.retain_weight * _term(
+                model, method.retain_loss, examples, method, schedule, reference
+            )
+            values["retain_loss"] = retain_loss.item() / method.retain_weight
+            scaler.scale(retain_loss).backward()
+            loss += retain_loss.item()
+        scaler.unscale_(optimizer)
+        grad_norm = float(
+            torch.nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm or float("inf"))
+        )
+        skipped = 0 if np.isfinite(grad_norm) else skipped + 1
+        _check_finite(
+            step,
+            loss,
+            grad_norm,
+            rate,
+            patience=MAX_SKIPPED_STEPS if scaler.is_enabled() else 0,
+            skipped=skipped,
+        )
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        seconds += time.perf_counter() - begun
+        log.append(
+            {
+                "step": step,
+                "loss": loss,
+                **values,
+                "grad_norm": grad_norm,
+                "learning_rate": rate,
+                "seconds": seconds,
+            }
+        )
+        if label:
+            report(label, step, n_steps, loss=loss)
+        if after_step:
+            after_step(step, step / per_epoch)
+
+    _check_moved(start, parameters, schedule)
+    columns = [
+        "step",
+        "loss",
+        "forget_loss",
+        "retain_loss",
+        "grad_norm",
+        "learning_rate",
+        "seconds",
+    ]
+    return Trained(pd.DataFrame(log, columns=columns), n_steps, n_trainable, seconds)
+
+
+def finetune(
+    model: LoadedModel,
+    people: Sequence[Conversation],
+    general: Sequence[Conversation],
+    images: ImageStore,
+    settings: FinetuneSettings,
+    seed: int,
+    *,
+    trained_part: str = "projector+llm",
+    name: str = "finetune",
+    after_step: Callable[[int, float], None] | None = None,
+    label: str = "fine-tuning",
+) -> Trained:
+    """Learn people by a new LoRA on the base; afterwards the model's state is base + `name`,
+    frozen.
+
+    Each batch holds a share `general_replay` of general conversations. An epoch is one pass over
+    the people's conversations.
+    """
+    model.features.add((c.image for c in [*people, *general]), images)
+    add_adapter(
+        model,
+        name,
+        trained_part,
+        settings.rank,
+        settings.alpha,
+        derive_seed(seed, "finetune adapter"),
+    )
+    stack(model, [], train=name)
+    schedule = Schedule(
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        decay=True,
+        replay_share=settings.general_replay,
+        group_by_length=True,
+    )
+    trained = train(
+        model,
+        FINETUNE,
+        encode_conversations(model, people),
+        schedule,
+        derive_seed(seed, "finetune"),
+        replay=encode_conversations(model, general),
+        after_step=after_step,
+        label=label,
+    )
+    stack(model, [name])
+    return trained
+
+
+def _term(
+    model: LoadedModel,
+    name: str,
+    examples: list[Encoded],
+    method: Method,
+    schedule: Schedule,
+    reference: Reference | None,
+) -> torch.Tensor:
+    batch = collate(model, examples, schedule.supervised_tokens)
+    logits, labels = answer_logits(model, batch)
+    return loss_value(name, batch.ids, logits, labels, method.coefficients, reference)
+
+
+def _generator(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, purpose))
+
+
+def _epochs(
+    n: int,
+    batch_size: int,
+    epochs: int,
+    generator: np.random.Generator,
+    lengths: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Index batches of all epochs, each epoch a new order; with `lengths`, sorted within windows of
+    WINDOW batches.
+    """
+    batches = []
+    for _ in range(epochs):
+        order = generator.permutation(n).tolist()
+        if lengths is None:
+            batches += [order[i : i + batch_size] for i in range(0, n, batch_size)]
+            continue
+        grouped = []
+        for start in range(0, n, WINDOW * batch_size):
+            window = sorted(order[start : start + WINDOW * batch_size], key=lambda i: lengths[i])
+            grouped += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        batches += [grouped[i] for i in generator.permutation(len(grouped))]
+    return batches
+
+
+def _endless(n: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:
+    """Index batches without end, every index once before any comes again."""
+    queue: list[int] = []
+    while n and size:
+        while len(queue) < size:
+            queue += generator.permutation(n).tolist()
+        yield queue[:size]
+        queue = queue[size:]
+
+
+def _check_finite(
+    step: int, loss: float, grad_norm: float, rate: float, patience: int, skipped: int
+) -> None:
+    if not np.isfinite(loss):
+        what = f"the loss is {loss}"
+    elif not np.isfinite(grad_norm) and skipped > patience:
+        what = f"the gradient's norm is {grad_norm}"
+    else:
+        return
+    raise PulseError(
+        f"step {step}: {what} (learning rate {rate:g}). Nothing was saved. Lower learning_rate, or "
+        "set max_grad_norm = 1.0"
+    )
+
+
+def _check_moved(
+    start: list[torch.Tensor], parameters: list[torch.nn.Parameter], schedule: Schedule
+) -> None:
+    if all(torch.equal(a, b) for a, b in zip(start, parameters, strict=True)):
+        raise PulseError(
+            f"no adapter weight moved in training: epochs = {schedule.epochs}, learning_rate = "
+            f"{schedule.learning_rate:g}; "
+            "both must be positive"
+        )

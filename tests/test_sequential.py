@@ -1,0 +1,291 @@
+"""Requests one after another: what each round trains and compares with, and that an interrupted run
+ends with the same rows.
+"""
+
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from test_train import EVALUATE, UNLEARN
+
+from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import request_accuracies, rows
+from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.model.adapters import active, adapter_chain, adapter_weights, save_adapter
+from pulse_lib.runs import RunSpec, Started
+from pulse_lib.unlearn import sequential
+from pulse_lib.unlearn.sequential import POLICIES, request_order, run_sequential
+from pulse_lib.unlearn.single_shot import unlearn_single_shot
+from pulse_lib.unlearn.train import Trained
+
+N_REQUESTS = 3
+FORGET = [tiny.conversation(i, request=1 + i // 4) for i in range(4 * N_REQUESTS)]
+RETAIN = [tiny.conversation(i, "retain_train") for i in range(4)]
+QUESTIONS = [tiny.question(i, "forget", request=1 + i // 4) for i in range(4 * N_REQUESTS)]
+QUESTIONS += [tiny.question(i, group) for group in ("retain", "general") for i in range(4)]
+
+
+def started(folder, mark="this run"):
+    spec = RunSpec(
+        "sequential",
+        "04_unlearn_sequential",
+        folder / "out/sequential/x",
+        {},
+        (),
+        (),
+        folder / "out",
+    )
+    return Started(spec, None, {}, mark, {})
+
+
+def run(
+    folder,
+    policy="adapter_per_request",
+    method="npo",
+    mark="this run",
+    order=0,
+    model=None,
+    **changes,
+):
+    """A whole sequential run on a fresh model, as a new process would do it."""
+    model = model or tiny.with_adapters("finetune")
+    parent = save_adapter(model, "finetune", folder / "out/target/adapters/finetune", None)
+    answers = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
+    before = rows(
+        QUESTIONS,
+        answers,
+        EVALUATE.extraction_rules,
+        run="target",
+        scenario="finetuned",
+        state="before",
+        seed=0,
+    )
+    return run_sequential(
+        model,
+        method,
+        started=started(folder, mark),
+        policy=policy,
+        target=["finetune"],
+        forget=FORGET,
+        retain_train=RETAIN,
+        questions=QUESTIONS,
+        images=tiny.images(),
+        before=before,
+        epochs=2,
+        unlearn=replace(UNLEARN, **changes),
+        evaluate=EVALUATE,
+        order=order,
+        seed=0,
+        parent=parent,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Uninterrupted runs by policy: (folder, outcome)."""
+    made = {}
+    for policy in POLICIES:
+        folder = tmp_path_factory.mktemp(policy)
+        made[policy] = folder, run(folder, policy)
+    return made
+
+
+def computed(folder):
+    """Contents of all round files but those with wall times."""
+    rounds = folder / "out/sequential/x"
+    return {
+        p.relative_to(rounds).as_posix(): p.read_bytes()
+        for p in rounds.rglob("*.*")
+        if p.name not in ("log.csv", "manifest.json")
+    }
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_round_is_measured_in_full(policy, whole):
+    _, outcome = whole[policy]
+    table = outcome.rows
+    assert outcome.requests == [1, 2, 3] and outcome.resumed == 0
+    assert table.groupby("round").size().tolist() == [len(QUESTIONS)] * (N_REQUESTS + 1)
+    assert (
+        set(table["run"]) == {"sequential/x"}
+        and set(table["state"]) == {"round"}
+        and set(table["policy"]) == {policy}
+    )
+    assert set(request_accuracies(table[table["round"] == 2])) == {
+        "request_1",
+        "request_2",
+        "request_3",
+    }
+    means = table[table["set"] == "forget"].groupby(["round", "request"])["answer_logprob"].mean()
+    assert all(means[k, k] < means[k - 1, k] for k in range(1, N_REQUESTS + 1))
+
+
+def test_adapters_of_the_two_policies(whole):
+    folder, _ = whole["adapter_per_request"]
+    chain = adapter_chain(folder / "out/sequential/x/round-3/adapter")
+    assert [p.parent.name for p in chain] == ["adapters", "round-1", "round-2", "round-3"]
+    folder, _ = whole["one_adapter"]
+    chain = adapter_chain(folder / "out/sequential/x/round-3/adapter")
+    assert [p.parent.name for p in chain] == ["adapters", "round-3"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "moment"),
+    [
+        ("adapter_per_request", "training"),
+        ("adapter_per_request", "writing"),
+        ("one_adapter", "evaluation"),
+    ],
+)
+def test_interrupted_in_round_two_ends_with_the_same_rows(
+    policy, moment, whole, tmp_path, monkeypatch
+):
+    name = {"training": "unlearn_people", "evaluation": "answer_questions", "writing": "write_csv"}[
+        moment
+    ]
+    real, calls = getattr(sequential, name), []
+    last = {"training": 2, "evaluation": 2, "writing": 3}[moment]
+
+    def interrupted(*arguments, **options):
+        calls.append(name)
+        if len(calls) == last and moment == "training":
+            options["recorder"].unlearn = None  # fails in the middle of the steps
+        elif len(calls) == last:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sequential, name, interrupted)
+    with pytest.raises((KeyboardInterrupt, AttributeError)):
+        run(tmp_path, policy)
+    monkeypatch.undo()
+    assert (tmp_path / "out/sequential/x/round-1/manifest.json").exists()
+    assert not (tmp_path / "out/sequential/x/round-2/manifest.json").exists()
+    torch.manual_seed(99)  # whatever happened in between
+    outcome = run(tmp_path, policy)
+    folder, expected = whole[policy]
+    assert outcome.resumed == 1
+    pd.testing.assert_frame_equal(outcome.rows, expected.rows, check_exact=True)
+    assert computed(tmp_path) == computed(folder)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_all_rounds_done_is_only_read_and_ends_in_the_same_state(policy, whole):
+    folder, expected = whole[policy]
+    model, files = tiny.with_adapters("finetune"), computed(folder)
+    outcome = run(folder, policy, model=model)
+    assert outcome.resumed == N_REQUESTS and computed(folder) == files
+    pd.testing.assert_frame_equal(outcome.rows, expected.rows, check_exact=True)
+    asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
+    last = expected.rows[expected.rows["round"] == N_REQUESTS]
+    assert list(asked["option_loglik"]) == list(last["option_loglik"])
+
+
+def test_rounds_of_another_run_or_cut_off_are_done_again(whole, tmp_path):
+    folder, _ = whole["adapter_per_request"]
+    files = computed(folder)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    assert run(tmp_path, mark="another run").resumed == 0
+    path = tmp_path / "out/sequential/x/round-2/rows.parquet"
+    path.write_bytes(path.read_bytes()[:-10])
+    outcome = run(tmp_path, mark="another run")
+    assert outcome.resumed == 1 and computed(tmp_path) == files
+
+
+def test_references_of_the_rounds(tmp_path, monkeypatch):
+    seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
+
+    def spy(model, *_, reference, same_start, **__):
+        seen.append((list(reference), same_start, active(model)))
+        return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
+
+    monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
+    monkeypatch.setattr(sequential, "unlearn_people", spy)
+    expected = {
+        ("adapter_per_request", "round_start"): [
+            ["finetune"],
+            ["finetune", "round-1"],
+            ["finetune", "round-1", "round-2"],
+        ],
+        ("adapter_per_request", "target"): [["finetune"]] * 3,
+        ("one_adapter", "round_start"): [["finetune", "unlearn"]] * 3,
+        ("one_adapter", "target"): [["finetune"]] * 3,
+    }
+    for (policy, reference), references in expected.items():
+        seen.clear()
+        run(tmp_path / policy / reference, policy, reference=reference)
+        assert [s[0] for s in seen] == references
+        assert [s[1] for s in seen] == [reference == "round_start" or k == 0 for k in range(3)]
+        assert all(s[2][: len(s[0])] == s[0] for s in seen)
+
+
+def test_as_many_updates_as_in_one_shot(whole):
+    _, outcome = whole["adapter_per_request"]
+    model = tiny.with_adapters("finetune")
+    once = unlearn_single_shot(
+        model,
+        "npo",
+        target=["finetune"],
+        forget=FORGET,
+        retain_train=RETAIN,
+        questions=QUESTIONS,
+        images=tiny.images(),
+        epochs=2,
+        unlearn=UNLEARN,
+        evaluate=EVALUATE,
+        seed=0,
+    )
+    assert once.final_step == outcome.result()["final_step"] == 6
+
+
+def test_the_first_round_is_a_single_shot_run_on_the_first_request(whole):
+    folder, _ = whole["adapter_per_request"]
+    model, first = tiny.with_adapters("finetune"), [c for c in FORGET if c.request == 1]
+    unlearn_single_shot(
+        model,
+        "npo",
+        target=["finetune"],
+        forget=first,
+        retain_train=RETAIN,
+        questions=QUESTIONS,
+        images=tiny.images(),
+        epochs=2,
+        unlearn=UNLEARN,
+        evaluate=EVALUATE,
+        seed=0,
+    )
+    from safetensors.torch import load_file
+
+    kept = load_file(folder / "out/sequential/x/round-1/adapter/adapter_model.safetensors")
+    assert all(torch.equal(w, kept[k]) for k, w in adapter_weights(model, "unlearn").items())
+
+
+def test_orders():
+    numbered = [3, 1, 2, 2, 5, 4]
+    assert request_order(numbered, 0) == [1, 2, 3, 4, 5]
+    assert sorted(request_order(numbered, 1)) == [1, 2, 3, 4, 5]
+    assert request_order(numbered, 1) == request_order(numbered, 1)
+    assert len({tuple(request_order(numbered, k)) for k in range(6)}) > 3
+
+
+def test_another_order_is_carried_out(tmp_path):
+    order = next(k for k in range(1, 20) if request_order([1, 2, 3], k) == [3, 1, 2])
+    outcome = run(tmp_path, order=order, method="ga", path_every=0)
+    assert outcome.requests == [3, 1, 2] == [r["request"] for r in outcome.rounds]
+    means = (
+        outcome.rows[outcome.rows["set"] == "forget"]
+        .groupby(["round", "request"])["answer_logprob"]
+        .mean()
+    )
+    assert means[1, 3] < means[0, 3]
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(PulseError, match="adapter_per_request, one_adapter"):
+        run(tmp_path, policy="merge")
+    with pytest.raises(PulseError, match="order = -1"):
+        run(tmp_path, order=-1)
+    with pytest.raises(PulseError, match="'gi' is not known; there are: ga, ga_klr, npo"):
+        run(tmp_path, method="gi")

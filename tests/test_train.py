@@ -1,0 +1,396 @@
+"""The one loop: what it moves and what it leaves, its guards, the path and the matched state."""
+
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from pulse_lib.errors import PulseError
+from pulse_lib.model.adapters import (
+    active,
+    adapter_weights,
+    add_adapter,
+    only,
+    stack,
+)
+from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.load import load_model
+from pulse_lib.model.prompts import encode_conversations
+from pulse_lib.params import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
+from pulse_lib.unlearn import losses, single_shot
+from pulse_lib.unlearn.methods import METHODS, get
+from pulse_lib.unlearn.reference import Reference, check_cache, check_same_start, reference_values
+from pulse_lib.unlearn.single_shot import (
+    PATH_COLUMNS,
+    PathRecorder,
+    path_questions,
+    unlearn_single_shot,
+)
+from pulse_lib.unlearn.train import Schedule, _endless, _epochs, derive_seed, finetune, train
+
+FORGET = [tiny.conversation(i) for i in range(6)]
+RETAIN = [tiny.conversation(i, "retain_train") for i in range(4)]
+QUESTIONS = [tiny.question(i, group) for group in ("forget", "retain", "general") for i in range(4)]
+EVALUATE = EvaluateSettings(max_new_tokens=2, n_path_questions=4)
+UNLEARN = UnlearnSettings(rank=4, alpha=8, batch_size=4, learning_rate=2e-3, path_every=2)
+
+
+def prepared(model=None):
+    model = tiny.with_adapters("finetune", model=model)
+    model.features.add((f"image-{i}" for i in range(40)), tiny.images())
+    return model
+
+
+def unlearned(model, method, epochs=2, target=("finetune",), **changes):
+    return unlearn_single_shot(
+        model,
+        method,
+        target=target,
+        forget=FORGET,
+        retain_train=RETAIN,
+        questions=QUESTIONS,
+        images=tiny.images(),
+        epochs=epochs,
+        unlearn=replace(UNLEARN, **changes),
+        evaluate=EVALUATE,
+        seed=0,
+    )
+
+
+def logits(model, conversations=FORGET):
+    with torch.no_grad():
+        return answer_logits(model, collate(model, encode_conversations(model, conversations)))
+
+
+def logprob(model, conversations=FORGET):
+    return float(losses.sequence_logprob(*logits(model, conversations)).mean())
+
+
+@pytest.mark.parametrize(
+    ("method", "load"), [("ga", "full"), ("ga_klr", "full"), ("npo", "full"), ("ga_klr", "4bit")]
+)
+def test_unlearning_moves_the_new_adapter_and_nothing_else(method, load, tmp_path):
+    base = load_model(ModelSettings(path=str(tiny.save_tiny(tmp_path)), load=load), "cpu")
+    model = prepared(base)
+    weights = {k: v.clone() for k, v in model.network.state_dict().items() if "lora_" not in k}
+    finetuned, target, before = adapter_weights(model, "finetune"), logits(model)[0], logprob(model)
+    outcome = unlearned(model, method)
+    assert all(
+        torch.equal(v, weights[k])
+        for k, v in model.network.state_dict().items()
+        if "lora_" not in k
+    )
+    assert all(torch.equal(v, finetuned[k]) for k, v in adapter_weights(model, "finetune").items())
+    with only(model, "finetune"):
+        assert torch.equal(logits(model)[0], target)  # the reference is what it was
+    assert active(model) == ["finetune", "unlearn"] and not any(
+        p.requires_grad for p in model.network.parameters()
+    )
+    assert logprob(model) < before - 1
+    assert (
+        outcome.final_step == len(outcome.log) == 4 and list(outcome.path.columns) == PATH_COLUMNS
+    )
+    assert list(outcome.path["step"]) == [0, 2, 4] and list(outcome.path["epoch"]) == [0, 1, 2]
+    assert outcome.log[["loss", "forget_loss", "grad_norm"]].apply(np.isfinite).all(axis=None)
+    assert outcome.log["retain_loss"].notna().all() == (method == "ga_klr")
+    assert outcome.n_trainable == sum(w.numel() for w in outcome.states["final"].values())
+    assert outcome.result()["final_step"] == 4
+
+
+def test_first_losses_are_those_of_the_reference():
+    log = unlearned(prepared(), "npo", epochs=1).log
+    assert log["forget_loss"][0] == pytest.approx(2 * np.log(2) / 0.1, rel=1e-6)
+    klr = unlearned(prepared(), "ga_klr", epochs=1).log
+    assert klr["retain_loss"][0] == pytest.approx(0, abs=1e-6) and klr["retain_loss"][1] > 1e-4
+    ga = unlearned(prepared(), "ga", epochs=1).log
+    assert ga["loss"].equals(ga["forget_loss"]) and ga["loss"][0] < 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_as_on_a_gpu(dtype):
+    """The base in 16 bit, adapters in float32, a gradient scaler for float16."""
+    model = prepared(tiny.tiny_model(tiny.tiny_network().to(dtype)))
+    before = logprob(model)
+    outcome = unlearned(model, "ga_klr", path_every=0)
+    assert model.dtype == dtype and model.features.get(["image-0"]).dtype == dtype
+    assert all(w.dtype == torch.float32 for w in outcome.states["final"].values())
+    assert logits(model)[0].dtype == torch.float32 and logprob(model) < before - 1
+
+
+def test_klr_holds_the_retain_people(monkeypatch):
+    """With random weights the two pull little apart, so the retain term gets a heavy weight "
+    "here."""
+    monkeypatch.setitem(METHODS, "ga_klr", replace(get("ga_klr"), retain_weight=1000.0))
+    gaps = {}
+    for method in ("ga", "ga_klr"):
+        model = prepared()
+        reference, labels = logits(model, RETAIN)
+        unlearned(model, method, epochs=4, path_every=0)
+        gaps[method] = float(losses.kl_to_reference(logits(model, RETAIN)[0], reference, labels))
+    assert gaps["ga_klr"] < 0.5 * gaps["ga"]
+
+
+def test_same_seed_same_bits_other_seed_others():
+    runs = []
+    for seed in (0, 0, 1):
+        model = prepared()
+        outcome = unlearn_single_shot(
+            model,
+            "ga_klr",
+            target=["finetune"],
+            forget=FORGET,
+            retain_train=RETAIN,
+            questions=QUESTIONS,
+            images=tiny.images(),
+            epochs=1,
+            unlearn=UNLEARN,
+            evaluate=EVALUATE,
+            seed=seed,
+        )
+        runs.append(outcome)
+    same, other = (
+        all(torch.equal(w, runs[i].states["final"][k]) for k, w in runs[0].states["final"].items())
+        for i in (1, 2)
+    )
+    assert same and not other
+    pd.testing.assert_frame_equal(runs[0].path, runs[1].path, check_exact=True)
+
+
+def test_projector_is_trained_only_if_asked():
+    for part, expected in (("projector+llm", True), ("llm", False)):
+        model = prepared()
+        outcome = unlearn_single_shot(
+            model,
+            "ga",
+            target=["finetune"],
+            forget=FORGET,
+            retain_train=RETAIN,
+            questions=QUESTIONS,
+            images=tiny.images(),
+            epochs=1,
+            unlearn=UNLEARN,
+            evaluate=EVALUATE,
+            seed=0,
+            trained_part=part,
+        )
+        assert any("projector" in key for key in outcome.states["final"]) == expected
+
+
+def test_whole_sequence_is_another_loss():
+    logs = [
+        unlearned(prepared(), "npo", epochs=1, supervised_tokens=s).log
+        for s in ("answer", "whole_sequence")
+    ]
+    assert logs[0]["grad_norm"][0] != logs[1]["grad_norm"][0]
+
+
+def test_finetuning_learns():
+    model = tiny.tiny_model()
+    model.features.add((f"image-{i}" for i in range(40)), tiny.images())
+    before = logprob(model)
+    settings = FinetuneSettings(
+        rank=8,
+        alpha=16,
+        learning_rate=5e-3,
+        epochs=6,
+        batch_size=4,
+        warmup_steps=2,
+        general_replay=0.25,
+    )
+    trained = finetune(model, FORGET, RETAIN, tiny.images(), settings, seed=0)
+    assert trained.n_steps == 6 * 2  # three people and one replayed conversation a step
+    assert logprob(model) > before + 5 and active(model) == ["finetune"]
+    assert trained.log["learning_rate"].tolist()[:2] == pytest.approx([2.5e-3, 5e-3])
+    assert 0 < trained.log["learning_rate"].iloc[-1] < 1e-3
+    assert not any(p.requires_grad for p in model.network.parameters())
+
+
+# --- batches and schedule
+# -------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_sees_everyone_once():
+    batches = _epochs(7, 3, 4, np.random.default_rng(0))
+    assert [len(b) for b in batches] == [3, 3, 1] * 4
+    epochs = [[*chain.from_iterable(batches[i : i + 3])] for i in range(0, 12, 3)]
+    assert all(sorted(e) == list(range(7)) for e in epochs) and len({tuple(e) for e in epochs}) > 1
+
+
+def test_endless_batches_see_everyone_before_anyone_again():
+    stream = _endless(5, 3, np.random.default_rng(0))
+    seen = [*chain.from_iterable(next(stream) for _ in range(5))]
+    assert all(sorted(seen[i : i + 5]) == list(range(5)) for i in (0, 5, 10))
+    assert list(_endless(0, 3, np.random.default_rng(0))) == []
+    assert len(next(_endless(2, 5, np.random.default_rng(0)))) == 5
+
+
+def test_learning_rate_over_time():
+    falling = Schedule(1.0, 1, 1, warmup_steps=2, max_grad_norm=1.0, decay=True)
+    assert [falling.rate(s, 6) for s in range(1, 7)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    )
+    constant = replace(falling, warmup_steps=0, decay=False)
+    assert {constant.rate(s, 6) for s in range(1, 7)} == {1.0}
+
+
+def test_derived_seeds():
+    assert derive_seed(0, "round", 1) == derive_seed(0, "round", 1) < 2**32
+    assert len({derive_seed(s, "round", k) for s in range(3) for k in range(3)}) == 9
+    assert derive_seed(0, "path") == 3784962687  # the same on every machine
+
+
+# --- guards ---------------------------------------------------------------------------------------
+# --------------------------
+
+
+@pytest.mark.parametrize("method", ["ga", "npo"])
+def test_loss_that_is_not_finite_stops(method):
+    model = prepared()
+    with pytest.raises(
+        PulseError,
+        match=r"step 2: the (loss|gradient's norm) is .*learning rate 1e\+20.*Lower learning_rate",
+    ):
+        unlearned(model, method, learning_rate=1e20)
+
+
+def test_nothing_trainable_or_nothing_moved_stops():
+    model = prepared()
+    encoded = encode_conversations(model, FORGET)
+    schedule = Schedule(1e-3, 1, 4, 0, 1.0, False)
+    with pytest.raises(PulseError, match="no parameter is trainable"):
+        train(model, get("ga"), encoded, schedule, 0)
+    for changes in ({"learning_rate": 0.0}, {"epochs": 0}):
+        add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+        stack(model, ["finetune"], train="unlearn")
+        with pytest.raises(PulseError, match="no adapter weight moved"):
+            train(model, get("ga"), encoded, replace(schedule, **changes), 0)
+    with pytest.raises(PulseError, match="no retain_train conversations"):
+        train(model, get("ga_klr"), encoded, schedule, 0, reference=Reference())
+    with pytest.raises(PulseError, match="no room for people"):
+        train(model, get("ga"), encoded, replace(schedule, replay_share=1.0), 0, replay=encoded)
+
+
+def test_another_reference_stops():
+    model = prepared()
+    encoded = encode_conversations(model, FORGET)
+    add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+    stack(model, ["finetune"], train="unlearn")
+    check_same_start(model, encoded, ["finetune"], "answer")
+    with pytest.raises(
+        PulseError, match="the reference is not the model that training starts from"
+    ):
+        check_same_start(model, encoded, [], "answer")  # the base, as disable_adapter() would give
+    right = reference_values(model, get("npo"), encoded, [], ["finetune"], "answer", 4)
+    check_cache(model, get("npo"), encoded, right, "answer")
+    wrong = reference_values(model, get("npo"), encoded, [], [], "answer", 4)
+    with pytest.raises(PulseError, match="cache belongs to another model"):
+        check_cache(model, get("npo"), encoded, wrong, "answer")
+
+
+def test_cached_reference_is_the_reference():
+    """Cached in batches of another shape, KL and NPO start at zero difference all the same."""
+    model = prepared()
+    encoded = encode_conversations(model, FORGET)
+    for size in (1, 4):
+        kept = reference_values(model, get("ga_klr"), [], encoded, ["finetune"], "answer", size)
+        found, labels = logits(model)
+        for row, conversation in enumerate(encoded):
+            expected = found[row][labels[row] != -100]
+            torch.testing.assert_close(kept.logits[conversation.id], expected, rtol=1e-4, atol=1e-4)
+        assert (
+            not kept.logprob
+            and reference_values(model, get("ga"), encoded, encoded, [], "answer", 4) == Reference()
+        )
+
+
+# --- the path -------------------------------------------------------------------------------------
+# --------------------------
+
+
+def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn"):
+    """The recorder on a model whose forget accuracy follows `accuracy(step)`; `full(step)` is that
+    of the whole forget set.
+    """
+    now = {"step": 0}
+
+    def ask(self, questions):
+        value = (
+            (full or accuracy)(now["step"]) if questions is self.forget else accuracy(now["step"])
+        )
+        table = pd.DataFrame(
+            [
+                {"set": q.set, "modality": q.modality, "wording": "trained", "invalid": False}
+                for q in questions
+            ]
+        )
+        return table.assign(correct=value)
+
+    monkeypatch.setattr(PathRecorder, "_ask", ask)
+    monkeypatch.setattr(single_shot, "adapter_weights", lambda model, name: {"at": now["step"]})
+    recorder = PathRecorder(
+        None,
+        QUESTIONS,
+        None,
+        replace(UNLEARN, path_every=5, matched_at=0.35, path_dense_below=0.9),
+        EVALUATE,
+        0,
+        steps,
+        adapter,
+    )
+    for now["step"] in range(steps + 1):
+        recorder(now["step"], now["step"] / 2)
+    return recorder
+
+
+def test_path_is_dense_while_forgetting_and_matched_is_the_first_step(monkeypatch):
+    curve = [1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.3, 0.05, 0.02, 0, 0]
+    recorder = recorded(monkeypatch, lambda s: curve[s])
+    # every fifth, every one during the fall, the last; none at 11, when the fall is over
+    assert list(recorder.table()["step"]) == [0, 5, 6, 7, 8, 9, 10, 12]
+    assert recorder.matched_step == 8 and recorder.matched == {"at": 8}
+    asked_in_full = recorder.table().set_index("step")["forget_full"].dropna()
+    assert list(asked_in_full.index) == [7, 8]  # near matched_at, until it was reached
+
+
+def test_the_whole_forget_set_decides(monkeypatch):
+    recorder = recorded(
+        monkeypatch, lambda s: 1 if s < 5 else 0.3, full=lambda s: 0.36 if s < 9 else 0.35
+    )
+    assert recorder.matched_step == 9
+
+
+def test_not_reached(monkeypatch):
+    recorder = recorded(monkeypatch, lambda s: 1 - s / 40 if s else 1.2)
+    assert recorder.matched_step is None and recorder.matched is None
+    assert list(recorder.table()["step"]) == [0, 5, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_without_adapter_the_path_is_coarse(monkeypatch):
+    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, adapter="")
+    assert list(recorder.table()["step"]) == [0, 5, 10, 12] and recorder.matched_step is None
+
+
+def test_path_questions_are_even():
+    asked = [tiny.question(i, group) for group in ("forget", "retain") for i in range(40)]
+    asked += [replace(tiny.question(i, "general"), category=f"kind-{i % 5}") for i in range(40)]
+    asked += [replace(q, id=q.id + "h", wording="heldout") for q in asked]
+    few = path_questions(asked, 10, seed=0)
+    table = pd.DataFrame([vars(q) for q in few])
+    assert (table["wording"] == "trained").all() and table["id"].is_unique
+    counts = table.groupby(["set", "modality"]).size()
+    assert (
+        counts["forget", "multimodal"] == counts["forget", "text"] == counts["retain", "text"] == 5
+    )
+    assert table[table["set"] == "forget"].groupby("modality")["person_id"].nunique().tolist() == [
+        5,
+        5,
+    ]
+    assert table[table["set"] == "general"].groupby("category").size().tolist() == [2] * 5
+    assert [q.id for q in few] == [q.id for q in path_questions(asked, 10, seed=0)]
+    assert [q.id for q in few] != [q.id for q in path_questions(asked, 10, seed=1)]
+    with pytest.raises(PulseError, match="nothing to measure"):
+        path_questions([], 10, seed=0)
