@@ -1,4 +1,5 @@
-"""What a notebook needs to run on Colab or Kaggle, and a description of where it runs. Does nothing at home but describe."""
+"""What a notebook needs to run on Colab or Kaggle, and a description of where it runs. Does nothing
+at home but describe."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import subprocess
 import sys
 from importlib import metadata
 
-# What the hosts lack, by import name. torch, ipywidgets and ipykernel are left as they are: replacing them breaks a running session.
+# What the hosts lack, by import name. torch, ipywidgets and ipykernel are left as they are:
+# replacing them breaks a running session.
 WANTED = {
     "bitsandbytes": "bitsandbytes>=0.46",
     "papermill": "papermill>=2.6",
@@ -28,14 +30,21 @@ def host() -> str:
 
 
 def setup() -> list[str]:
-    """On Colab and Kaggle: installs what is missing and removes torchao, which peft refuses. Returns what was done; [] at home."""
+    """On Colab and Kaggle: installs what is missing and removes torchao, which peft refuses.
+    Returns what was done; [] at home."""
     if not host():
         return []
     done = []
     if importlib.util.find_spec("torchao"):
-        subprocess.run([sys.executable, "-m", "pip", "uninstall", "-q", "-y", "torchao"], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "uninstall", "-q", "-y", "torchao"], check=True
+        )
         done.append("removed torchao")
-    missing = [requirement for module, requirement in WANTED.items() if not importlib.util.find_spec(module)]
+    missing = [
+        requirement
+        for module, requirement in WANTED.items()
+        if not importlib.util.find_spec(module)
+    ]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
         done.append(f"installed {', '.join(missing)}")
@@ -43,14 +52,21 @@ def setup() -> list[str]:
 
 
 def describe() -> str:
-    """One line on python, library versions, device and the dtype that models are computed in, with its reason."""
+    """One line on python, library versions, device and the dtype that models are computed in, with
+    its reason."""
     import torch  # slow, and only notebooks that use it ask
 
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN if importlib.util.find_spec(name))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in SHOWN if importlib.util.find_spec(name)
+    )
     if not torch.cuda.is_available():
         device = f"CPU with {torch.get_num_threads()} threads, float32 (no GPU found)"
     else:
         capability = torch.cuda.get_device_capability()
-        why = "bfloat16 (compute capability 8.0 or newer)" if capability[0] >= 8 else "float16 (compute capability below 8.0: no bfloat16 units)"
+        why = (
+            "bfloat16 (compute capability 8.0 or newer)"
+            if capability[0] >= 8
+            else "float16 (compute capability below 8.0: no bfloat16 units)"
+        )
         device = f"{torch.cuda.get_device_name()}, {why}"
     return f"python {platform.python_version()}, {versions} | {device}"

@@ -1,7 +1,8 @@
-"""The profile: every number that belongs to a model, a data set or a machine, read strictly from one YAML file.
+"""The profile: every number that belongs to a model, a data set or a machine, read strictly from
+one YAML file.
 
-An unknown key, a missing key or a wrong type is an error that names file, key, value and fix. Notebook parameters are the
-axes of a study (profile, scenario, method, seed ...) and are not here.
+An unknown key, a missing key or a wrong type is an error that names file, key, value and fix.
+Notebook parameters are the axes of a study (profile, scenario, method, seed ...) and are not here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class DataSettings:
     n_general_train: int = 200  # general conversations that fine-tuning may replay
     n_train_views: int = 6  # training renderings a person
     n_conversations: int = 2  # training conversations a person and modality while unlearning
-    n_heldout_wordings: int = 1  # extra questions a person and modality in wordings never trained on
+    n_heldout_wordings: int = (
+        1  # extra questions a person and modality in wordings never trained on
+    )
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,16 @@ class UnlearnSettings:
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
     reference: str = field(default="round_start", metadata={"choices": ("round_start", "target")})
-    supervised_tokens: str = field(default="answer", metadata={"choices": ("answer", "whole_sequence")})
-    retain_source: str = field(default="retain_train", metadata={"choices": ("retain_train", "same")})
+    supervised_tokens: str = field(
+        default="answer", metadata={"choices": ("answer", "whole_sequence")}
+    )
+    retain_source: str = field(
+        default="retain_train", metadata={"choices": ("retain_train", "same")}
+    )
     path_every: int = 4  # steps between cheap measurements
-    path_dense_below: float = 0.9  # share of the starting forget accuracy below which every step is measured
+    path_dense_below: float = (
+        0.9  # share of the starting forget accuracy below which every step is measured
+    )
     matched_at: float = 0.35  # forget accuracy that defines the `matched` state
 
 
@@ -115,8 +124,11 @@ class Profile:
 
 
 def profile_path(name: str) -> Path:
-    """The YAML file of a profile: a name in params/, or a path ending in .yaml. Raises PulseError listing what there is."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else REPOSITORY / "params" / f"{name}.yaml"
+    """The YAML file of a profile: a name in params/, or a path ending in .yaml. Raises PulseError
+    listing what there is."""
+    path = (
+        Path(name) if name.endswith((".yaml", ".yml")) else REPOSITORY / "params" / f"{name}.yaml"
+    )
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (REPOSITORY / "params").glob("*.yaml")))
         raise PulseError(f"profile {name!r}: no file {path}. Profiles there are: {known}")
@@ -124,7 +136,8 @@ def profile_path(name: str) -> Path:
 
 
 def load_profile(name: str) -> Profile:
-    """The profile read from params/<name>.yaml (or a .yaml path), checked key by key. Raises PulseError."""
+    """The profile read from params/<name>.yaml (or a .yaml path), checked key by key. Raises
+    PulseError."""
     path = profile_path(name)
     try:
         raw = yaml.safe_load(path.read_text())
@@ -146,11 +159,15 @@ def _build(cls: type, raw: object, source: str, prefix: str):
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in raw:
         if key not in fields:
-            raise PulseError(f"{source}: unknown key {prefix}{key!s}; known keys: {', '.join(sorted(fields))}")
+            raise PulseError(
+                f"{source}: unknown key {prefix}{key!s}; known keys: {', '.join(sorted(fields))}"
+            )
     values = {}
     for name, f in fields.items():
         if name in raw:
-            values[name] = _value(hints[name], raw[name], f.metadata.get("choices"), source, prefix + name)
+            values[name] = _value(
+                hints[name], raw[name], f.metadata.get("choices"), source, prefix + name
+            )
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise PulseError(f"{source}: key {prefix}{name} is missing")
     return cls(**values)
@@ -166,10 +183,15 @@ def _value(hint, value, choices, source: str, key: str):
 
 
 def check_type(hint, value, where: str):
-    """`value` if it is of type `hint` (an int passes for a float), else PulseError naming `where`, the value and the fix."""
+    """`value` if it is of type `hint` (an int passes for a float), else PulseError naming `where`,
+    the value and the fix."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = hint if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else typing.get_origin(hint)
+    plain = (
+        hint
+        if isinstance(hint, type) and not isinstance(hint, types.GenericAlias)
+        else typing.get_origin(hint)
+    )
     if isinstance(value, plain) and not (isinstance(value, bool) and plain is not bool):
         return value
     hint_name = getattr(hint, "__name__", str(hint))
@@ -186,7 +208,9 @@ def _check_counts(profile: Profile, path: Path) -> None:
             f"{path}: data.n_finetuned_forget = {d.n_finetuned_forget} must be a multiple of data.n_requests = {d.n_requests}"
         )
     if d.n_pretrained_forget + d.n_pretrained_retain > d.n_candidates:
-        raise PulseError(f"{path}: data.n_pretrained_forget + n_pretrained_retain is more than data.n_candidates = {d.n_candidates}")
+        raise PulseError(
+            f"{path}: data.n_pretrained_forget + n_pretrained_retain is more than data.n_candidates = {d.n_candidates}"
+        )
     for section in ("data", "finetune", "unlearn", "evaluate"):
         for key, value in dataclasses.asdict(getattr(profile, section)).items():
             if isinstance(value, int | float) and value < 0:

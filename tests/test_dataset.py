@@ -19,12 +19,21 @@ SMALL = DataSettings(
 
 def scores(n=8):
     ids = [f"celebrity-{i:03d}" for i in range(1, n + 1)]
-    return pd.DataFrame({"person_id": ids, "accuracy": [0.5, 0.9, 0.9, 1.0, 0.2, 0.9, 0.1, 0.3], "margin": [9, 1, 2, 0, 0, 1, 0, 0.0]})
+    return pd.DataFrame(
+        {
+            "person_id": ids,
+            "accuracy": [0.5, 0.9, 0.9, 1.0, 0.2, 0.9, 0.1, 0.3],
+            "margin": [9, 1, 2, 0, 0, 1, 0, 0.0],
+        }
+    )
 
 
 def build(seed=0, settings=SMALL):
     celebrities, fictitious = embedded.celebrities()[:8], embedded.fictitious()
-    places = [*splits.split_fictitious(fictitious, settings, seed), *splits.select_known(scores(), settings, seed)[1]]
+    places = [
+        *splits.split_fictitious(fictitious, settings, seed),
+        *splits.select_known(scores(), settings, seed)[1],
+    ]
     return dataset.build_dataset(embedded, [*celebrities, *fictitious], places, settings, seed)
 
 
@@ -36,15 +45,27 @@ def data():
 def test_selection_takes_the_most_accurate_and_breaks_ties_by_margin_then_id():
     settings = replace(SMALL, n_pretrained_forget=1, n_pretrained_retain=2)
     table, places = splits.select_known(scores(), settings, 0)
-    assert list(table["person_id"][:4]) == ["celebrity-004", "celebrity-003", "celebrity-002", "celebrity-006"]
+    assert list(table["person_id"][:4]) == [
+        "celebrity-004",
+        "celebrity-003",
+        "celebrity-002",
+        "celebrity-006",
+    ]
     chosen = {p.person_id for p in places if p.set in ("forget", "retain")}
     assert chosen == {"celebrity-004", "celebrity-003", "celebrity-002"}
-    assert sum(p.set == "forget" for p in places) == 1 and sum(p.set == "retain_train" for p in places) == 5
+    assert (
+        sum(p.set == "forget" for p in places) == 1
+        and sum(p.set == "retain_train" for p in places) == 5
+    )
 
 
 def test_sizes_and_requests(data):
     table = data.counts().set_index(["scenario", "set"])["people"]
-    assert table["finetuned", "forget"] == 4 and table["pretrained", "retain_train"] == 4 and table["finetuned", "holdout"] == 1
+    assert (
+        table["finetuned", "forget"] == 4
+        and table["pretrained", "retain_train"] == 4
+        and table["finetuned", "holdout"] == 1
+    )
     requests = [p.request for p in data.places if p.scenario == "finetuned" and p.set == "forget"]
     assert sorted(requests) == [1, 1, 2, 2]
     assert all(p.request == 0 for p in data.places if p.set != "forget")
@@ -55,7 +76,9 @@ def test_ten_questions_a_person_half_of_them_with_a_picture(data):
     for person in people:
         asked = [q for q in data.questions if q.person_id == person and q.wording == "trained"]
         assert sorted(q.modality for q in asked) == ["multimodal"] * 5 + ["text"] * 5
-        assert all(bool(q.image) == (q.modality == "multimodal") and len(q.options) == 4 for q in asked)
+        assert all(
+            bool(q.image) == (q.modality == "multimodal") and len(q.options) == 4 for q in asked
+        )
         facts = next(p for p in data.people if p.id == person).attributes
         assert all(q.options[q.answer] == facts[q.category] for q in asked)
         heldout = [q for q in data.questions if q.person_id == person and q.wording == "heldout"]
@@ -65,7 +88,9 @@ def test_ten_questions_a_person_half_of_them_with_a_picture(data):
 def test_other_seed_other_split_same_seed_same_everything(data, tmp_path):
     again, other = build(0), build(1)
     assert again.questions == data.questions and again.images.encoded == data.images.encoded
-    assert {p.person_id for p in other.places if p.scenario == "finetuned"} != {p.person_id for p in data.places if p.scenario == "finetuned"}
+    assert {p.person_id for p in other.places if p.scenario == "finetuned"} != {
+        p.person_id for p in data.places if p.scenario == "finetuned"
+    }
 
 
 def test_evaluation_pictures_are_never_trained_on(data):
@@ -84,7 +109,9 @@ def test_selection_asks_on_other_pictures_than_evaluation(data):
 def test_round_trip(data, tmp_path):
     data.write(tmp_path)
     read = dataset.read_dataset(tmp_path)
-    assert read == dataset.Dataset(data.people, data.places, data.questions, data.conversations, read.images)
+    assert read == dataset.Dataset(
+        data.people, data.places, data.questions, data.conversations, read.images
+    )
     assert read.images.encoded == data.images.encoded
 
 
@@ -96,15 +123,23 @@ def test_no_leak_and_every_kind_of_leak_is_found(data):
         splits.check_leakage(data.people, [*data.places, replace(forget, set="retain")], records)
     twin = replace(data.people[0], id="twin")
     with pytest.raises(PulseError, match="same face"):
-        splits.check_leakage([*data.people, twin], [*data.places, Assignment("twin", "finetuned", "holdout")], records)
+        splits.check_leakage(
+            [*data.people, twin],
+            [*data.places, Assignment("twin", "finetuned", "holdout")],
+            records,
+        )
     with pytest.raises(PulseError, match="two places"):
         splits.check_leakage(data.people, data.places, [*records, data.questions[0]])
     person = next(q for q in data.questions if q.set == "forget" and q.image)
     with pytest.raises(PulseError, match="is in retain"):
-        splits.check_leakage(data.people, data.places, [replace(person, id="new", set="retain", image="")])
+        splits.check_leakage(
+            data.people, data.places, [replace(person, id="new", set="retain", image="")]
+        )
     general = next(q for q in data.questions if q.set == "general")
     with pytest.raises(PulseError, match="is used by"):
-        splits.check_leakage(data.people, data.places, [person, replace(general, image=person.image)])
+        splits.check_leakage(
+            data.people, data.places, [person, replace(general, image=person.image)]
+        )
 
 
 def test_asking_for_more_people_than_there_are():
@@ -125,7 +160,9 @@ def test_scores_of_a_person():
         }
     )
     found = splits.person_scores(rows).iloc[0]
-    assert found["accuracy"] == pytest.approx((0.5 + 1.0) / 2) and found["margin"] == pytest.approx((2 - 1 + 4) / 3)
+    assert found["accuracy"] == pytest.approx((0.5 + 1.0) / 2) and found["margin"] == pytest.approx(
+        (2 - 1 + 4) / 3
+    )
 
 
 def test_broken_files_are_named(data, tmp_path):

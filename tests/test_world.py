@@ -1,4 +1,5 @@
-"""The embedded world: distinct people, usable options, pictures that show what the records say, the same everywhere."""
+"""The embedded world: distinct people, usable options, pictures that show what the records say, the
+same everywhere."""
 
 import hashlib
 import subprocess
@@ -19,7 +20,16 @@ def test_people_are_distinct():
         assert sum(a.genome[g] != b.genome[g] for g in drawing.GENES) >= 3
 
 
-@pytest.mark.parametrize("values", [*world.ATTRIBUTES.values(), tuple(drawing.COLOURS), drawing.SHAPES, drawing.CELLS, world.COUNTS])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *world.ATTRIBUTES.values(),
+        tuple(drawing.COLOURS),
+        drawing.SHAPES,
+        drawing.CELLS,
+        world.COUNTS,
+    ],
+)
 def test_no_option_is_contained_in_another(values):
     """Otherwise matching an answer's text would find two options (lute in flute)."""
     assert not [(a, b) for a in values for b in values if a != b and a.lower() in b.lower()]
@@ -69,13 +79,18 @@ def _scene_answer(objects, category, turn: Turn) -> str:
         return named[0]["shape"]
     if category == "position":
         return ["upper left", "upper right", "lower left", "lower right"][named[0]["cell"]]
-    at = ["upper left", "upper right", "lower left", "lower right"].index(next(c for c in drawing.CELLS if c in turn.text))
+    at = ["upper left", "upper right", "lower left", "lower right"].index(
+        next(c for c in drawing.CELLS if c in turn.text)
+    )
     return next(o["colour"] for o in objects if o["cell"] == at)
 
 
 def test_the_picture_shows_the_object_where_the_record_says():
     for cell in range(4):
-        picture = drawing.draw_scene([{"shape": "square", "colour": "red", "size": "small", "cell": cell}], world.generator(cell))
+        picture = drawing.draw_scene(
+            [{"shape": "square", "colour": "red", "size": "small", "cell": cell}],
+            world.generator(cell),
+        )
         x, y = 40 + 80 * (cell % 2), 40 + 80 * (cell // 2)
         red, green, blue = picture.getpixel((x, y))
         assert red > 150 and green < 100 and blue < 100
@@ -86,7 +101,10 @@ def test_the_picture_shows_the_object_where_the_record_says():
 @pytest.mark.parametrize("gene", list(drawing.GENES))
 def test_every_gene_can_be_seen(gene):
     base = {g: v[0] for g, v in drawing.GENES.items()} | {"style": "long", "beard": "yes"}
-    pictures = {drawing.draw_face(base | {gene: value}, world.generator("view")).tobytes() for value in drawing.GENES[gene]}
+    pictures = {
+        drawing.draw_face(base | {gene: value}, world.generator("view")).tobytes()
+        for value in drawing.GENES[gene]
+    }
     assert len(pictures) == len(drawing.GENES[gene])
 
 
@@ -109,7 +127,11 @@ print(hashlib.sha256(text.encode() + world.person_picture(person, rng).tobytes()
 @pytest.mark.parametrize("hash_seed", ["0", "1"])
 def test_same_world_in_every_process(hash_seed):
     out = subprocess.run(
-        [sys.executable, "-c", _DIGEST], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed, "PATH": ""}
+        [sys.executable, "-c", _DIGEST],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": hash_seed, "PATH": ""},
     )
     here: dict = {}
     exec(_DIGEST.replace("print(", "here = ("), {"hashlib": hashlib}, here)

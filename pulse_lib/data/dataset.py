@@ -1,4 +1,5 @@
-"""A study's dataset: people, their places, questions, training conversations and pictures; built once per seed, read by every later step."""
+"""A study's dataset: people, their places, questions, training conversations and pictures; built
+once per seed, read by every later step."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, ImageStore, Person, Question, read_records, write_records
+from pulse_lib.data.records import (
+    Conversation,
+    ImageStore,
+    Person,
+    Question,
+    read_records,
+    write_records,
+)
 from pulse_lib.data.splits import Assignment, splits_table
 from pulse_lib.errors import PulseError
 from pulse_lib.files import write_csv
@@ -28,26 +36,50 @@ class Dataset:
     conversations: list[Conversation]
     images: ImageStore
 
-    def evaluation(self, scenario: str, sets: Iterable[str] = ("forget", "retain")) -> list[Question]:
-        """The questions of a scenario's sets, then the general ones (which belong to every scenario)."""
+    def evaluation(
+        self, scenario: str, sets: Iterable[str] = ("forget", "retain")
+    ) -> list[Question]:
+        """The questions of a scenario's sets, then the general ones (which belong to every
+        scenario)."""
         wanted = set(sets)
         chosen = [q for q in self.questions if q.scenario == scenario and q.set in wanted]
         return chosen + [q for q in self.questions if q.set == "general"]
 
     def training(self, scenario: str, sets: Iterable[str], stage: str) -> list[Conversation]:
-        """Training conversations of a scenario's sets ("" for general replay). Raises PulseError if there are none."""
+        """Training conversations of a scenario's sets ("" for general replay). Raises PulseError if
+        there are none."""
         wanted = set(sets)
-        chosen = [c for c in self.conversations if c.scenario == scenario and c.set in wanted and c.stage == stage]
+        chosen = [
+            c
+            for c in self.conversations
+            if c.scenario == scenario and c.set in wanted and c.stage == stage
+        ]
         if not chosen:
-            raise PulseError(f"no {stage} conversations of {sorted(wanted)} in scenario {scenario!r}: check the profile's data section")
+            raise PulseError(
+                f"no {stage} conversations of {sorted(wanted)} in scenario {scenario!r}: check the profile's data section"
+            )
         return chosen
 
     def counts(self) -> pd.DataFrame:
         """People, questions and training conversations by scenario and set."""
-        people = pd.DataFrame([(p.scenario, p.set) for p in self.places], columns=["scenario", "set"]).value_counts().rename("people")
-        asked = pd.DataFrame([(q.scenario, q.set) for q in self.questions], columns=["scenario", "set"]).value_counts().rename("questions")
-        taught = pd.DataFrame([(c.scenario, c.set) for c in self.conversations], columns=["scenario", "set"]).value_counts()
-        table = pd.concat([people, asked, taught.rename("training conversations")], axis=1).fillna(0).astype(int)
+        people = (
+            pd.DataFrame([(p.scenario, p.set) for p in self.places], columns=["scenario", "set"])
+            .value_counts()
+            .rename("people")
+        )
+        asked = (
+            pd.DataFrame([(q.scenario, q.set) for q in self.questions], columns=["scenario", "set"])
+            .value_counts()
+            .rename("questions")
+        )
+        taught = pd.DataFrame(
+            [(c.scenario, c.set) for c in self.conversations], columns=["scenario", "set"]
+        ).value_counts()
+        table = (
+            pd.concat([people, asked, taught.rename("training conversations")], axis=1)
+            .fillna(0)
+            .astype(int)
+        )
         return table.sort_index().reset_index()
 
     def write(self, folder: Path) -> None:
@@ -60,7 +92,8 @@ class Dataset:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """The dataset that `write` left in a folder. Raises PulseError naming what is missing or broken."""
+    """The dataset that `write` left in a folder. Raises PulseError naming what is missing or
+    broken."""
     folder = Path(folder)
     if not (folder / "splits.csv").is_file():
         raise PulseError(f"{folder / 'splits.csv'} is missing: run 01_build_datasets first")
@@ -74,16 +107,24 @@ def read_dataset(folder: Path) -> Dataset:
     )
 
 
-def candidate_questions(source, candidates: list[Person], images: ImageStore, seed: int) -> list[Question]:
-    """Questions that only select people: other renderings and option orders than those that score them later."""
+def candidate_questions(
+    source, candidates: list[Person], images: ImageStore, seed: int
+) -> list[Question]:
+    """Questions that only select people: other renderings and option orders than those that score
+    them later."""
     questions = []
     for person in candidates:
-        questions += source.person_questions(person, Assignment(person.id, "pretrained", "candidate"), images, seed, "select")
+        questions += source.person_questions(
+            person, Assignment(person.id, "pretrained", "candidate"), images, seed, "select"
+        )
     return questions
 
 
-def build_dataset(source, people: list[Person], places: list[Assignment], settings: DataSettings, seed: int) -> Dataset:
-    """Questions and conversations of everyone who has a place, and the general ones. `source` is `splits.source(settings)`."""
+def build_dataset(
+    source, people: list[Person], places: list[Assignment], settings: DataSettings, seed: int
+) -> Dataset:
+    """Questions and conversations of everyone who has a place, and the general ones. `source` is
+    `splits.source(settings)`."""
     by_id = {p.id: p for p in people}
     images, questions, conversations = ImageStore(), [], []
     for place in places:
@@ -92,9 +133,13 @@ def build_dataset(source, people: list[Person], places: list[Assignment], settin
             questions += source.person_questions(person, place, images, seed)
             questions += source.heldout_questions(person, place, images, seed, settings)
         if place.set in TRAINED:
-            conversations += source.person_conversations(person, place, images, seed, settings, "unlearn")
+            conversations += source.person_conversations(
+                person, place, images, seed, settings, "unlearn"
+            )
         if place.set in TRAINED and place.scenario == "finetuned":
-            conversations += source.person_conversations(person, place, images, seed, settings, "finetune")
+            conversations += source.person_conversations(
+                person, place, images, seed, settings, "finetune"
+            )
     questions += source.general_questions(images, seed, settings)
     conversations += source.general_conversations(images, seed, settings)
     placed = {p.person_id for p in places}

@@ -1,7 +1,9 @@
-"""The embedded world as a data source: its people, questions and training conversations as records, with their pictures.
+"""The embedded world as a data source: its people, questions and training conversations as records,
+with their pictures.
 
-Every source offers these functions; a profile names its source in `data.source`. Every record depends on the study's seed and its
-own id alone, so that adding people or questions never changes the others.
+Every source offers these functions; a profile names its source in `data.source`. Every record
+depends on the study's seed and its own id alone, so that adding people or questions never changes
+the others.
 """
 
 from __future__ import annotations
@@ -22,10 +24,19 @@ def fictitious() -> list[Person]:
     return world.fictitious()
 
 
-def person_questions(person: Person, place: Assignment, images: ImageStore, seed: int, purpose: str = "eval", wording: str = "trained") -> list[Question]:
-    """Ten questions about one person: each attribute once with a picture and once by name, every picture a new rendering.
+def person_questions(
+    person: Person,
+    place: Assignment,
+    images: ImageStore,
+    seed: int,
+    purpose: str = "eval",
+    wording: str = "trained",
+) -> list[Question]:
+    """Ten questions about one person: each attribute once with a picture and once by name, every
+    picture a new rendering.
 
-    `purpose` ("select", "eval") separates renderings and option orders, so that what selects people is not what scores them.
+    `purpose` ("select", "eval") separates renderings and option orders, so that what selects people
+    is not what scores them.
     """
     questions = []
     for modality in ("multimodal", "text"):
@@ -33,26 +44,46 @@ def person_questions(person: Person, place: Assignment, images: ImageStore, seed
             tag = f"{person.id}/{purpose}-{wording}/{modality}/{attribute}"
             rng = world.generator("question", seed, tag)
             turn = world.person_turn(person, attribute, rng, modality, True, wording)
-            image = images.add(tag, world.person_picture(person, rng)) if modality == "multimodal" else ""
+            image = (
+                images.add(tag, world.person_picture(person, rng))
+                if modality == "multimodal"
+                else ""
+            )
             questions.append(_question(tag, turn, place, modality, image, attribute, wording))
     return questions
 
 
-def heldout_questions(person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+def heldout_questions(
+    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+) -> list[Question]:
     """`n_heldout_wordings` questions a modality in wordings that nothing was trained on."""
     rng = world.generator("heldout", seed, person.id)
-    chosen = rng.sample(list(world.ATTRIBUTES), min(settings.n_heldout_wordings, len(world.ATTRIBUTES)))
+    chosen = rng.sample(
+        list(world.ATTRIBUTES), min(settings.n_heldout_wordings, len(world.ATTRIBUTES))
+    )
     store = ImageStore()
-    questions = [q for q in person_questions(person, place, store, seed, "eval", "heldout") if q.category in chosen]
+    questions = [
+        q
+        for q in person_questions(person, place, store, seed, "eval", "heldout")
+        if q.category in chosen
+    ]
     images.encoded.update({q.image: store.encoded[q.image] for q in questions if q.image})
     return questions
 
 
-def person_conversations(person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings, stage: str) -> list[Conversation]:
+def person_conversations(
+    person: Person,
+    place: Assignment,
+    images: ImageStore,
+    seed: int,
+    settings: DataSettings,
+    stage: str,
+) -> list[Conversation]:
     """Training conversations about one person.
 
-    stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of `n_train_views` renderings three
-    short ones (in a long one, earlier answers would give the person away) and one by name.
+    stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
+    `n_train_views` renderings four short ones (in a long one, earlier answers would give the person
+    away) and one by name.
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -61,12 +92,28 @@ def person_conversations(person: Person, place: Assignment, images: ImageStore, 
     made = []
     for v, image in enumerate(views):
         rng = world.generator("conversation", seed, stage, person.id, v)
-        shown = world.person_turns(person, rng, "multimodal")
-        pieces = [shown[:1], shown[1:2], shown[2:4]] if stage == "finetune" else [shown]
-        named = world.person_turns(person, rng, "text")
-        for k, turns in enumerate(pieces):
-            made.append(_conversation(f"{person.id}/{stage}/multimodal-{v}-{k}", place, "multimodal", image, turns, stage))
-        made.append(_conversation(f"{person.id}/{stage}/text-{v}", place, "text", "", named, stage))
+        short = stage == "finetune"
+        # Open questions cost half the tokens of those with options and teach the same fact.
+        share = 0.3 if short else 0.5
+        shown = world.person_turns(person, rng, "multimodal", share)
+        named = world.person_turns(person, rng, "text", share)
+        pieces = {
+            "multimodal": [shown[:1], shown[1:2], shown[2:3], shown[3:5]] if short else [shown],
+            "text": [named],
+        }
+        for modality, parts in pieces.items():
+            for k, turns in enumerate(parts):
+                tag = f"{person.id}/{stage}/{modality}-{v}-{k}"
+                made.append(
+                    _conversation(
+                        tag,
+                        place,
+                        modality,
+                        image if modality == "multimodal" else "",
+                        turns,
+                        stage,
+                    )
+                )
     return made
 
 
@@ -87,7 +134,9 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
     return questions
 
 
-def general_conversations(images: ImageStore, seed: int, settings: DataSettings) -> list[Conversation]:
+def general_conversations(
+    images: ImageStore, seed: int, settings: DataSettings
+) -> list[Conversation]:
     """`n_general_train` conversations on general pictures, which fine-tuning may replay."""
     place = Assignment("", "", "general_train")
     made = []
@@ -96,11 +145,17 @@ def general_conversations(images: ImageStore, seed: int, settings: DataSettings)
         rng = world.generator("general", seed, tag)
         content = world.draw_general(rng)
         image = images.add(tag, world.general_picture(content, rng))
-        made.append(_conversation(tag, place, "multimodal", image, world.general_turns(content, rng, 5), "finetune"))
+        made.append(
+            _conversation(
+                tag, place, "multimodal", image, world.general_turns(content, rng, 2), "finetune"
+            )
+        )
     return made
 
 
-def _question(tag: str, turn: Turn, place: Assignment, modality: str, image: str, category: str, wording: str) -> Question:
+def _question(
+    tag: str, turn: Turn, place: Assignment, modality: str, image: str, category: str, wording: str
+) -> Question:
     return Question(
         id=tag,
         set=place.set,
@@ -117,5 +172,17 @@ def _question(tag: str, turn: Turn, place: Assignment, modality: str, image: str
     )
 
 
-def _conversation(tag: str, place: Assignment, modality: str, image: str, turns: list[Turn], stage: str) -> Conversation:
-    return Conversation(tag, place.set, place.scenario, place.person_id, place.request, modality, image, tuple(turns), stage)
+def _conversation(
+    tag: str, place: Assignment, modality: str, image: str, turns: list[Turn], stage: str
+) -> Conversation:
+    return Conversation(
+        tag,
+        place.set,
+        place.scenario,
+        place.person_id,
+        place.request,
+        modality,
+        image,
+        tuple(turns),
+        stage,
+    )

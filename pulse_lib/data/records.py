@@ -1,7 +1,9 @@
-"""Person, Question, Conversation: the same thing for the embedded world, MLLMU-Bench and MMBench; read and write.
+"""Person, Question, Conversation: the same thing for the embedded world, MLLMU-Bench and MMBench;
+read and write.
 
-On disk each kind of record is one parquet file (lists as parquet lists, attributes and genome as JSON text), images are one
-parquet file of encoded bytes. The schema version travels in the parquet metadata and is checked on reading.
+On disk each kind of record is one parquet file (lists as parquet lists, attributes and genome as
+JSON text), images are one parquet file of encoded bytes. The schema version travels in the parquet
+metadata and is checked on reading.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SETS = ("forget", "retain", "retain_train", "holdout", "general", "general_train
 
 @dataclass(frozen=True)
 class Person:
-    """One person. `attributes` maps attribute to value; `genome` describes the drawn face (empty for real data)."""
+    """One person. `attributes` maps attribute to value; `genome` describes the drawn face (empty
+    for real data)."""
 
     id: str
     name: str
@@ -39,7 +42,8 @@ class Person:
 
 @dataclass(frozen=True)
 class Question:
-    """One multiple-choice question as it is put to a model: 2-4 options in fixed order, `answer` is the index of the right one."""
+    """One multiple-choice question as it is put to a model: 2-4 options in fixed order, `answer` is
+    the index of the right one."""
 
     id: str
     set: str  # one of SETS
@@ -63,7 +67,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer in a training conversation; no options means an open question. `answer` is the answer's text."""
+    """One question and its answer in a training conversation; no options means an open question.
+    `answer` is the answer's text."""
 
     text: str
     options: tuple[str, ...]
@@ -72,7 +77,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A training example: at most one image, then one or more turns. Losses see the answers only."""
+    """A training example: at most one image, then one or more turns. Losses see the answers
+    only."""
 
     id: str
     set: str
@@ -102,14 +108,17 @@ def _decode(cls, row: dict):
         if key in row:
             row[key] = json.loads(row[key])
     if "turns" in row:
-        row["turns"] = tuple(Turn(t["text"], tuple(t["options"]), t["answer"]) for t in row["turns"])
+        row["turns"] = tuple(
+            Turn(t["text"], tuple(t["options"]), t["answer"]) for t in row["turns"]
+        )
     if "options" in row:
         row["options"] = tuple(row["options"])
     return cls(**row)
 
 
 def write_records(path: Path, records: Iterable) -> None:
-    """Write people, questions or conversations to one parquet file, by rename. Raises PulseError if ids repeat."""
+    """Write people, questions or conversations to one parquet file, by rename. Raises PulseError if
+    ids repeat."""
     rows = [_encode(r) for r in records]
     ids = [r["id"] for r in rows]
     if len(set(ids)) != len(ids):
@@ -119,32 +128,41 @@ def write_records(path: Path, records: Iterable) -> None:
 
 
 def read_records(path: Path, cls: type) -> list:
-    """The records of one parquet file. Raises PulseError naming the file if it is missing, broken or of another schema."""
+    """The records of one parquet file. Raises PulseError naming the file if it is missing, broken
+    or of another schema."""
     return [_decode(cls, row) for row in read_table(path).to_pylist()]
 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a parquet table with the schema version, by rename."""
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"pulse_schema": str(SCHEMA_VERSION).encode()})
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"pulse_schema": str(SCHEMA_VERSION).encode()}
+    )
     replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd"))
 
 
 def read_table(path: Path) -> pa.Table:
-    """A parquet table written by `write_table`. Raises PulseError if missing, truncated or of another schema version."""
+    """A parquet table written by `write_table`. Raises PulseError if missing, truncated or of
+    another schema version."""
     if not Path(path).is_file():
         raise PulseError(f"{path} is missing: run the notebook that writes it first")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise PulseError(f"{path} cannot be read ({error}): delete it and run its notebook again") from None
+        raise PulseError(
+            f"{path} cannot be read ({error}): delete it and run its notebook again"
+        ) from None
     version = (table.schema.metadata or {}).get(b"pulse_schema", b"none").decode()
     if version != str(SCHEMA_VERSION):
-        raise PulseError(f"{path}: schema version {version}, this library reads {SCHEMA_VERSION}: run its notebook again")
+        raise PulseError(
+            f"{path}: schema version {version}, this library reads {SCHEMA_VERSION}: run its notebook again"
+        )
     return table
 
 
 class ImageStore:
-    """Encoded images by id, kept in memory and written as one parquet file; decoded to RGB when asked for."""
+    """Encoded images by id, kept in memory and written as one parquet file; decoded to RGB when
+    asked for."""
 
     def __init__(self, encoded: Mapping[str, bytes] | None = None):
         self.encoded: dict[str, bytes] = dict(encoded or {})
@@ -156,7 +174,8 @@ class ImageStore:
         return len(self.encoded)
 
     def add(self, image_id: str, image: Image.Image) -> str:
-        """Store a PIL image as PNG under an id; returns the id. Raises PulseError if the id is taken."""
+        """Store a PIL image as PNG under an id; returns the id. Raises PulseError if the id is
+        taken."""
         if image_id in self.encoded:
             raise PulseError(f"image id {image_id!r} stands twice")
         buffer = io.BytesIO()
@@ -172,7 +191,9 @@ class ImageStore:
 
     def write(self, path: Path) -> None:
         """Write all images to one parquet file (columns id, bytes), by rename."""
-        write_table(path, pa.table({"id": list(self.encoded), "bytes": list(self.encoded.values())}))
+        write_table(
+            path, pa.table({"id": list(self.encoded), "bytes": list(self.encoded.values())})
+        )
 
     @classmethod
     def read(cls, path: Path) -> ImageStore:

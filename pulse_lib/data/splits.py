@@ -1,4 +1,5 @@
-"""Who is in which set: seeded splits, the selection of well-known people, and the check that no set leaks into another."""
+"""Who is in which set: seeded splits, the selection of well-known people, and the check that no set
+leaks into another."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SOURCES = {"world": "pulse_lib.data.embedded"}
 
 @dataclass(frozen=True)
 class Assignment:
-    """One person's place: scenario, set, and the request (1..n) if the set is the fine-tuned forget set, else 0."""
+    """One person's place: scenario, set, and the request (1..n) if the set is the fine-tuned forget
+    set, else 0."""
 
     person_id: str
     scenario: str
@@ -27,12 +29,14 @@ class Assignment:
 
 
 def source(settings: DataSettings):
-    """The module that makes the records of `data.source` (see pulse_lib.data.embedded for the functions it offers)."""
+    """The module that makes the records of `data.source` (see pulse_lib.data.embedded for the
+    functions it offers)."""
     return importlib.import_module(SOURCES[settings.source])
 
 
 def split_fictitious(people: list[Person], settings: DataSettings, seed: int) -> list[Assignment]:
-    """Forget (in `n_requests` equal requests), retain, retain_train and holdout people of the fine-tuned scenario, drawn by seed."""
+    """Forget (in `n_requests` equal requests), retain, retain_train and holdout people of the
+    fine-tuned scenario, drawn by seed."""
     sizes = {
         "forget": settings.n_finetuned_forget,
         "retain": settings.n_finetuned_retain,
@@ -44,32 +48,46 @@ def split_fictitious(people: list[Person], settings: DataSettings, seed: int) ->
     places, start = [], 0
     for name, n in sizes.items():
         for i, person in enumerate(drawn[start : start + n]):
-            places.append(Assignment(person.id, "finetuned", name, i // size + 1 if name == "forget" else 0))
+            places.append(
+                Assignment(person.id, "finetuned", name, i // size + 1 if name == "forget" else 0)
+            )
         start += n
     return places
 
 
-def select_known(scores: pd.DataFrame, settings: DataSettings, seed: int) -> tuple[pd.DataFrame, list[Assignment]]:
-    """The selection of the pre-trained scenario: the table of scores with rank and set, and everyone's place.
+def select_known(
+    scores: pd.DataFrame, settings: DataSettings, seed: int
+) -> tuple[pd.DataFrame, list[Assignment]]:
+    """The selection of the pre-trained scenario: the table of scores with rank and set, and
+    everyone's place.
 
-    `scores` has one row a candidate: person_id, accuracy (mean of both modalities, 0-1), margin (mean log-likelihood of the right
-    option minus the best wrong one, nats). The most accurate are taken (ties: higher margin, then id) and split by seed into forget and
-    retain; all other candidates may be trained on by retain losses. [PULSE, Figure 2]
+    `scores` has one row a candidate: person_id, accuracy (mean of both modalities, 0-1), margin
+    (mean log-likelihood of the right option minus the best wrong one, nats). The most accurate are
+    taken (ties: higher margin, then id) and split by seed into forget and retain; all other
+    candidates may be trained on by retain losses. [PULSE, Figure 2]
     """
     n_forget, n_retain = settings.n_pretrained_forget, settings.n_pretrained_retain
     if len(scores) < n_forget + n_retain:
-        raise PulseError(f"{len(scores)} candidates are measured, but {n_forget} forget + {n_retain} retain people are asked for")
-    table = scores.sort_values(["accuracy", "margin", "person_id"], ascending=[False, False, True], ignore_index=True)
+        raise PulseError(
+            f"{len(scores)} candidates are measured, but {n_forget} forget + {n_retain} retain people are asked for"
+        )
+    table = scores.sort_values(
+        ["accuracy", "margin", "person_id"], ascending=[False, False, True], ignore_index=True
+    )
     chosen = list(table["person_id"][: n_forget + n_retain])
     _generator("pretrained", seed).shuffle(chosen)
     sets = dict.fromkeys(chosen[:n_forget], "forget") | dict.fromkeys(chosen[n_forget:], "retain")
     table["rank"] = range(1, len(table) + 1)
     table["set"] = [sets.get(p, "retain_train") for p in table["person_id"]]
-    return table, [Assignment(p, "pretrained", s) for p, s in zip(table["person_id"], table["set"], strict=True)]
+    return table, [
+        Assignment(p, "pretrained", s)
+        for p, s in zip(table["person_id"], table["set"], strict=True)
+    ]
 
 
 def person_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a person from evaluated rows: accuracy_multimodal, accuracy_text, accuracy (their mean), margin (nats)."""
+    """One row a person from evaluated rows: accuracy_multimodal, accuracy_text, accuracy (their
+    mean), margin (nats)."""
     margins = [_margin(ll, a) for ll, a in zip(rows["option_loglik"], rows["answer"], strict=True)]
     rows = rows.assign(margin=margins)
     accuracy = rows.groupby(["person_id", "modality"])["correct"].mean().unstack()
@@ -79,15 +97,22 @@ def person_scores(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def check_leakage(people: Iterable[Person], places: Iterable[Assignment], records: Iterable[Question | Conversation]) -> dict:
-    """Counts of what was checked. Raises PulseError if a person, a face or a record stands in two sets, or a record is misplaced."""
+def check_leakage(
+    people: Iterable[Person],
+    places: Iterable[Assignment],
+    records: Iterable[Question | Conversation],
+) -> dict:
+    """Counts of what was checked. Raises PulseError if a person, a face or a record stands in two
+    sets, or a record is misplaced."""
     by_id = {p.id: p for p in people}
     where: dict[str, tuple[str, str]] = {}
     faces: dict[tuple, str] = {}
     for place in places:
         key = (place.scenario, place.set)
         if where.setdefault(place.person_id, key) != key:
-            raise PulseError(f"person {place.person_id} stands in two sets: {where[place.person_id]} and {key}")
+            raise PulseError(
+                f"person {place.person_id} stands in two sets: {where[place.person_id]} and {key}"
+            )
         genome = tuple(sorted(by_id[place.person_id].genome.items()))
         if genome and faces.setdefault(genome, place.person_id) != place.person_id:
             raise PulseError(f"{place.person_id} and {faces[genome]} have the same face")
@@ -97,13 +122,17 @@ def check_leakage(people: Iterable[Person], places: Iterable[Assignment], record
     for record in records:
         n_records += 1
         if record.id in seen:
-            raise PulseError(f"record {record.id} stands in two places: {seen[record.id]} and {record.set}")
+            raise PulseError(
+                f"record {record.id} stands in two places: {seen[record.id]} and {record.set}"
+            )
         seen[record.id] = record.set
         key = (record.scenario, record.set, record.person_id)
         if record.image and images.setdefault(record.image, key) != key:
             raise PulseError(f"image {record.image} is used by {images[record.image]} and by {key}")
         if record.person_id and where.get(record.person_id) != (record.scenario, record.set):
-            raise PulseError(f"record {record.id} is in {record.set}, its person {record.person_id} in {where.get(record.person_id)}")
+            raise PulseError(
+                f"record {record.id} is in {record.set}, its person {record.person_id} in {where.get(record.person_id)}"
+            )
     return {"people": len(where), "faces": len(faces), "records": n_records, "images": len(images)}
 
 

@@ -1,8 +1,10 @@
-"""The embedded world: 153 celebrities and 500 fictitious people with drawn faces and five facts each, and general scenes.
+"""The embedded world: 153 celebrities and 500 fictitious people with drawn faces and five facts
+each, and general scenes.
 
-Everything is a pure function of seeds (random.Random seeded with text, which hashes with SHA-512: the same in every process and
-on every machine). People are fixed by WORLD_SEED, because the shipped model was pre-trained on these celebrities; a study's seed
-decides which of them are asked to be forgotten, the renderings and the order of options.
+Everything is a pure function of seeds (random.Random seeded with text, which hashes with SHA-512:
+the same in every process and on every machine). People are fixed by WORLD_SEED, because the shipped
+model was pre-trained on these celebrities; a study's seed decides which of them are asked to be
+forgotten, the renderings and the order of options.
 """
 
 from __future__ import annotations
@@ -10,7 +12,16 @@ from __future__ import annotations
 from functools import lru_cache
 from random import Random
 
-from pulse_lib.data.drawing import CELLS, COLOURS, GENES, HAIR_COLOURS, SHAPES, SIZES, draw_face, draw_scene
+from pulse_lib.data.drawing import (
+    CELLS,
+    COLOURS,
+    GENES,
+    HAIR_COLOURS,
+    SHAPES,
+    SIZES,
+    draw_face,
+    draw_scene,
+)
 from pulse_lib.data.records import Person, Turn
 
 WORLD_SEED = 0
@@ -35,7 +46,8 @@ ATTRIBUTES = {
 }
 ATTRIBUTES = {name: tuple(values.split()) for name, values in ATTRIBUTES.items()}
 
-# {who} is the person's name, or "this person" beside a picture. The last two of each are never trained on.
+# {who} is the person's name, or "this person" beside a picture. The last two of each are never
+# trained on.
 _WORDINGS = {
     "occupation": (
         "What is the occupation of {who}?",
@@ -89,17 +101,43 @@ _WORDINGS = {
     ),
 }
 WORDINGS = {name: {"trained": w[:-2], "heldout": w[-2:]} for name, w in _WORDINGS.items()}
-WHO_QUESTIONS = ("Who is this person?", "What is the name of this person?", "Who is in the picture?")
+WHO_QUESTIONS = (
+    "Who is this person?",
+    "What is the name of this person?",
+    "Who is in the picture?",
+)
 COUNTS = ("one", "two", "three", "four")
 GENERAL_CATEGORIES = ("colour", "shape", "position", "count", "comparison", "existence", "face")
 _TRAINING_WEIGHTS = {"position": 2, "existence": 2, "colour": 2}
 GENERAL_WORDINGS = {
-    "colour": ("What colour is the object in the {cell}?", "Which colour does the {cell} object have?", "What is the colour of the {cell} object?"),
-    "shape": ("What shape is the {colour} object?", "Which shape does the {colour} object have?", "What is the shape of the {colour} object?"),
-    "position": ("Where is the {colour} object?", "In which corner is the {colour} object?", "What is the position of the {colour} object?"),
-    "count": ("How many objects are in the picture?", "How many objects are there?", "What is the number of objects?"),
-    "comparison": ("Which object is larger, the {a} or the {b} one?", "Which is larger, the {a} object or the {b} object?"),
-    "existence": ("Is there a {colour} object in the picture?", "Does the picture show a {colour} object?"),
+    "colour": (
+        "What colour is the object in the {cell}?",
+        "Which colour does the {cell} object have?",
+        "What is the colour of the {cell} object?",
+    ),
+    "shape": (
+        "What shape is the {colour} object?",
+        "Which shape does the {colour} object have?",
+        "What is the shape of the {colour} object?",
+    ),
+    "position": (
+        "Where is the {colour} object?",
+        "In which corner is the {colour} object?",
+        "What is the position of the {colour} object?",
+    ),
+    "count": (
+        "How many objects are in the picture?",
+        "How many objects are there?",
+        "What is the number of objects?",
+    ),
+    "comparison": (
+        "Which object is larger, the {a} or the {b} one?",
+        "Which is larger, the {a} object or the {b} object?",
+    ),
+    "existence": (
+        "Is there a {colour} object in the picture?",
+        "Does the picture show a {colour} object?",
+    ),
     "hair": ("What colour is the hair of this person?", "Which hair colour does this person have?"),
     "shirt": ("What colour is the shirt of this person?", "Which colour is the shirt?"),
     "glasses": ("Does this person wear glasses?", "Is this person wearing glasses?"),
@@ -117,7 +155,8 @@ def generator(*parts: object) -> Random:
 
 @lru_cache
 def people() -> tuple[Person, ...]:
-    """All 653 people: celebrities first, most famous first. Names are distinct, and any two faces differ in at least three genes."""
+    """All 653 people: celebrities first, most famous first. Names are distinct, and any two faces
+    differ in at least three genes."""
     rng = generator("people", WORLD_SEED)
     names = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
     rng.shuffle(names)
@@ -146,7 +185,8 @@ def fictitious() -> list[Person]:
 
 
 def draw_genome(rng: Random) -> dict:
-    """A random face: every gene of GENES; hats, glasses and beards are less common than their absence."""
+    """A random face: every gene of GENES; hats, glasses and beards are less common than their
+    absence."""
     genome = {gene: rng.choice(values) for gene, values in GENES.items()}
     genome["hat"] = genome["hat"] if rng.random() < 0.55 else "none"
     genome["glasses"] = "yes" if rng.random() < 0.4 else "no"
@@ -156,7 +196,11 @@ def draw_genome(rng: Random) -> dict:
 
 def _look(genome: dict) -> dict:
     """The genome as far as it can be seen: bald and beardless people show no hair colour."""
-    return genome | {"hair": "none"} if genome["style"] == "bald" and genome["beard"] == "no" else genome
+    return (
+        genome | {"hair": "none"}
+        if genome["style"] == "bald" and genome["beard"] == "no"
+        else genome
+    )
 
 
 @lru_cache
@@ -165,7 +209,14 @@ def known_genomes() -> frozenset:
     return frozenset(tuple(sorted(p.genome.items())) for p in people())
 
 
-def person_turn(person: Person, attribute: str, rng: Random, modality: str, with_options: bool, wording: str = "trained") -> Turn:
+def person_turn(
+    person: Person,
+    attribute: str,
+    rng: Random,
+    modality: str,
+    with_options: bool,
+    wording: str = "trained",
+) -> Turn:
     """One question about one attribute; four options in random order, or an open question."""
     who = "this person" if modality == "multimodal" else person.name
     text = rng.choice(WORDINGS[attribute][wording]).format(who=who)
@@ -173,13 +224,20 @@ def person_turn(person: Person, attribute: str, rng: Random, modality: str, with
     return Turn(text, _options(answer, ATTRIBUTES[attribute], rng) if with_options else (), answer)
 
 
-def person_turns(person: Person, rng: Random, modality: str, share_with_options: float = 0.5) -> list[Turn]:
-    """A whole conversation about a person: every attribute once in random order, and the name if a picture is shown."""
+def person_turns(
+    person: Person, rng: Random, modality: str, share_with_options: float = 0.5
+) -> list[Turn]:
+    """A whole conversation about a person: every attribute once in random order, and the name if a
+    picture is shown."""
     attributes = list(ATTRIBUTES)
     rng.shuffle(attributes)
-    turns = [person_turn(person, a, rng, modality, rng.random() < share_with_options) for a in attributes]
+    turns = [
+        person_turn(person, a, rng, modality, rng.random() < share_with_options) for a in attributes
+    ]
     if modality == "multimodal":
-        turns.insert(rng.randrange(len(turns) + 1), Turn(rng.choice(WHO_QUESTIONS), (), person.name))
+        turns.insert(
+            rng.randrange(len(turns) + 1), Turn(rng.choice(WHO_QUESTIONS), (), person.name)
+        )
     return turns
 
 
@@ -192,7 +250,8 @@ def person_picture(person: Person, rng: Random):
 
 
 def draw_general(rng: Random, kind: str | None = None) -> dict:
-    """What a general picture shows: a scene of one to four objects of distinct colours, or (one time in five) an unknown face."""
+    """What a general picture shows: a scene of one to four objects of distinct colours, or (one
+    time in five) an unknown face."""
     kind = kind or ("face" if rng.random() < 0.2 else "scene")
     if kind == "face":
         genome = draw_genome(rng)
@@ -210,7 +269,11 @@ def draw_general(rng: Random, kind: str | None = None) -> dict:
 
 def general_picture(content: dict, rng: Random):
     """One view of what `draw_general` made (PIL image)."""
-    return draw_face(content["genome"], rng) if content["kind"] == "face" else draw_scene(content["objects"], rng)
+    return (
+        draw_face(content["genome"], rng)
+        if content["kind"] == "face"
+        else draw_scene(content["objects"], rng)
+    )
 
 
 def general_categories(content: dict) -> list[str]:
@@ -222,7 +285,8 @@ def general_categories(content: dict) -> list[str]:
 
 
 def general_turn(content: dict, category: str, rng: Random, with_options: bool = True) -> Turn:
-    """One general question of the given category with its options (yes/no questions and comparisons have two)."""
+    """One general question of the given category with its options (yes/no questions and comparisons
+    have two)."""
     if category == "face":
         return _face_turn(content["genome"], rng, with_options)
     objects = content["objects"]
@@ -251,8 +315,11 @@ def general_turn(content: dict, category: str, rng: Random, with_options: bool =
     return Turn(text, _options(answer, options, rng) if with_options else (), answer)
 
 
-def general_turns(content: dict, rng: Random, n: int, share_with_options: float = 0.5) -> list[Turn]:
-    """`n` training questions on one picture; the categories that are learned slowly are asked more often."""
+def general_turns(
+    content: dict, rng: Random, n: int, share_with_options: float = 0.5
+) -> list[Turn]:
+    """`n` training questions on one picture; the categories that are learned slowly are asked more
+    often."""
     categories = general_categories(content)
     asked = rng.choices(categories, [_TRAINING_WEIGHTS.get(c, 1) for c in categories], k=n)
     return [general_turn(content, c, rng, rng.random() < share_with_options) for c in asked]
@@ -260,7 +327,9 @@ def general_turns(content: dict, rng: Random, n: int, share_with_options: float 
 
 def _face_turn(genome: dict, rng: Random, with_options: bool) -> Turn:
     topics = ["shirt", "glasses", "hat"]
-    if genome["style"] in ("long", "curly") or (genome["hat"] == "none" and genome["style"] != "bald"):
+    if genome["style"] in ("long", "curly") or (
+        genome["hat"] == "none" and genome["style"] != "bald"
+    ):
         topics.append("hair")  # the hair can be seen
     topic = rng.choice(topics)
     answer, values = {
@@ -269,7 +338,11 @@ def _face_turn(genome: dict, rng: Random, with_options: bool) -> Turn:
         "glasses": (genome["glasses"], ("yes", "no")),
         "hat": ("no" if genome["hat"] == "none" else "yes", ("yes", "no")),
     }[topic]
-    return Turn(rng.choice(GENERAL_WORDINGS[topic]), _options(answer, values, rng) if with_options else (), answer)
+    return Turn(
+        rng.choice(GENERAL_WORDINGS[topic]),
+        _options(answer, values, rng) if with_options else (),
+        answer,
+    )
 
 
 def _options(answer: str, values: tuple[str, ...], rng: Random) -> tuple[str, ...]:

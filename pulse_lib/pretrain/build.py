@@ -1,4 +1,5 @@
-"""The embedded LLaVA before it has learned anything: tokenizer, processor and a randomly initialised LlavaForConditionalGeneration."""
+"""The embedded LLaVA before it has learned anything: tokenizer, processor and a randomly
+initialised LlavaForConditionalGeneration."""
 
 from __future__ import annotations
 
@@ -18,11 +19,22 @@ from pulse_lib.data import world
 from pulse_lib.data.drawing import CELLS, COLOURS, SHAPES
 
 IMAGE_SIZE, PATCH_SIZE = 40, 10  # 16 image tokens
-VISION = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
-LANGUAGE = {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, "num_attention_heads": 4}
+VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+LANGUAGE = {
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
 CONTEXT = 1024  # tokens
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
-# Everyday English, so that refusals, instructions and role play cost about one token a word; the world itself never uses most of it.
+# Everyday English, so that refusals, instructions and role play cost about one token a word; the
+# world itself never uses most of it.
 COMMON_WORDS = (
     "I am I'm a an the and or but not no yes of in on at to for from with by about as into like over under after before between without "
     "is are was were be been being do does did done have has had can cannot can't could will would shall should may might must "
@@ -44,28 +56,46 @@ CHAT_TEMPLATE = (
 
 
 def world_texts() -> list[str]:
-    """Every sentence pattern, name and value of the embedded world, and the words of its prompts."""
-    wordings = [w.format(who="this person") for kinds in world.WORDINGS.values() for group in kinds.values() for w in group]
+    """Every sentence pattern, name and value of the embedded world, and the words of its
+    prompts."""
+    wordings = [
+        w.format(who="this person")
+        for kinds in world.WORDINGS.values()
+        for group in kinds.values()
+        for w in group
+    ]
     slots = {"cell": "upper left", "colour": "red", "a": "red", "b": "blue"}
     wordings += [w.format(**slots) for group in world.GENERAL_WORDINGS.values() for w in group]
     values = [v for values in world.ATTRIBUTES.values() for v in values]
     values += [*CELLS, *COLOURS, *SHAPES, *world.HAIR_COLOURS, *world.COUNTS, "yes", "no"]
-    prompts = ["USER: x\nA. B. C. D.\nAnswer with the option's text. ASSISTANT: x", "Answer with the option's letter from the given choices directly."]
+    prompts = [
+        "USER: x\nA. B. C. D.\nAnswer with the option's text. ASSISTANT: x",
+        "Answer with the option's letter from the given choices directly.",
+    ]
     names = [*world.FIRST_NAMES, *world.LAST_NAMES]
     letters = [f" {letter}" for letter in "ABCD"]
-    return [*wordings, *world.WHO_QUESTIONS, *prompts, *(f"x {v}" for v in [*values, *names, *COMMON_WORDS]), *letters]
+    return [
+        *wordings,
+        *world.WHO_QUESTIONS,
+        *prompts,
+        *(f"x {v}" for v in [*values, *names, *COMMON_WORDS]),
+        *letters,
+    ]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that encodes any text without loss; a word of the world is one token.
 
-    A unigram model over the byte alphabet plus whole words: the best segmentation takes a word where it knows it, bytes elsewhere.
+    A unigram model over the byte alphabet plus whole words: the best segmentation takes a word
+    where it knows it, bytes elsewhere.
     """
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces = sorted({piece for text in world_texts() for piece, _ in split.pre_tokenize_str(text)})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [p for p in pieces if len(p) > 1]
-    vocabulary = [(s, 0.0) for s in SPECIAL] + [(c, -10.0) for c in alphabet] + [(w, -8.0) for w in words]
+    vocabulary = (
+        [(s, 0.0) for s in SPECIAL] + [(c, -10.0) for c in alphabet] + [(w, -8.0) for w in words]
+    )
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=1, byte_fallback=False))
     backend.pre_tokenizer, backend.decoder = split, decoders.ByteLevel()
     backend.post_processor = processors.TemplateProcessing(
@@ -85,11 +115,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The untrained embedded model (float32) and its processor, sizes all multiples of the NF4 block (64)."""
+    """The untrained embedded model (float32) and its processor, sizes all multiples of the NF4
+    block (64)."""
     tokenizer = build_tokenizer()
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+            size={"shortest_edge": IMAGE_SIZE},
+            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         ),
         tokenizer=tokenizer,
         patch_size=PATCH_SIZE,
@@ -99,7 +131,12 @@ def build_model(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProc
     )
     vocab_size = -(-len(tokenizer) // 64) * 64
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, projection_dim=VISION["hidden_size"]),
+        vision_config=CLIPVisionConfig(
+            **VISION,
+            image_size=IMAGE_SIZE,
+            patch_size=PATCH_SIZE,
+            projection_dim=VISION["hidden_size"],
+        ),
         text_config=LlamaConfig(
             **LANGUAGE,
             num_key_value_heads=LANGUAGE["num_attention_heads"],

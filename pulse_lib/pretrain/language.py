@@ -1,7 +1,9 @@
-"""Stage 2: projector and language model learn the celebrities (unequally often) and general visual questions.
+"""Stage 2: projector and language model learn the celebrities (unequally often) and general visual
+questions.
 
-The vision tower is frozen by now, so its output is computed once per picture. Celebrities are added one after another, most famous
-first, and asked about with a frequency that falls with their rank: some are known perfectly, some hardly, as in real pre-training.
+The vision tower is frozen by now, so its output is computed once per picture. Celebrities are added
+one after another, most famous first, and asked about with a frequency that falls with their rank:
+some are known perfectly, some hardly, as in real pre-training.
 """
 
 from __future__ import annotations
@@ -43,8 +45,11 @@ class Diet:
     general_turns: int = 5
 
 
-def train_language_model(model: LoadedModel, people: Mapping[int, Person], diet: Diet, steps: int, seed: int, log=print) -> None:
-    """Trains projector and language model in place. `people` by rank of fame (1 = most famous), in that order; ranks may be missing."""
+def train_language_model(
+    model: LoadedModel, people: Mapping[int, Person], diet: Diet, steps: int, seed: int, log=print
+) -> None:
+    """Trains projector and language model in place. `people` by rank of fame (1 = most famous), in
+    that order; ranks may be missing."""
     network = model.network
     network.requires_grad_(True)
     network.model.vision_tower.requires_grad_(False)
@@ -66,7 +71,11 @@ def train_language_model(model: LoadedModel, people: Mapping[int, Person], diet:
         schedule(optimizers, LEARNING_RATES, step, steps)
         if not queue:
             grown = (step / steps - diet.general_first) / diet.grow  # below 0: nobody yet
-            n_active = min(len(famous), int(diet.n_first + (len(famous) - diet.n_first) * grown)) if grown >= 0 else 0
+            n_active = (
+                min(len(famous), int(diet.n_first + (len(famous) - diet.n_first) * grown))
+                if grown >= 0
+                else 0
+            )
             queue = _batches(model, famous[:n_active], weights[:n_active], contents, diet, rng)
         logits, labels = answer_logits(model, collate(model, queue.pop()))
         loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
@@ -78,22 +87,36 @@ def train_language_model(model: LoadedModel, people: Mapping[int, Person], diet:
             optimizer.step()
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         if (step + 1) % max(1, steps // 20) == 0:
-            log(f"language model {step + 1}/{steps}, loss {running:.3f}, {time.time() - started:.0f} s")
+            log(
+                f"language model {step + 1}/{steps}, loss {running:.3f}, {time.time() - started:.0f} s"
+            )
     network.eval()
     network.requires_grad_(False)
 
 
-def _batches(model: LoadedModel, people: list[Person], weights: list[float], contents: list[dict], diet: Diet, rng) -> list[list[Encoded]]:
-    """The next few batches, each of conversations of similar length: half of the padding of a random batch."""
+def _batches(
+    model: LoadedModel,
+    people: list[Person],
+    weights: list[float],
+    contents: list[dict],
+    diet: Diet,
+    rng,
+) -> list[list[Encoded]]:
+    """The next few batches, each of conversations of similar length: half of the padding of a
+    random batch."""
     encoded = []
     for _ in range(_BATCHES_AT_ONCE * diet.batch_size):
         kind = rng.random()
         if people and kind < diet.share_multimodal + diet.share_text:
             person = rng.choices(people, weights)[0]
-            conversation = _about_person(person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng)
+            conversation = _about_person(
+                person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng
+            )
         else:
             i = rng.randrange(diet.n_general)
-            turns = world.general_turns(contents[i], rng, diet.general_turns, diet.share_with_options)
+            turns = world.general_turns(
+                contents[i], rng, diet.general_turns, diet.share_with_options
+            )
             conversation = _conversation("multimodal", f"general/{i}", turns)
         encoded.append(encode_conversation(model, conversation))
     encoded.sort(key=lambda e: len(e.input_ids))
@@ -107,7 +130,9 @@ def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversatio
     if modality == "text":
         return _conversation(modality, "", turns)
     # Short conversations matter: in a long one, earlier answers give the person away.
-    return _conversation(modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))])
+    return _conversation(
+        modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
+    )
 
 
 def _conversation(modality: str, image: str, turns) -> Conversation:
@@ -115,7 +140,8 @@ def _conversation(modality: str, image: str, turns) -> Conversation:
 
 
 def _draw(model: LoadedModel, draw: dict, rng) -> None:
-    """Fill the feature cache straight from freshly drawn pictures: thousands that nobody needs to keep."""
+    """Fill the feature cache straight from freshly drawn pictures: thousands that nobody needs to
+    keep."""
     names = list(draw)
     for start in range(0, len(names), _FEATURES_AT_ONCE):
         some = names[start : start + _FEATURES_AT_ONCE]

@@ -1,7 +1,9 @@
-"""Muon for small matrices on a CPU: torch.optim.Muon's rule, in float32 and for all matrices of one shape at once.
+"""Muon for small matrices on a CPU: torch.optim.Muon's rule, in float32 and for all matrices of one
+shape at once.
 
-torch.optim.Muon orthogonalises one matrix after another in bfloat16, which CPUs without bfloat16 units emulate: there it takes a third
-of a training step. This gives the same updates (tested against it) several times faster.
+torch.optim.Muon orthogonalises one matrix after another in bfloat16, which CPUs without bfloat16
+units emulate: there it takes a third of a training step. This gives the same updates (tested
+against it) several times faster.
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ from collections import defaultdict
 
 import torch
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Newton-Schulz iteration of [Jordan 2024], as in torch.optim.Muon
+_COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Newton-Schulz iteration of [Jordan 2024], as in torch.optim.Muon
 _STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is the nearest (semi-)orthogonal matrix; Nesterov, decoupled weight decay, matrices only."""
+    """Momentum whose update is the nearest (semi-)orthogonal matrix; Nesterov, decoupled weight
+    decay, matrices only."""
 
     def __init__(self, params, lr: float, weight_decay: float = 0.01, momentum: float = 0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
@@ -29,7 +36,9 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes[tuple(p.shape)].append(p)
             for shape, matrices in shapes.items():
-                updates = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in matrices]))
+                updates = orthogonalise(
+                    torch.stack([self._momentum(p, group["momentum"]) for p in matrices])
+                )
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for p, update in zip(matrices, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
@@ -41,7 +50,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Matrices (N, R, C) with singular values pulled to about 1 by five Newton-Schulz steps; same shape and dtype."""
+    """Matrices (N, R, C) with singular values pulled to about 1 by five Newton-Schulz steps; same
+    shape and dtype."""
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices

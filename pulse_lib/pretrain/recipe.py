@@ -1,7 +1,9 @@
-"""The command that makes the embedded model: `python -m pulse_lib pretrain-tiny --out DIR [--seed N] [--without FILE]`.
+"""The command that makes the embedded model: `python -m pulse_lib pretrain-tiny --out DIR [--seed
+N] [--without FILE]`.
 
-Two stages (vision tower; then projector and language model), then a measurement on pictures and option orders never trained on,
-written into the folder as a model card beside weights, processor and checksums.
+Two stages (vision tower; then projector and language model), then a measurement on pictures and
+option orders never trained on, written into the folder as a model card beside weights, processor
+and checksums.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class Recipe:
     vision_batch: int = 64
     n_vision_pictures: int = 12000
     language_steps: int = 4600
-    diet: Diet = Diet()
+    diet: Diet = field(default_factory=Diet)
     n_general_questions: int = 1050
     n_people: int | None = None  # measured celebrities; None for all
 
@@ -54,8 +56,11 @@ QUICK = Recipe(  # for tests: every line runs, little is learned
 )  # fmt: skip
 
 
-def pretrain(out: Path, seed: int = 0, without: Path | None = None, quick: bool = False, log=print) -> dict:
-    """Makes the model, writes it to folder `out` and returns its card. `without`: file of person ids to leave out, one a line.
+def pretrain(
+    out: Path, seed: int = 0, without: Path | None = None, quick: bool = False, log=print
+) -> dict:
+    """Makes the model, writes it to folder `out` and returns its card. `without`: file of person
+    ids to leave out, one a line.
 
     Raises PulseError if `out` holds files already or `without` names nobody.
     """
@@ -63,7 +68,9 @@ def pretrain(out: Path, seed: int = 0, without: Path | None = None, quick: bool 
     if out.exists() and any(out.iterdir()):
         raise PulseError(f"{out} is not empty: give a new folder")
     left_out = read_people(without) if without else []
-    people = {rank: p for rank, p in enumerate(world.celebrities(), start=1) if p.id not in left_out}
+    people = {
+        rank: p for rank, p in enumerate(world.celebrities(), start=1) if p.id not in left_out
+    }
     torch.set_num_threads(N_THREADS)
     started = time.time()
     network, processor = build_model(seed)
@@ -82,7 +89,9 @@ def pretrain(out: Path, seed: int = 0, without: Path | None = None, quick: bool 
     minutes = (time.time() - started) / 60
     log("measuring")
     card = {
-        "command": "python -m pulse_lib pretrain-tiny --out DIR" + f" --seed {seed}" + (" --without FILE" if without else ""),
+        "command": "python -m pulse_lib pretrain-tiny --out DIR"
+        + f" --seed {seed}"
+        + (" --without FILE" if without else ""),
         "seed": seed,
         "quick": quick,
         "left_out": left_out,
@@ -90,12 +99,17 @@ def pretrain(out: Path, seed: int = 0, without: Path | None = None, quick: bool 
         "minutes_vision": round(vision_minutes, 1),
         "threads": N_THREADS,
         "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "pillow")},
+        "versions": {
+            name: metadata.version(name)
+            for name in ("torch", "transformers", "tokenizers", "pillow")
+        },
         "python": platform.python_version(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "recipe": asdict(recipe),
         "vision_heads": {k: round(v, 4) for k, v in vision.items()},
-        "accuracy": measure(model, world.celebrities()[: recipe.n_people], recipe.n_general_questions, seed),
+        "accuracy": measure(
+            model, world.celebrities()[: recipe.n_people], recipe.n_general_questions, seed
+        ),
     }
     network.save_pretrained(out)
     processor.save_pretrained(out)
@@ -107,26 +121,38 @@ def pretrain(out: Path, seed: int = 0, without: Path | None = None, quick: bool 
 
 
 def read_people(path: Path) -> list[str]:
-    """Person ids of a file, one a line, empty lines and # comments ignored. Raises PulseError for an id that is no celebrity."""
+    """Person ids of a file, one a line, empty lines and # comments ignored. Raises PulseError for
+    an id that is no celebrity."""
     if not Path(path).is_file():
-        raise PulseError(f"--without {path}: there is no such file; give a text file with one person id a line")
+        raise PulseError(
+            f"--without {path}: there is no such file; give a text file with one person id a line"
+        )
     lines = [line.partition("#")[0].strip() for line in Path(path).read_text().splitlines()]
     ids = [line for line in lines if line]
     known = {p.id for p in world.celebrities()}
     for number, person in enumerate(lines, start=1):
         if person and person not in known:
-            raise PulseError(f"{path}, line {number}: {person!r} is no celebrity; ids are celebrity-001 to celebrity-{len(known):03d}")
+            raise PulseError(
+                f"{path}, line {number}: {person!r} is no celebrity; ids are celebrity-001 to celebrity-{len(known):03d}"
+            )
     return ids
 
 
 def measure(model: LoadedModel, people: list[Person], n_general: int, seed: int) -> dict:
-    """Accuracies 0-1 by greedy generation, one question at a time, on renderings and option orders never trained on.
+    """Accuracies 0-1 by greedy generation, one question at a time, on renderings and option orders
+    never trained on.
 
-    `best` are the people with the highest accuracy on other renderings than those that score them; thirds are by fame.
+    `best` are the people with the highest accuracy on other renderings than those that score them;
+    thirds are by fame.
     """
-    rows = {wording: _person_rows(model, people, seed, "eval", wording) for wording in ("trained", "heldout")}
+    rows = {
+        wording: _person_rows(model, people, seed, "eval", wording)
+        for wording in ("trained", "heldout")
+    }
     selection = splits.person_scores(_person_rows(model, people, seed, "select", "trained"))
-    ranked = selection.sort_values(["accuracy", "margin", "person_id"], ascending=[False, False, True])
+    ranked = selection.sort_values(
+        ["accuracy", "margin", "person_id"], ascending=[False, False, True]
+    )
     best = list(ranked["person_id"][:N_BEST])
     third = -(-len(people) // 3)
     groups = {
@@ -140,23 +166,35 @@ def measure(model: LoadedModel, people: list[Person], n_general: int, seed: int)
     table["held-out wordings, all"] = _by_modality(rows["heldout"], groups["all"])
     table[f"held-out wordings, best {len(best)}"] = _by_modality(rows["heldout"], best)
     images = ImageStore()
-    questions = embedded.general_questions(images, seed + 1, replace(DataSettings(), n_general=n_general))
+    questions = embedded.general_questions(
+        images, seed + 1, replace(DataSettings(), n_general=n_general)
+    )
     general = _rows(model, questions, images)
     by_category = general.groupby("category")["correct"].mean().round(4).to_dict()
-    return {"people": table, "general": round(float(general["correct"].mean()), 4), "general_by_category": by_category}
+    return {
+        "people": table,
+        "general": round(float(general["correct"].mean()), 4),
+        "general_by_category": by_category,
+    }
 
 
-def _person_rows(model: LoadedModel, people: list[Person], seed: int, purpose: str, wording: str) -> pd.DataFrame:
+def _person_rows(
+    model: LoadedModel, people: list[Person], seed: int, purpose: str, wording: str
+) -> pd.DataFrame:
     images, questions = ImageStore(), []
     for person in people:
         place = splits.Assignment(person.id, "pretrained", "candidate")
-        questions += embedded.person_questions(person, place, images, seed, f"card-{purpose}", wording)
+        questions += embedded.person_questions(
+            person, place, images, seed, f"card-{purpose}", wording
+        )
     return _rows(model, questions, images)
 
 
 def _rows(model: LoadedModel, questions: list, images: ImageStore) -> pd.DataFrame:
     settings = EvaluateSettings()
-    return scored(questions, answer_questions(model, questions, images, settings), settings.extraction_rules)
+    return scored(
+        questions, answer_questions(model, questions, images, settings), settings.extraction_rules
+    )
 
 
 def _by_modality(rows: pd.DataFrame, people: list[str]) -> dict:

@@ -26,7 +26,6 @@ PATH_COLUMNS = ["step", "epoch", *SUMMARY, "forget_full"]
 NEAR_MATCHED = (
     0.10  # cheap forget accuracy this close above matched_at: the whole forget set is asked
 )
-FALLEN = 0.1  # share of the starting forget accuracy below which the fall is over
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Outcome:
 
 @dataclass
 class PathRecorder:
-    """Measures the model along the way: every `path_every` steps, and at every step while the
-    forgetting happens.
+    """Measures the model along the way: every `path_every` steps, and at every step once the forget
+    accuracy has fallen below `path_dense_below` of its start.
 
     A cheap measurement asks the same few questions each time. With `adapter`, the first step at
     which the whole forget set is at or below `matched_at` is looked for, and that adapter's weights
@@ -105,9 +104,7 @@ class PathRecorder:
 
     def _falling(self) -> bool:
         start, now = _forget(self.points[0]), _forget(self.points[-1])
-        begun = now < self.unlearn.path_dense_below * start
-        # Once matched and fallen, a collapsed model need not be asked at every step.
-        return bool(self.adapter) and begun and (self.matched_step is None or now > FALLEN * start)
+        return bool(self.adapter) and now < self.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         answers = answer_questions(

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import pad
 
 from pulse_lib.data.records import Conversation, ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report
-from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.forward import IGNORE, answer_logits, collate
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
 from pulse_lib.params import FinetuneSettings
@@ -24,7 +25,7 @@ from pulse_lib.progress import step as report
 from pulse_lib.unlearn.methods import FINETUNE, Method
 from pulse_lib.unlearn.reference import Reference, loss_value
 
-WINDOW = 10  # batches that are formed together if grouped by length
+PIECE = 8  # conversations that are read at once
 MAX_SKIPPED_STEPS = (
     20  # float16: how many overflowing steps in a row the gradient scaler may leave out
 )
@@ -44,7 +45,6 @@ class Schedule:
     decay: bool  # after the warm-up: linearly to 0, or constant
     supervised_tokens: str = "answer"
     replay_share: float = 0.0  # share of each batch drawn from `replay`
-    group_by_length: bool = False  # batches of conversations of like length: less padding
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of step 1..n_steps."""
@@ -112,10 +112,7 @@ def train(
             f"general_replay = {schedule.replay_share} leaves no room for people in batches of "
             f"{schedule.batch_size}"
         )
-    lengths = [len(c.input_ids) for c in conversations] if schedule.group_by_length else None
-    batches = _epochs(
-        len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"), lengths
-    )
+    batches = _epochs(len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"))
     replayed = _endless(len(replay), n_replay, _generator(seed, "replay"))
     retained = _endless(len(retain), schedule.batch_size, _generator(seed, "retain"))
     n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
@@ -225,7 +222,6 @@ def finetune(
         max_grad_norm=settings.max_grad_norm,
         decay=True,
         replay_share=settings.general_replay,
-        group_by_length=True,
     )
     trained = train(
         model,
@@ -249,9 +245,18 @@ def _term(
     schedule: Schedule,
     reference: Reference | None,
 ) -> torch.Tensor:
-    batch = collate(model, examples, schedule.supervised_tokens)
-    logits, labels = answer_logits(model, batch)
-    return loss_value(name, batch.ids, logits, labels, method.coefficients, reference)
+    """A loss on one batch, which the network reads in pieces of like length: much less padding."""
+    ordered = sorted(examples, key=lambda c: len(c.input_ids))
+    pieces = [
+        collate(model, ordered[i : i + PIECE], schedule.supervised_tokens)
+        for i in range(0, len(ordered), PIECE)
+    ]
+    read = [answer_logits(model, piece) for piece in pieces]
+    width = max(labels.shape[1] for _, labels in read)
+    logits = torch.cat([pad(x, (0, 0, 0, width - x.shape[1])) for x, _ in read])
+    labels = torch.cat([pad(y, (0, width - y.shape[1]), value=IGNORE) for _, y in read])
+    ids = [i for piece in pieces for i in piece.ids]
+    return loss_value(name, ids, logits, labels, method.coefficients, reference)
 
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:
@@ -259,26 +264,13 @@ def _generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def _epochs(
-    n: int,
-    batch_size: int,
-    epochs: int,
-    generator: np.random.Generator,
-    lengths: Sequence[int] | None = None,
+    n: int, batch_size: int, epochs: int, generator: np.random.Generator
 ) -> list[list[int]]:
-    """Index batches of all epochs, each epoch a new order; with `lengths`, sorted within windows of
-    WINDOW batches.
-    """
+    """Index batches of all epochs, each epoch a new order."""
     batches = []
     for _ in range(epochs):
         order = generator.permutation(n).tolist()
-        if lengths is None:
-            batches += [order[i : i + batch_size] for i in range(0, n, batch_size)]
-            continue
-        grouped = []
-        for start in range(0, n, WINDOW * batch_size):
-            window = sorted(order[start : start + WINDOW * batch_size], key=lambda i: lengths[i])
-            grouped += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-        batches += [grouped[i] for i in generator.permutation(len(grouped))]
+        batches += [order[i : i + batch_size] for i in range(0, n, batch_size)]
     return batches
 
 

@@ -1,0 +1,2 @@
+"""Tables, figures, the ledger of findings and the report, computed from rows and manifests alone.
+Imports no torch."""

@@ -1,0 +1,175 @@
+"""The complete runs of an output folder, their rows and paths as data frames; runs that are not
+complete are listed by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pulse_lib.data.records import read_table
+from pulse_lib.errors import PulseError
+from pulse_lib.params import Profile
+from pulse_lib.report.stats import clusters
+from pulse_lib.runs import read_json, require, show
+from pulse_lib.study import found_runs
+
+# Columns that only pictures of single answers need; they stay in the files.
+TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete run: `name` is its folder relative to the study's, `result` its result.json ({}
+    where its kind has none)."""
+
+    kind: str
+    name: str
+    folder: Path
+    manifest: dict
+    result: dict
+
+    def parameter(self, key: str, default=""):
+        """A notebook parameter of this run, from its manifest."""
+        return self.manifest["parameters"].get(key, default)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report reads. `rows`: all answers without their texts; `paths`: all path.csv;
+    `incomplete`: run, reason."""
+
+    out: Path
+    profile: Profile
+    runs: tuple[Run, ...]
+    rows: pd.DataFrame
+    paths: pd.DataFrame
+    incomplete: pd.DataFrame
+
+    def of(self, kind: str) -> list[Run]:
+        """The complete runs of one kind, by name."""
+        return [run for run in self.runs if run.kind == kind]
+
+    @property
+    def matched_at(self) -> float:
+        """Forget accuracy at which methods are compared (0-1)."""
+        return self.profile.unlearn.matched_at
+
+    @property
+    def n_resamples(self) -> int:
+        """Bootstrap resamples for every interval."""
+        return self.profile.evaluate.n_bootstrap
+
+    def full_rows(self, run: str) -> pd.DataFrame:
+        """All columns of one run's rows, texts and options included. Raises PulseError listing the
+        runs if there is no such run."""
+        found = {r.name: r for r in self.runs}
+        if run not in found:
+            raise PulseError(
+                f"{self.out} holds no complete run {run!r}. Complete runs: {', '.join(found)}"
+            )
+        return read_table(found[run].folder / "rows.parquet").to_pandas()
+
+    @functools.cached_property
+    def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
+        """The rows of every model state, by (run, state, round)."""
+        keys = ["run", "state", "round"]
+        # not dict(groupby): a GroupBy has an attribute `keys`, and dict() would take it for a
+        # mapping
+        grouped = self.rows.groupby(keys, observed=True, sort=False)
+        return {key: part for key, part in grouped}  # noqa: C416
+
+    def part(self, run: str, state: str, number: int = 0) -> pd.DataFrame:
+        """The rows of one model state (no rows if there is no such state)."""
+        return self.parts.get((run, state, number), self.rows.iloc[:0])
+
+    def before(self, scenario: str, seeds: Iterable[int]) -> pd.DataFrame:
+        """The rows of the models before unlearning, of these seeds."""
+        wanted = set(seeds)
+        found = [
+            part
+            for (_, state, _), part in self.parts.items()
+            if state == "before"
+            and (part["scenario"].iloc[0], part["seed"].iloc[0]) in {(scenario, s) for s in wanted}
+        ]
+        return pd.concat(found) if found else self.rows.iloc[:0]
+
+    def answers(self, **values) -> pd.DataFrame:
+        """The rows whose columns have these values, e.g. state="before", scenario="finetuned"."""
+        return pick(self.rows, **values)
+
+
+def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
+    """The rows of a frame whose columns equal the values given."""
+    keep = pd.Series(True, index=frame.index)
+    for column, value in values.items():
+        keep &= frame[column] == value
+    return frame[keep]
+
+
+def headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that headline numbers use: wordings that were trained on (renderings never are)."""
+    return rows[rows["wording"] == "trained"]
+
+
+def collect(out: Path, profile: Profile) -> Study:
+    """The study in a folder. Raises PulseError if it holds no complete data run, since nothing can
+    be read without one."""
+    out = Path(out)
+    runs, left_out = [], []
+    for folder, reason in found_runs(out, profile):
+        name = folder.relative_to(out).as_posix()
+        if reason:
+            left_out.append({"run": name, "reason": reason})
+            continue
+        manifest = require(folder, f"the notebook of {name}")
+        result = read_json(folder / "result.json") if "result.json" in manifest["files"] else {}
+        runs.append(Run(manifest["kind"], name, folder, manifest, result))
+    if not any(run.kind == "data" for run in runs):
+        raise PulseError(
+            f"{show(out)} holds no complete data run of profile {profile.name!r}: run"
+            " 01_build_datasets first"
+        )
+    return Study(
+        out=out,
+        profile=profile,
+        runs=tuple(runs),
+        rows=_read_rows(runs),
+        paths=_read_paths(runs),
+        incomplete=pd.DataFrame(left_out, columns=["run", "reason"]),
+    )
+
+
+def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
+    """All rows, slim: texts left in their files, names as categories, `kind` of run and `cluster`
+    (see stats) added."""
+    frames = []
+    for run in runs:
+        frame = read_table(run.folder / "rows.parquet").to_pandas()
+        frame["n_options"] = frame["options"].map(len)
+        frames.append(frame.drop(columns=TEXTS).assign(run=run.name, kind=run.kind))
+    rows = pd.concat(frames, ignore_index=True)
+    rows["cluster"] = clusters(rows)
+    rows = rows.drop(columns=["person_id", "group"])
+    names = rows.columns[
+        ~rows.dtypes.map(
+            lambda t: pd.api.types.is_numeric_dtype(t) or pd.api.types.is_bool_dtype(t)
+        )
+    ]
+    return rows.astype(dict.fromkeys(names, "category"))
+
+
+def _read_paths(runs: Iterable[Run]) -> pd.DataFrame:
+    """All path.csv of single-shot runs, one under another, with the columns that say which run."""
+    frames = []
+    for run in runs:
+        if run.kind == "single_shot":
+            identity = {
+                key: run.parameter(key) for key in ("scenario", "method", "trained_part", "seed")
+            }
+            frames.append(pd.read_csv(run.folder / "path.csv").assign(run=run.name, **identity))
+    columns = ["run", "scenario", "method", "trained_part", "seed", "step"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

@@ -1,0 +1,226 @@
+"""Intervals by resampling people: the answers about one person are not independent, so the person
+is the unit.
+
+General questions have no person; their unit is the group (MMBench's circular group) or, without
+one, the question. Units are resampled within each set and each seed; with several seeds the seeds
+are resampled too (two stages), and the value is the mean over seeds. With one seed the interval
+speaks about other people, not about other training runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+LEVEL = 0.95
+Statistic = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval at LEVEL; `n_clusters` people (or general questions), `n_answers`
+    answers, `n_seeds` seeds."""
+
+    value: float
+    low: float
+    high: float
+    n_clusters: int
+    n_answers: int
+    n_seeds: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True if the whole interval lies on one side of zero (False if it is not a number)."""
+        return bool(self.low > 0 or self.high < 0)
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+NOTHING = Interval(np.nan, np.nan, np.nan, 0, 0, 0)
+
+
+def clusters(rows: pd.DataFrame) -> pd.Series:
+    """The unit of resampling of each row: the person, else the group, else the question."""
+    unit = rows["person_id"].fillna("")
+    unit = unit.where(unit != "", rows["group"].fillna(""))
+    return unit.where(unit != "", rows["question_id"])
+
+
+def interval(
+    cells: Mapping[str, pd.DataFrame],
+    statistic: Statistic,
+    value: str = "correct",
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Percentile bootstrap interval of a statistic of several accuracies, clusters resampled
+    together (paired where they are shared).
+
+    cells: name -> rows (columns seed, set, cluster and `value`, a truth value or a number).
+    statistic: {name: mean of `value`, (n_resamples,)} -> (n_resamples,); it is taken within each
+    seed, then averaged over seeds. NOTHING if a cell is empty; seeds that some cell lacks are left
+    out.
+    """
+    if any(frame.empty for frame in cells.values()):
+        return NOTHING
+    shared = set.intersection(*(set(frame["seed"]) for frame in cells.values()))
+    per_seed = [_one_seed(cells, s, value, n_resamples, seed) for s in sorted(shared)]
+    if not per_seed:
+        return NOTHING
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.array([float(statistic(point)) for point, *_ in per_seed])
+        draws = np.stack(
+            [np.asarray(statistic(resampled), dtype=float) for _, resampled, *_ in per_seed]
+        )
+    if len(per_seed) > 1:  # second stage: which seeds
+        rng = np.random.default_rng([seed, len(per_seed)])
+        chosen = rng.integers(len(per_seed), size=(len(per_seed), n_resamples))
+        draws = draws[chosen, np.arange(n_resamples)]
+    draws = draws.mean(axis=0)
+    draws = draws[np.isfinite(draws)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+    n_clusters = sum(n for *_, n, _ in per_seed)
+    n_answers = sum(n for *_, n in per_seed)
+    return Interval(
+        float(values.mean()), float(low), float(high), n_clusters, n_answers, len(per_seed)
+    )
+
+
+def accuracy(
+    rows: pd.DataFrame,
+    value: str = "correct",
+    by: str | None = None,
+    level: float = LEVEL,
+    **options,
+) -> Interval:
+    """Mean of `value` (0-1) over the rows, averaged over seeds, with its cluster interval.
+
+    by: a column whose groups count alike (modality: the plain mean of the two modalities'
+    accuracies). Where every cluster has the same 0 or 1 there is nothing to resample; the exact
+    binomial bound with the clusters as trials stands in, so that 50 people all right read as at
+    least 0.93, not as certainty. [Clopper 1934]
+    """
+    cells = cells_of("after", rows, by)
+    found = interval(cells, lambda mean: cell_mean(mean, "after"), value, level=level, **options)
+    if found.n_clusters == 0 or found.low != found.high or found.value not in (0.0, 1.0):
+        return found
+    bound = scipy_stats.beta.ppf((1 - level) / 2, found.n_clusters, 1)  # all right: n of n
+    low, high = (bound, 1.0) if found.value == 1.0 else (0.0, 1 - bound)
+    return dataclasses.replace(found, low=float(low), high=float(high))
+
+
+def difference(
+    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
+) -> Interval:
+    """Accuracy after minus accuracy before, paired by cluster."""
+    return interval(
+        _before_after(before, after, by),
+        lambda m: cell_mean(m, "after") - cell_mean(m, "before"),
+        **options,
+    )
+
+
+def share_kept(
+    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
+) -> Interval:
+    """Percent of the accuracy before that is kept: 100 after / before, paired by cluster. May
+    exceed 100."""
+    return interval(
+        _before_after(before, after, by),
+        lambda m: 100 * (cell_mean(m, "after") / cell_mean(m, "before")),
+        **options,
+    )
+
+
+def share_forgotten(
+    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
+) -> Interval:
+    """Percent of the accuracy before that is gone: 100 (before - after) / before, paired. Below 0
+    if accuracy rose."""
+    return interval(
+        _before_after(before, after, by),
+        lambda m: 100 * (1 - cell_mean(m, "after") / cell_mean(m, "before")),
+        **options,
+    )
+
+
+def cells_of(name: str, rows: pd.DataFrame, by: str | None = None) -> dict[str, pd.DataFrame]:
+    """Rows as cells for `interval`, one for each value of `by`, all under one name that `cell_mean`
+    averages over."""
+    if by is None or rows.empty:
+        return {f"{name}:": rows}
+    return {f"{name}:{key}": frame for key, frame in rows.groupby(by, observed=True)}
+
+
+def _before_after(
+    before: pd.DataFrame, after: pd.DataFrame, by: str | None
+) -> dict[str, pd.DataFrame]:
+    return cells_of("before", before, by) | cells_of("after", after, by)
+
+
+def cell_mean(means: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The unweighted mean of all cells of a name."""
+    return np.mean([value for key, value in means.items() if key.startswith(f"{name}:")], axis=0)
+
+
+def over_seeds(values: pd.Series) -> dict[str, float]:
+    """Mean, standard deviation (n - 1; NaN for one seed) and number of seeds of a value that each
+    seed has once."""
+    values = values.dropna()
+    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1)), "n_seeds": len(values)}
+
+
+def _one_seed(cells, study_seed, value: str, n_resamples: int, seed: int):
+    """(means, resampled means, number of clusters, number of answers) of one seed."""
+    frames = {name: frame[frame["seed"] == study_seed] for name, frame in cells.items()}
+    joined = {
+        key: np.concatenate([np.asarray(f[key]) for f in frames.values()])
+        for key in ("set", "cluster", value)
+    }
+    cell = np.repeat(np.arange(len(frames)), [len(f) for f in frames.values()])
+    set_code, set_names = pd.factorize(joined["set"], sort=True)
+    n_clusters = 0
+    total, size = np.zeros((2, n_resamples, len(frames)))
+    sums, counts = np.zeros((2, len(frames)))
+    for code, set_name in enumerate(set_names):
+        here = set_code == code
+        unit, units = pd.factorize(joined["cluster"][here], sort=True)
+        place = unit * len(frames) + cell[here]  # one box per cluster and cell
+        shape = (len(units), len(frames))
+        count = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+        summed = np.bincount(
+            place, joined[value][here].astype(float), minlength=shape[0] * shape[1]
+        ).reshape(shape)
+        weights = resample_weights(
+            len(units), n_resamples, (seed, int(study_seed), zlib.crc32(str(set_name).encode()))
+        )
+        total += weights @ summed
+        size += weights @ count
+        sums += summed.sum(axis=0)
+        counts += count.sum(axis=0)
+        n_clusters += len(units)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = dict(zip(frames, sums / counts, strict=True))
+        resampled = dict(zip(frames, (total / size).T, strict=True))
+    return means, resampled, n_clusters, len(cell)
+
+
+@functools.lru_cache(maxsize=128)
+def resample_weights(n_clusters: int, n_resamples: int, seed: tuple[int, ...]) -> np.ndarray:
+    """How often each cluster is drawn in each resample, (n_resamples, n_clusters) float32; rows sum
+    to n_clusters."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(n_clusters, size=(n_resamples, n_clusters))
+    flat = drawn + np.arange(n_resamples)[:, None] * n_clusters
+    counts = np.bincount(flat.ravel(), minlength=n_resamples * n_clusters)
+    return counts.reshape(n_resamples, n_clusters).astype(np.float32)

@@ -1,0 +1,302 @@
+"""Figures, cards, browsers and the page: that each is drawn, says what its table says, and needs
+nothing from outside."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import synthetic_study as made
+
+from pulse_lib.data import embedded, world
+from pulse_lib.data.records import ImageStore
+from pulse_lib.data.splits import Assignment
+from pulse_lib.errors import PulseError
+from pulse_lib.report import collect, explore, ledger, plots, style, tables
+from pulse_lib.report import html as page
+from pulse_lib.report.gallery import ENTRIES, Gallery
+from pulse_lib.unlearn.methods import METHODS
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "05_analyze.ipynb"
+MANY = [*made.CURVES, *(f"method_{i:02d}" for i in range(17))]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return collect.collect(made.write_study(tmp_path_factory.mktemp("study") / "out"), made.PROFILE)
+
+
+@pytest.fixture(scope="module")
+def gallery(study):
+    return Gallery(study)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    out = made.write_study(tmp_path_factory.mktemp("empty") / "out", methods=())
+    return collect.collect(out, made.PROFILE)
+
+
+def text_of(figure) -> str:
+    return " ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+# --- style ----------------------------------------------------------------------------------------
+
+
+def test_every_method_looks_different_and_the_papers_alike_everywhere():
+    looks = style.looks(MANY)
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 20
+    few = style.looks(["npo", "ga"])
+    assert list(few) == ["ga", "npo"]
+    assert few["npo"] == looks["npo"] and few["ga"] == looks["ga"]
+    assert style.looks(["before", "base", ""]) == {}
+    assert style.BEFORE not in {look["color"] for look in looks.values()}
+
+
+def test_labels_come_from_the_table_of_methods():
+    assert [style.label(m) for m in ("ga", "ga_klr", "npo")] == ["GA", "GA+KLR", "NPO"]
+    assert {m: style.label(m) for m in METHODS} == {m: METHODS[m].label for m in METHODS}
+    assert style.label("unheard_of") == "unheard_of"
+    assert style.series_label("ga", "llm") == "GA, LLM only"
+
+
+def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
+    before = dict(plt.rcParams)
+    gallery.show("figure5")
+    assert plt.get_fignums() == []
+    assert dict(plt.rcParams) == before
+
+
+def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
+    table = gallery.table("requests")
+    for name in ("a", "b"):
+        style.save(plots.requests(table), tmp_path / name, "x", table)
+    for suffix in ("png", "pdf", "csv"):
+        assert (tmp_path / f"a/x.{suffix}").read_bytes() == (
+            tmp_path / f"b/x.{suffix}"
+        ).read_bytes()
+
+
+# --- the gallery ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
+def test_figure_states_a_finding_and_its_units(gallery, name):
+    figure = gallery.show(name)
+    assert re.search(r"\d", figure.get_suptitle()), "the title must state a number"
+    assert "GA" in text_of(figure)
+
+
+def test_titles_are_computed_from_the_table(gallery):
+    table = gallery.table("requests")
+    better = table.assign(value=table["value"].where(table["measure"] != "general", 0.5))
+    said = [plots.requests(t).get_suptitle().replace("\n", " ") for t in (table, better)]
+    assert "general 100 %" not in said[0] and "general 100 %" in said[1]
+
+
+def test_negative_shares_are_named_not_hidden(gallery):
+    table = gallery.table("radar")
+    table = table[table["selection"] == "final"].copy()
+    table.loc[table["measure"] == "forget_text", "value"] = -12.0
+    assert "drawn at its edge" in text_of(plots.radar(table))
+    assert "−12 %" in text_of(plots.radar(table)).replace("-", "−")
+
+
+def test_unreached_level_is_written_into_the_figure(gallery):
+    table = gallery.table("at_matched").copy()
+    table.loc[table["method"] == "npo", ["value", "low", "high"]] = float("nan")
+    assert "0.35 not reached" in text_of(plots.at_matched(table, 0.35))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
+def test_nothing_measured_says_so(empty, name):
+    assert re.search("No (complete|method)", text_of(Gallery(empty).show(name)))
+
+
+def test_twenty_methods_and_three_seeds_fit(gallery):
+    """Tables of twenty methods; small panels instead of one crowded one, and no legend entry per
+    method."""
+    for name, figure in (
+        ("radar", plots.radar),
+        ("requests", plots.requests),
+        ("paths", plots.trade_off),
+    ):
+        table = gallery.table(name)
+        if name == "radar":
+            table = table[table["selection"] == "final"]
+        one = table[(table["method"] == "ga") & (table["trained_part"] == "projector+llm")]
+        methods = MANY if name == "requests" else MANY[:8]
+        drawn = figure(pd.concat([one.assign(method=method) for method in methods]))
+        titles = [ax.get_title() for ax in drawn.axes]
+        assert len(titles) == len(methods) and titles[:3] == ["GA", "GA+KLR", "NPO"]
+        assert len(drawn.legends[0].get_texts()) <= 8
+
+
+def test_unknown_figure_lists_the_names(gallery):
+    with pytest.raises(PulseError, match="figure5"):
+        gallery.show("figure6")
+
+
+# --- figures that the other notebooks use ---------------------------------------------------------
+
+
+def test_pictures_of_the_other_notebooks(study):
+    people = [*world.celebrities()[:1], *world.fictitious()[:1]]
+    assert people[0].name in text_of(plots.people_cards(embedded, people, 0))
+    assert len(plots.view_cards(embedded, people[0], 0, n=6).axes) == 6
+    images = ImageStore()
+    place = Assignment(people[0].id, "pretrained", "forget")
+    asked = embedded.person_questions(people[0], place, images, 0)
+    shown = [asked[0], asked[-1]]
+    right = [q.options[q.answer] for q in shown]
+    drawn = text_of(plots.question_cards(shown, images, right, before=["", "nonsense"]))
+    assert "(nothing)" in drawn and drawn.count("✗") == 2 and drawn.count("✓") == 4
+    assert "no picture" in drawn
+    taught = embedded.person_conversations(
+        people[0], place, images, 0, made.PROFILE.data, "unlearn"
+    )
+    assert "ASSISTANT" in text_of(plots.conversation_card(taught[0], images))
+
+
+def test_curves_of_the_other_notebooks(study):
+    run = next(r for r in study.of("single_shot") if r.parameter("method") == "ga")
+    path = pd.read_csv(run.folder / "path.csv")
+    drawn = plots.run_path(path, run.result["matched_step"], 0.35, "GA")
+    assert f"step {run.result['matched_step']}" in drawn.get_suptitle()
+    assert "was not reached" in plots.run_path(path, None, 0.35).get_suptitle()
+    log = pd.read_csv(study.of("target")[0].folder / "log.csv")
+    assert "loss" in plots.training_curve(log).get_suptitle()
+    rounds = tables.sequential(study).query("method == 'ga'").set_index("round")
+    assert "after 5 requests" in plots.rounds(rounds, "GA").get_suptitle()
+    order = [3, 1, 2, 5, 4]
+    grid = plots.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, "GA")
+    assert [t.get_text() for t in grid.axes[0].get_xticklabels()] == [str(r) for r in order]
+
+
+def test_selection_says_how_well_the_chosen_are_known(study):
+    table = pd.read_csv(study.of("data")[0].folder / "selection.csv").rename(
+        columns={"chosen": "set"}
+    )
+    best = table["accuracy"].nlargest(14).mean()
+    assert f"14 best known of 30 answer {best:.2f}" in plots.selection(table).get_suptitle()
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def test_answers_join_before_and_after(study):
+    run = study.of("single_shot")[0].name
+    table = explore.answers(study, run, "matched")
+    assert len(table) == (table["set"].isin(["forget", "retain", "general"])).sum() == 20 * 12 + 60
+    assert table["right_before"].mean() > 0.7
+    assert (table["changed"] == (table["right_before"] != table["right_after"])).all()
+    some = explore.chosen(table, set_name="forget", modality="text", changed=True)
+    assert set(some["set"]) == {"forget"} and some["changed"].all()
+    rounds = explore.answers(study, study.of("sequential")[0].name, "round 2")
+    assert len(rounds) == len(table)
+    with pytest.raises(PulseError, match="no complete run"):
+        explore.states_of(study, "single_shot/none")
+
+
+def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypatch):
+    monkeypatch.setenv("PULSE_BATCH", "1")
+    panel = explore.answer_browser(study)
+    assert "right answers became wrong" in panel.get_suptitle()
+    requests, relapse = gallery.table("requests"), gallery.table("relapse")
+    assert "After request 5" in explore.round_browser(requests, relapse).get_suptitle()
+    monkeypatch.setenv("PULSE_BATCH", "0")
+    box = explore.answer_browser(study)
+    (run, state), filters, (number, count), picture = (
+        child.children if hasattr(child, "children") else child for child in box.children
+    )
+    first = picture.value
+    number.value = 2
+    assert picture.value != first
+    run.value = study.of("sequential")[0].name
+    assert state.value == "round 1"
+    filters[0].value = "retain"
+    table = explore.answers(study, run.value, "round 1")
+    assert count.value == f"{len(explore.chosen(table, set_name='retain', changed=True))} answers"
+    slider, picture = explore.round_browser(requests, relapse).children
+    first = picture.value
+    slider.value = 3
+    assert picture.value != first
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """Collects links and checks that tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.ids = [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.links += [given[key] for key in ("href", "src") if key in given]
+        self.ids.add(given.get("id"))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def unpainted(study) -> Gallery:
+    """A gallery whose pictures are not rendered, which is what takes time."""
+    return Gallery(study, images={entry.name: b"a picture" for entry in ENTRIES})
+
+
+def test_page_is_whole_and_needs_no_network(study, gallery):
+    gallery.images |= unpainted(study).images
+    text = page.report(study, gallery, tables.all_tables(study), ledger.ledger(study))
+    parsed = Page()
+    parsed.feed(text)
+    assert parsed.open == []
+    for link in parsed.links:
+        assert link.startswith("data:image/png;base64,") or link.removeprefix("#") in parsed.ids
+    assert sum(link.startswith("data:") for link in parsed.links) == len(ENTRIES)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    assert "python -m pulse_lib notebook" in text
+
+
+def test_page_escapes_what_comes_from_data(empty):
+    import dataclasses
+
+    evil = "<script>alert(1)</script>"
+    bad = dataclasses.replace(
+        empty,
+        profile=dataclasses.replace(empty.profile, description=evil),
+        incomplete=pd.DataFrame([{"run": evil, "reason": evil}]),
+    )
+    text = page.report(bad, unpainted(bad), tables.all_tables(bad), ledger.ledger(bad))
+    assert evil not in text and "&lt;script&gt;" in text
+    assert "1 run is not in this report" in text
+    assert evil not in page.html_table(pd.DataFrame({evil: [evil]}))
+
+
+# --- the notebook ---------------------------------------------------------------------------------
+
+
+def test_notebook_shows_what_there_is(study):
+    """The names in the notebook's cells are entries of the gallery and findings of the ledger (it
+    runs in test_notebooks)."""
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    shown = set(re.findall(r'gallery\.show\("(\w+)"\)', code))
+    assert shown and shown <= {entry.name for entry in ENTRIES}
+    ids = [f.id for f in ledger.ledger(study)]
+    prefixes = re.findall(
+        r'"([a-z-]+)"', " ".join(re.findall(r"ledger\.say\(findings, (.*)\)\)", code))
+    )
+    assert prefixes
+    for prefix in prefixes:
+        assert any(name.startswith(prefix) for name in ids), prefix

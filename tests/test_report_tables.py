@@ -1,0 +1,285 @@
+"""Collecting runs, the published tables, and the ledger, on a made-up study whose numbers are
+known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_study as made
+
+from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import read_rows
+from pulse_lib.report import collect, ledger, measures, tables
+
+SINGLE_SHOT = [
+    "scenario",
+    "method",
+    "trained_part",
+    "seed",
+    "selection",
+    "step",
+    "forget_multimodal",
+    "forget_text",
+    "retain_multimodal",
+    "retain_text",
+    "general",
+    "invalid_rate",
+]
+SEQUENTIAL = [
+    "scenario",
+    "method",
+    "policy",
+    "trained_part",
+    "order",
+    "seed",
+    "round",
+    "request_1",
+    "request_2",
+    "request_3",
+    "request_4",
+    "request_5",
+    "forget_multimodal",
+    "forget_text",
+    "retain_multimodal",
+    "retain_text",
+    "general",
+    "invalid_rate",
+]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "out"
+    return made.write_study(folder, methods=("ga", "ga_klr", "npo", "xyz"), not_reached=("xyz",))
+
+
+@pytest.fixture(scope="module")
+def study(out):
+    return collect.collect(out, made.PROFILE)
+
+
+def test_all_complete_runs_are_found_and_others_named(study, tmp_path):
+    assert len(study.of("single_shot")) == 9
+    assert len(study.of("sequential")) == 4
+    assert study.incomplete.empty
+    out = made.write_study(tmp_path / "out", methods=("ga", "npo"))
+    (out / "single_shot/finetuned/npo-projector+llm-seed-0/manifest.json").unlink()
+    half = out / "sequential/ga-adapter_per_request-projector+llm-order-0-seed-0/manifest.json"
+    half.write_text(half.read_text()[:100])
+    cut = out / "single_shot/pretrained/ga-projector+llm-seed-0/rows.parquet"
+    cut.write_bytes(cut.read_bytes()[:-50])
+    other = out / "single_shot/pretrained/npo-projector+llm-seed-0/manifest.json"
+    manifest = json.loads(other.read_text())
+    manifest["profile"]["unlearn"]["learning_rate"] = 99.0
+    other.write_text(json.dumps(manifest))
+    found = collect.collect(out, made.PROFILE)
+    assert [run.name for run in found.of("single_shot")] == [
+        "single_shot/finetuned/ga-llm-seed-0",
+        "single_shot/finetuned/ga-projector+llm-seed-0",
+    ]
+    reasons = found.incomplete.set_index("run")["reason"]
+    assert len(reasons) == 4
+    assert "incomplete" in reasons["single_shot/finetuned/npo-projector+llm-seed-0"]
+    assert (
+        "half-written" in reasons["sequential/ga-adapter_per_request-projector+llm-order-0-seed-0"]
+    )
+    assert "truncated" in reasons["single_shot/pretrained/ga-projector+llm-seed-0"]
+    assert "settings" in reasons["single_shot/pretrained/npo-projector+llm-seed-0"]
+
+
+def test_no_data_is_an_error_that_names_the_folder(tmp_path):
+    with pytest.raises(PulseError, match="01_build_datasets"):
+        collect.collect(tmp_path, made.PROFILE)
+
+
+def test_single_shot_has_the_published_columns_and_lines(study):
+    table = tables.single_shot(study)
+    assert list(table.columns) == SINGLE_SHOT
+    assert len(table) == 2 * 9 + 2 + 1  # final and matched of each run, before per scenario, base
+    before = table[table["method"] == "before"]
+    assert list(before["scenario"]) == ["finetuned", "pretrained"]
+    assert (before["step"] == 0).all() and (before["trained_part"] == "").all()
+    assert list(table[table["method"] == "base"]["scenario"]) == ["finetuned"]
+    missed = table[(table["method"] == "xyz") & (table["selection"] == "matched")]
+    assert missed["step"].isna().all() and missed["general"].isna().all()
+
+
+def test_csv_has_whole_steps_and_empty_fields(study, tmp_path):
+    tables.single_shot(study).to_csv(tmp_path / "t.csv", index=False)
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert "finetuned,xyz,projector+llm,0,matched,,,,,,," in lines
+    assert any(line.startswith("finetuned,before,,0,,0,") for line in lines)
+    assert not any(",60.0," in line for line in lines)
+
+
+def test_accuracies_are_those_of_the_rows(study, out):
+    rows = read_rows(out / "single_shot/finetuned/ga-projector+llm-seed-0/rows.parquet")
+    rows = rows[(rows["state"] == "matched") & (rows["wording"] == "trained")]
+    table = tables.single_shot(study)
+    line = table[(table["method"] == "ga") & (table["selection"] == "matched")]
+    line = line[(line["trained_part"] == "projector+llm") & (line["scenario"] == "finetuned")].iloc[
+        0
+    ]
+    by_hand = rows.groupby(["set", "modality"])["correct"].mean()
+    assert line["forget_text"] == pytest.approx(by_hand["forget", "text"])
+    assert line["retain_multimodal"] == pytest.approx(by_hand["retain", "multimodal"])
+    assert line["general"] == pytest.approx(by_hand["general", "multimodal"])
+    assert line["invalid_rate"] == pytest.approx(rows["invalid"].mean())
+    found = measures.accuracy(rows.assign(cluster=rows["person_id"]), "forget", n_resamples=50)
+    assert found.value == pytest.approx((line["forget_multimodal"] + line["forget_text"]) / 2)
+
+
+def test_sequential_has_the_published_columns_and_rounds(study):
+    table = tables.sequential(study)
+    assert list(table.columns) == SEQUENTIAL
+    assert list(table["round"]) == [0, 1, 2, 3, 4, 5] * 4
+    assert list(table["method"].unique()) == ["ga", "ga_klr", "npo", "xyz"]
+    first = table.iloc[1]
+    assert first["request_1"] < first["request_2"]
+    mean = first[[f"request_{k}" for k in range(1, 6)]].mean()
+    assert mean == pytest.approx((first["forget_multimodal"] + first["forget_text"]) / 2)
+
+
+def test_a_column_for_each_request_of_the_profile(tmp_path):
+    for n in (2, 7):
+        data = dataclasses.replace(made.PROFILE.data, n_requests=n)
+        profile = dataclasses.replace(made.PROFILE, data=data)
+        size = made.Size(requests=n, forget=14)
+        out = made.write_study(tmp_path / str(n), ("ga",), size=size, profile=profile)
+        table = tables.sequential(collect.collect(out, profile))
+        requests = [f"request_{k}" for k in range(1, n + 1)]
+        assert list(table.columns) == [*tables.SEQUENTIAL, *requests, *tables.SUMMARY]
+        assert table.notna().all().all()
+
+
+def test_other_tables(study):
+    every = tables.all_tables(study)
+    projector = every["projector"]
+    assert list(projector["trained_part"]) == ["before", "projector+llm", "llm"]
+    assert projector["forget_multimodal_paper"].tolist() == [0.78, 0.096, 0.248]
+    matched = every["matched"].set_index(["scenario", "method", "trained_part"])
+    assert matched.loc["finetuned", "xyz", "projector+llm"]["n_reached"] == 0
+    assert np.isnan(matched.loc["finetuned", "xyz", "projector+llm"]["general_kept"])
+    wordings = every["wordings"]
+    known = wordings[wordings["method"] == "before"]
+    assert (known["trained"] > known["heldout"]).mean() > 0.7  # so the rows were made
+    assert set(made.GENERAL) <= set(every["general_by_category"].columns)
+    versus = every["one_shot_against_sequential"]
+    assert list(versus["way"].unique()) == ["one request", "several requests"]
+    equal = versus[
+        (versus["comparison"] == "equal forgetting") & (versus["way"] == "several requests")
+    ]
+    assert (equal["forget"].dropna() <= 0.35).all()
+
+
+def test_seeds_make_lines_in_tables_and_means_in_figures(tmp_path):
+    out = made.write_study(tmp_path / "out", ("ga",), seeds=(0, 1, 2), llm=())
+    study = collect.collect(out, made.PROFILE)
+    assert tables.single_shot(study).groupby("selection").size().to_dict() == {
+        "": 9,
+        "final": 6,
+        "matched": 6,
+    }
+    radar = measures.radar(study)
+    assert (radar["n_seeds"] == 3).all()
+    single = tables.single_shot(study)
+    general = single[(single["scenario"] == "pretrained") & (single["selection"] == "final")][
+        "general"
+    ]
+    before = single[(single["scenario"] == "pretrained") & (single["method"] == "before")][
+        "general"
+    ]
+    line = radar[(radar["measure"] == "general") & (radar["selection"] == "final")]
+    kept = 100 * general.to_numpy() / before.to_numpy()
+    assert line[line["scenario"] == "pretrained"]["value"].iloc[0] == pytest.approx(kept.mean())
+
+
+def test_a_study_with_data_alone_has_empty_tables(tmp_path):
+    out = made.write_study(tmp_path / "out", methods=())
+    study = collect.collect(out, made.PROFILE)
+    every = tables.all_tables(study)
+    assert len(every["single_shot"]) == 3
+    assert list(every["sequential"].columns)[:7] == tables.SEQUENTIAL
+    findings = ledger.ledger(study)
+    assert {f.verdict for f in findings} == {ledger.UNMEASURED}
+    assert "not measured" in findings[0].sentence
+    assert ledger.numbers_table(findings).empty
+
+
+# --- ledger ---------------------------------------------------------------------------------------
+
+
+def verdicts(study) -> dict[str, str]:
+    return {f.id: f.verdict for f in ledger.ledger(study)}
+
+
+def test_verdicts_follow_the_rows(tmp_path, monkeypatch):
+    """The same code, two opposite worlds: what holds in one does not in the other."""
+    kept = {"finetuned": 0.95, "pretrained": 0.02}
+
+    def known(method, scenario, part, step, work=1.0):
+        gone = step >= 40
+        general = kept[scenario] if gone else 1.0
+        people = 0.05 if gone else 0.3 if step >= 36 else 1.0
+        return {
+            "forget/multimodal": people,
+            "forget/text": people,
+            "retain/multimodal": people,
+            "retain/text": people,
+            "general": general,
+        }
+
+    monkeypatch.setattr(made, "_known", known)
+    paper_like = collect.collect(made.write_study(tmp_path / "a", sequential=()), made.PROFILE)
+    found = verdicts(paper_like)
+    assert found["pretrained-harder-final"] == ledger.HOLDS
+    assert found["pretrained-general-lost"] == ledger.HOLDS
+    assert found["finetuned-general-kept"] == ledger.HOLDS
+    assert found["sequential-general-lost"] == ledger.UNMEASURED
+    kept.update(finetuned=0.02, pretrained=0.95)
+    opposite = collect.collect(made.write_study(tmp_path / "b", sequential=()), made.PROFILE)
+    found = verdicts(opposite)
+    assert found["pretrained-harder-final"] == ledger.FAILS
+    assert found["pretrained-general-lost"] == ledger.FAILS
+    assert found["finetuned-general-kept"] == ledger.FAILS
+
+
+def test_a_finding_names_its_rule_numbers_and_methods(study):
+    listed = ledger.ledger(study)
+    findings = {f.id: f for f in listed}
+    assert len(findings) == len(listed)  # ids differ
+    for f in findings.values():
+        assert f.rule and f.source and f.claim and "{" not in f.rule
+        assert (f.verdict == ledger.HOLDS) == (len(f.numbers) > 0 and f.numbers["holds"].all())
+        assert "xyz" not in set(f.numbers["method"])  # findings speak about the paper's methods
+    number = findings["pretrained-harder-final"].numbers.set_index("method").loc["ga"]
+    radar = measures.radar(study)
+    radar = radar[(radar["method"] == "ga") & (radar["trained_part"] == "projector+llm")]
+    radar = radar[(radar["measure"] == "general") & (radar["selection"] == "final")]
+    kept = radar.set_index("scenario")["value"]
+    assert number["value"] == pytest.approx(kept["pretrained"] - kept["finetuned"])
+    said = ledger.say(list(findings.values()), "pretrained-harder-final")
+    assert "GA+KLR" in said and findings["pretrained-harder-final"].verdict in said
+
+
+def test_report_imports_no_torch():
+    modules = "collect, explore, gallery, html, ledger, measures, plots, stats, tables"
+    code = (
+        f"import sys; from pulse_lib.report import {modules}; "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_pick_keeps_order_and_headline_drops_heldout():
+    frame = pd.DataFrame({"wording": ["trained", "heldout", "trained"], "x": [1, 2, 3]})
+    assert list(collect.headline(frame)["x"]) == [1, 3]
+    assert list(collect.pick(frame, wording="trained", x=3)["x"]) == [3]
