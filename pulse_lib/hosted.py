@@ -29,26 +29,22 @@ def host() -> str:
     return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
 
 
-def setup() -> list[str]:
-    """On Colab and Kaggle: installs what is missing and removes torchao, which peft refuses.
-    Returns what was done; [] at home."""
+def setup() -> None:
+    """On Colab and Kaggle: removes torchao, which peft refuses, and installs what is missing, saying
+    so. Nothing at home.
+    """
     if not host():
-        return []
-    done = []
+        return
     if importlib.util.find_spec("torchao"):
-        subprocess.run(
-            [sys.executable, "-m", "pip", "uninstall", "-q", "-y", "torchao"], check=True
-        )
-        done.append("removed torchao")
-    missing = [
-        requirement
-        for module, requirement in WANTED.items()
-        if not importlib.util.find_spec(module)
-    ]
+        _pip("uninstall", "-y", "torchao")
+    missing = [wanted for name, wanted in WANTED.items() if not importlib.util.find_spec(name)]
     if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
-        done.append(f"installed {', '.join(missing)}")
-    return done
+        _pip("install", *missing)
+
+
+def _pip(*words: str) -> None:
+    print("pip", *words)
+    subprocess.run([sys.executable, "-m", "pip", *words, "-q"], check=True)
 
 
 def describe() -> str:
