@@ -14,12 +14,12 @@ READY := $(VENV)/.ready
 .PHONY: help demo study test lab status lint clean pretrain-tiny setup
 
 help:
-	@echo "make demo           the whole protocol on a small model, seed 0: at most 12 minutes on two cores, 3 GB of memory"
+	@echo "make demo           the whole protocol on a small model, seed 0: about half an hour on two slow cores, 3 GB of memory"
 	@echo "make test           all tests: at most 12 minutes on two cores"
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
-	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): at most 25 minutes on two cores"
+	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): about 25 minutes on two cores"
 	@echo "make lint           style of library, tests and notebooks"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
@@ -50,12 +50,12 @@ setup: $(READY)
 
 demo: $(READY)
 	@echo "Demo: five notebooks, 7 single-shot and 3 sequential runs, profile $(PROFILE), seed 0."
-	@echo "At most 12 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
+	@echo "About half an hour on two slow cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0
 
 study: $(READY)
 	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."
-	@echo "About 12 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
+	@echo "About half an hour a seed on two slow cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
 test: $(READY)
@@ -72,7 +72,7 @@ lint: $(READY)
 	@$(PY) -m ruff check pulse_lib tests notebooks
 
 pretrain-tiny: $(READY)
-	@echo "Pre-training the embedded model into $(OUT): at most 25 minutes on two cores."
+	@echo "Pre-training the embedded model into $(OUT): about 25 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
 
 clean:
