@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: about half an hour on two slow cores, 3 GB of memory"
-	@echo "make test           all tests: at most 12 minutes on two cores"
+	@echo "make test           all tests, the notebooks through the real runner among them"
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
@@ -59,7 +59,7 @@ study: $(READY)
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
 test: $(READY)
-	@echo "Tests: units, the notebooks through the real runner, kill and resume. At most 12 minutes on two cores."
+	@echo "Tests: units, the notebooks through the real runner, kill and resume."
 	@$(PY) -m pytest
 
 lab: $(READY)

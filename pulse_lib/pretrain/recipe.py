@@ -8,7 +8,6 @@ and checksums.
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -200,8 +199,3 @@ def _rows(model: LoadedModel, questions: list, images: ImageStore) -> pd.DataFra
 def _by_modality(rows: pd.DataFrame, people: list[str]) -> dict:
     chosen = rows[rows["person_id"].isin(people)]
     return {m: round(float(v), 4) for m, v in chosen.groupby("modality")["correct"].mean().items()}
-
-
-def show(card: dict) -> str:
-    """The card's accuracies as indented JSON, for the terminal."""
-    return json.dumps(card["accuracy"], indent=2)
