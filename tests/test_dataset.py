@@ -29,7 +29,7 @@ def scores(n=8):
 
 
 def build(seed=0, settings=SMALL):
-    celebrities, fictitious = embedded.celebrities()[:8], embedded.fictitious()
+    celebrities, fictitious = embedded.celebrities(SMALL)[:8], embedded.fictitious(SMALL)
     places = [
         *splits.split_fictitious(fictitious, settings, seed),
         *splits.select_known(scores(), settings, seed)[1],
@@ -101,7 +101,9 @@ def test_evaluation_pictures_are_never_trained_on(data):
 
 def test_selection_asks_on_other_pictures_than_evaluation(data):
     store = ImageStore()
-    questions = dataset.candidate_questions(embedded, embedded.celebrities()[:2], store, 0)
+    questions = dataset.candidate_questions(
+        embedded, embedded.celebrities(SMALL)[:2], store, SMALL, 0
+    )
     assert len(questions) == 20
     assert not set(store.encoded.values()) & set(data.images.encoded.values())
 
@@ -144,7 +146,7 @@ def test_no_leak_and_every_kind_of_leak_is_found(data):
 
 def test_asking_for_more_people_than_there_are():
     with pytest.raises(PulseError, match="the source has 3"):
-        splits.split_fictitious(embedded.fictitious()[:3], SMALL, 0)
+        splits.split_fictitious(embedded.fictitious(SMALL)[:3], SMALL, 0)
     with pytest.raises(PulseError, match="8 candidates"):
         splits.select_known(scores(), replace(SMALL, n_pretrained_forget=8), 0)
 

@@ -148,11 +148,11 @@ def test_unknown_figure_lists_the_names(gallery):
 
 def test_pictures_of_the_other_notebooks(study):
     people = [*world.celebrities()[:1], *world.fictitious()[:1]]
-    assert people[0].name in text_of(plots.people_cards(embedded, people, 0))
-    assert len(plots.view_cards(embedded, people[0], 0, n=6).axes) == 6
+    assert people[0].name in text_of(plots.people_cards(embedded, people, 0, made.PROFILE.data))
+    assert len(plots.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
     images = ImageStore()
     place = Assignment(people[0].id, "pretrained", "forget")
-    asked = embedded.person_questions(people[0], place, images, 0)
+    asked = embedded.person_questions(people[0], place, images, 0, made.PROFILE.data)
     shown = [asked[0], asked[-1]]
     right = [q.options[q.answer] for q in shown]
     drawn = text_of(plots.question_cards(shown, images, right, before=["", "nonsense"]))

@@ -108,14 +108,19 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def candidate_questions(
-    source, candidates: list[Person], images: ImageStore, seed: int
+    source, candidates: list[Person], images: ImageStore, settings: DataSettings, seed: int
 ) -> list[Question]:
-    """Questions that only select people: other renderings and option orders than those that score
-    them later."""
+    """Questions that only select people: other renderings (where there are any) and option orders
+    than those that score them later."""
     questions = []
     for person in candidates:
         questions += source.person_questions(
-            person, Assignment(person.id, "pretrained", "candidate"), images, seed, "select"
+            person,
+            Assignment(person.id, "pretrained", "candidate"),
+            images,
+            seed,
+            settings,
+            "select",
         )
     return questions
 
@@ -130,7 +135,7 @@ def build_dataset(
     for place in places:
         person = by_id[place.person_id]
         if place.set in ASKED:
-            questions += source.person_questions(person, place, images, seed)
+            questions += source.person_questions(person, place, images, seed, settings)
             questions += source.heldout_questions(person, place, images, seed, settings)
         if place.set in TRAINED:
             conversations += source.person_conversations(

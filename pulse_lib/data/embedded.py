@@ -1,12 +1,15 @@
 """The embedded world as a data source: its people, questions and training conversations as records,
 with their pictures.
 
-Every source offers these functions; a profile names its source in `data.source`. Every record
+Every source offers these functions (not `wording`, which is this one's own); a profile names its
+source in `data.source`, and each function takes the profile's data settings. Every record
 depends on the study's seed and its own id alone, so that adding people or questions never changes
 the others.
 """
 
 from __future__ import annotations
+
+from PIL import Image
 
 from pulse_lib.data import world
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question, Turn
@@ -14,14 +17,29 @@ from pulse_lib.data.splits import Assignment
 from pulse_lib.params import DataSettings
 
 
-def celebrities() -> list[Person]:
+def describe(settings: DataSettings) -> str:
+    """One line on what is there."""
+    return (
+        f"embedded world: {len(world.celebrities())} celebrities, {len(world.fictitious())} "
+        "fictitious people"
+    )
+
+
+def celebrities(settings: DataSettings) -> list[Person]:
     """Candidates for the pre-trained scenario."""
     return world.celebrities()
 
 
-def fictitious() -> list[Person]:
+def fictitious(settings: DataSettings) -> list[Person]:
     """Candidates for the fine-tuned scenario."""
     return world.fictitious()
+
+
+def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+    """Up to n pictures of a person for cards, other than those of any question."""
+    return [
+        world.person_picture(person, world.generator("card", seed, person.id, k)) for k in range(n)
+    ]
 
 
 def person_questions(
@@ -29,6 +47,7 @@ def person_questions(
     place: Assignment,
     images: ImageStore,
     seed: int,
+    settings: DataSettings,
     purpose: str = "eval",
     wording: str = "trained",
 ) -> list[Question]:
@@ -64,7 +83,7 @@ def heldout_questions(
     store = ImageStore()
     questions = [
         q
-        for q in person_questions(person, place, store, seed, "eval", "heldout")
+        for q in person_questions(person, place, store, seed, settings, "eval", "heldout")
         if q.category in chosen
     ]
     images.encoded.update({q.image: store.encoded[q.image] for q in questions if q.image})

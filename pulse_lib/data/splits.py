@@ -14,7 +14,7 @@ from pulse_lib.data.records import Conversation, Person, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.params import DataSettings
 
-SOURCES = {"world": "pulse_lib.data.embedded"}
+SOURCES = {"world": "pulse_lib.data.embedded", "mllmu": "pulse_lib.data.mllmu_source"}
 
 
 @dataclass(frozen=True)

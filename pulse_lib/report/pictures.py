@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from PIL.Image import Image
 
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
-from pulse_lib.data.splits import Assignment
 from pulse_lib.evaluate.answers import extract
+from pulse_lib.params import DataSettings
 from pulse_lib.report.style import (
     COLOURS,
     INK,
@@ -29,23 +28,9 @@ from pulse_lib.report.style import (
 RIGHT, WRONG, MUTED = "#027a5b", "#b3261e", "#777777"
 
 
-def views(source, person: Person, seed: int, n: int) -> list[Image]:
-    """n renderings of a person (photos, for real data: repeated if there are fewer), other than
-    those of any question."""
-    found: list[Image] = []
-    for turn in range(n):
-        store = ImageStore()
-        place = Assignment(person.id, "", "candidate")
-        asked = source.person_questions(person, place, store, seed, f"card-{turn}")
-        found += [store[q.image] for q in asked if q.image]
-        if len(found) >= n:
-            break
-    return found[:n]
-
-
 @drawn
-def people_cards(source, people: Sequence[Person], seed: int) -> Figure:
-    """A card a person: face, name and facts. source: a data source
+def people_cards(source, people: Sequence[Person], seed: int, settings: DataSettings) -> Figure:
+    """A card a person: face, name and facts, cut to a line each. source: a data source
     (pulse_lib.data.splits.source)."""
     columns = min(4, len(people))
     rows = -(-len(people) // columns)
@@ -56,9 +41,10 @@ def people_cards(source, people: Sequence[Person], seed: int) -> Figure:
         ax.axis("off")
     for i, person in enumerate(people):
         face, text = axes[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        face.imshow(views(source, person, seed, 1)[0], interpolation="nearest")
+        face.imshow(source.views(person, seed, settings, 1)[0], interpolation="nearest")
         face.set_title(f"{person.name}\n{person.kind}", fontsize=10)
-        lines = [f"{name}: {value}" for name, value in person.attributes.items()]
+        facts_text = [f"{name}: {value}" for name, value in person.attributes.items()]
+        lines = [textwrap.shorten(line, 36, placeholder="…") for line in facts_text]
         text.text(
             0,
             1,
@@ -73,20 +59,16 @@ def people_cards(source, people: Sequence[Person], seed: int) -> Figure:
 
 
 @drawn
-def view_cards(source, person: Person, seed: int, n: int = 6) -> Figure:
-    """n renderings of one person side by side: the same features, never the same pixels."""
-    figure = new_figure(1.5 * n, 2.1)
-    for i, (ax, view) in enumerate(
-        zip(
-            np.ravel(figure.subplots(1, n, squeeze=False)),
-            views(source, person, seed, n),
-            strict=True,
-        )
-    ):
+def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int = 6) -> Figure:
+    """Up to n pictures of one person side by side: the same face, never the same pixels."""
+    views = source.views(person, seed, settings, n)
+    figure = new_figure(1.5 * len(views), 2.1)
+    axes = np.ravel(figure.subplots(1, len(views), squeeze=False))
+    for i, (ax, view) in enumerate(zip(axes, views, strict=True)):
         ax.imshow(view, interpolation="nearest")
         ax.axis("off")
         ax.set_title(f"view {i + 1}", fontsize=9)
-    title(figure, f"{person.name}: {n} renderings of one face")
+    title(figure, f"{person.name}: {len(views)} pictures of one face")
     return figure
 
 
