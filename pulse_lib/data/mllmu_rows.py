@@ -24,7 +24,7 @@ from pulse_lib.files import show
 
 CELEBRITIES = "Retain_Set"  # its people are real; "retain_95" and the like are fictitious people
 MODALITY_OF = {"Image_Textual_Questions": "multimodal", "Pure_Text_Questions": "text"}
-_LETTER = re.compile(r"\(?([A-Z])\)?(?:[.:)].*)?", re.DOTALL)  # B, (B), "B." and "B. nurse"
+_LETTER = re.compile(r"\(?([A-Za-z])\)?(?:[.:)].*)?", re.DOTALL)  # B, b, (B), "B." and "B. nurse"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _options(row: Row, column: str, item: Mapping) -> tuple[tuple[str, ...], int
     options = {letter: _text(given[letter]) for letter in sorted(given) if _text(given[letter])}
     said = _text(item.get("Correct_Answer"))
     match = _LETTER.fullmatch(said)
-    letter = match[1] if match else ""
+    letter = match[1].upper() if match else ""
     if letter not in options:
         raise row.error(
             f"{column}.Correct_Answer",
