@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
 
@@ -28,6 +29,11 @@ from pulse_lib.errors import PulseError
 from pulse_lib.params import DataSettings
 
 FICTITIOUS, TRAINING, OTHER_VIEWS = "Full_Set", "ft_Data", "Test_Set"
+# [MLLMU-Bench, eval.py]
+INSTRUCTION = {
+    "generation": "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH.",
+    "cloze": "Please **ONLY** provide the correct answer that should replace the [Blank].",
+}
 _SOMEBODY = re.compile(
     r"\b(?:this|the)\s+(?:person|individual|man|woman|figure|celebrity)"
     r"(?:\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?))?",
@@ -88,7 +94,7 @@ def person_questions(
     for modality in MODALITIES:
         for k, question in enumerate(record.asked(modality), start=1):
             tag = f"{person.id}/{purpose}-trained/{modality}/{k}"
-            image = _show(images, f"{person.id}/photo", record.photos[0], modality)
+            image = _show(images, f"{person.id}/photo", record.photos, modality)
             if purpose != "eval":
                 question = _reordered(question, Random(f"options/{seed}/{tag}"))
             made.append(_question(tag, question, place, image, k, "trained"))
@@ -110,11 +116,26 @@ def heldout_questions(
         asked = list(enumerate(record.asked(modality), start=1))
         for k, question in rng.sample(asked, min(settings.n_heldout_wordings, len(asked))):
             tag = f"{person.id}/eval-heldout/{modality}/{k}"
-            j = rng.randrange(len(record.photos)) if modality == "multimodal" else 0
-            photo = record.photos[j] if modality == "multimodal" else b""
-            image = _show(images, f"{person.id}/test-{j}", photo, modality)
+            j = rng.randrange(max(1, len(record.photos)))
+            image = _show(images, f"{person.id}/test-{j}", record.photos, modality, j)
             made.append(_question(tag, question, place, image, k, "heldout"))
     return made
+
+
+def open_questions(
+    person: Person, place: Assignment, images: ImageStore, settings: DataSettings, task: str
+) -> tuple[list[Question], list[str]]:
+    """The questions of task "generation" or "cloze" about one person, which have no options, and
+    the true answers (pulse_lib.evaluate.open_ended scores them).
+    """
+    record = _record(person, settings)
+    made, truths = [], []
+    for k, item in enumerate(getattr(record, task), start=1):
+        image = _show(images, f"{person.id}/photo", record.photos, item.modality)
+        asked = ChoiceQuestion(item.modality, f"{item.text}\n{INSTRUCTION[task]}", (), -1)
+        made.append(_question(f"{person.id}/{task}/{k}", asked, place, image, k, "trained"))
+        truths.append(item.answer)
+    return made, truths
 
 
 def person_conversations(
@@ -133,12 +154,12 @@ def person_conversations(
     that `n_train_views` has no meaning here.
     """
     record, made = _record(person, settings), []
-    texts, photo, photo_id = [], record.photos[0], f"{person.id}/photo"
+    texts, photos, photo_id = [], record.photos, f"{person.id}/photo"
     if person.kind == "fictitious":
         taught = _load(settings, TRAINING)[person.id]
         texts = list(taught.training)
-        if stage == "finetune" and taught.photos and taught.photos[0] != photo:
-            photo, photo_id = taught.photos[0], f"{person.id}/{TRAINING}"
+        if stage == "finetune" and taught.photos and taught.photos != photos:
+            photos, photo_id = taught.photos, f"{person.id}/{TRAINING}"
     for modality in MODALITIES:
         turns = _open_turns(texts, modality, person.name)
         rng = Random(f"conversations/{seed}/{stage}/{person.id}/{modality}")
@@ -147,7 +168,7 @@ def person_conversations(
             turns += [Turn(q.text, q.options, q.options[q.answer]) for q in asked]
             rng.shuffle(turns)
         n = len(turns) if stage == "finetune" else min(settings.n_conversations, len(turns))
-        image = _show(images, photo_id, photo, modality) if turns else ""
+        image = _show(images, photo_id, photos, modality) if turns else ""
         for k in range(n):
             tag = f"{person.id}/{stage}/{modality}-{k + 1}"
             part = tuple(turns[k::n])
@@ -246,10 +267,13 @@ def by_name(text: str, name: str) -> str:
     return named if n_replaced else f"About {name}: {text}"
 
 
-def _show(images: ImageStore, image_id: str, encoded: bytes, modality: str) -> str:
-    """The id of a photo, kept as the file has it; "" if none is shown."""
+def _show(
+    images: ImageStore, image_id: str, photos: Sequence[bytes], modality: str, k: int = 0
+) -> str:
+    """The id of the k-th photo, stored as the file has it; "" if none is shown."""
     if modality != "multimodal":
         return ""
+    encoded = photos[k]
     if images.encoded.setdefault(image_id, encoded) != encoded:
         raise PulseError(f"image id {image_id!r} stands for two photos")
     return image_id
