@@ -37,7 +37,11 @@ class ModelSettings:
 class DataSettings:
     """How many people each set holds, and how much of each person is trained on and asked."""
 
-    source: str = field(default="world", metadata={"choices": ("world",)})
+    source: str = field(default="world", metadata={"choices": ("world", "mllmu")})
+    people_path: str = ""  # source mllmu: MLLMU-Bench, a local folder or a hub id
+    people_revision: str = ""  # hub revision to pin; "" for a folder
+    general_path: str = ""  # source mllmu: MMBench, a local file or folder, or a hub id
+    general_revision: str = ""
     n_finetuned_forget: int = 50
     n_finetuned_retain: int = 50
     n_finetuned_retain_train: int = 25
@@ -211,7 +215,24 @@ def _check_counts(profile: Profile, path: Path) -> None:
         raise PulseError(
             f"{path}: data.n_pretrained_forget + n_pretrained_retain is more than data.n_candidates = {d.n_candidates}"
         )
+    if d.source == "mllmu":
+        _check_benchmarks(profile, path)
     for section in ("data", "finetune", "unlearn", "evaluate"):
         for key, value in dataclasses.asdict(getattr(profile, section)).items():
             if isinstance(value, int | float) and value < 0:
                 raise PulseError(f"{path}: {section}.{key} = {value} must not be negative")
+
+
+def _check_benchmarks(profile: Profile, path: Path) -> None:
+    """What source mllmu needs, before anything is downloaded."""
+    d, replay = profile.data, profile.finetune.general_replay
+    if not d.people_path or (d.n_general and not d.general_path):
+        key = "general_path" if d.people_path else "people_path"
+        raise PulseError(
+            f"{path}: data.source = mllmu needs data.{key}: a local folder or a hub id"
+        )
+    if d.n_general_train or replay:
+        raise PulseError(
+            f"{path}: data.n_general_train = {d.n_general_train} and finetune.general_replay = {replay} "
+            "must both be 0 with data.source = mllmu: MMBench is only scored, never trained on"
+        )
