@@ -2,9 +2,11 @@
 gives the same kinds of records as the embedded world."""
 
 import copy
+import inspect
 import io
 import json
 import time
+from dataclasses import replace
 
 import mllmu_files as files
 import numpy as np
@@ -12,8 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pulse_lib.data import hub, mllmu, world
+from pulse_lib.data import dataset, embedded, hub, mllmu, splits, world
+from pulse_lib.data import mllmu_source as source
+from pulse_lib.data.records import MODALITIES, ImageStore, Turn
 from pulse_lib.errors import PulseError
+from pulse_lib.params import DataSettings
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -331,3 +336,180 @@ def test_what_is_no_folder_and_no_hub_id():
     for path in ("", "./nowhere", "/nowhere/at/all", "data"):
         with pytest.raises(PulseError, match="give a folder or a hub id"):
             mllmu.load_people(path, "Full_Set")
+
+
+# --- as a data source -------------------------------------------------------------------------
+
+
+def spoil(subset, rows):
+    """What keeps two fictitious people and one celebrity out: no text-only question, nothing to
+    learn from."""
+    if subset == "Full_Set":
+        rows[6]["Classification_Task"]["Pure_Text_Questions"] = None
+    if subset == "ft_Data":
+        rows[7]["metadata"] = "[]"
+    if subset == "Retain_Set":
+        rows[2]["Classification_Task"] = None
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = files.write_mllmu(tmp_path_factory.mktemp("mllmu"), change=spoil)
+    return DataSettings(
+        source="mllmu", people_path=str(folder), n_finetuned_forget=2, n_finetuned_retain=1, n_requests=2,
+        n_finetuned_retain_train=1, n_holdout=1, n_candidates=5, n_pretrained_forget=1, n_pretrained_retain=1,
+        n_general=0, n_general_train=0, n_conversations=2, n_heldout_wordings=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(settings):
+    known, new = source.celebrities(settings), source.fictitious(settings)
+    scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
+    places = splits.split_fictitious(new, settings, 0)
+    places += splits.select_known(scores, settings, 0)[1]
+    return dataset.build_dataset(source, [*known, *new], places, settings, 0)
+
+
+def test_every_source_offers_the_same_functions():
+    for name, function in inspect.getmembers(embedded, inspect.isfunction):
+        if function.__module__ == embedded.__name__ and not name.startswith("_"):
+            theirs = list(inspect.signature(getattr(source, name)).parameters)
+            ours = [p for p in inspect.signature(function).parameters if p != "wording"]
+            assert theirs == ours, name
+    assert splits.source(DataSettings(source="mllmu")) is source
+
+
+def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
+    assert [p.id for p in source.fictitious(settings)] == [
+        f"fictitious-{n:03d}" for n in range(1, 7)
+    ]
+    numbers = [p.id[-3:] for p in source.celebrities(settings)]
+    assert numbers == ["001", "002", "004", "005", "006"]
+    said = source.describe(settings)
+    assert "Full_Set 8 people, 6 of them usable" in said
+    assert "Retain_Set 6 people, 5 of them usable" in said
+
+
+def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(settings, built):
+    person = next(p for p in built.people if p.kind == "fictitious")
+    place = splits.Assignment(person.id, "finetuned", "forget", 1)
+    store = ImageStore()
+    asked = source.person_questions(person, place, store, 0, settings)
+    row = files.row(world.fictitious()[int(person.id[-3:]) - 1], 0)
+    cells = [*task(row), *task(row, "Pure_Text_Questions")]
+    assert [q.text for q in asked] == [c["Question"] for c in cells]
+    assert [q.lettered_options for q in asked] == [c["Options"] for c in cells]
+    assert ["ABCD"[q.answer] for q in asked] == [c["Correct_Answer"] for c in cells]
+    assert [q.image for q in asked] == [f"{person.id}/photo"] * 5 + [""] * 5
+    assert store.encoded == {f"{person.id}/photo": row["image"]["bytes"]}
+    assert len({q.id for q in asked}) == 10 and {q.wording for q in asked} == {"trained"}
+
+
+def test_candidates_get_the_same_questions_in_another_order_of_options(settings):
+    person = source.celebrities(settings)[1]
+    place = splits.Assignment(person.id, "pretrained", "candidate")
+
+    def asked(seed, purpose):
+        return source.person_questions(person, place, ImageStore(), seed, settings, purpose)
+
+    scored, selecting = asked(0, "eval"), asked(0, "select")
+    for a, b in zip(scored, selecting, strict=True):
+        assert a.text == b.text and a.options[a.answer] == b.options[b.answer]
+        assert sorted(a.options) == sorted(b.options) and a.options != b.options
+    assert asked(0, "select") == selecting and asked(1, "select") != selecting
+    assert asked(1, "eval") == scored
+
+
+def test_other_wordings_come_from_test_set_with_its_photos(settings, built):
+    heldout = [q for q in built.questions if q.wording == "heldout"]
+    assert {q.scenario for q in heldout} == {"finetuned"}
+    for person in {q.person_id for q in heldout}:
+        row = files.other_view_row(world.fictitious()[int(person[-3:]) - 1], 0)
+        mine = [q for q in heldout if q.person_id == person]
+        assert sorted(q.modality for q in mine) == ["multimodal", "text"]
+        known = {c["Question"] for kind in row["Classification_Task"].values() for c in kind}
+        assert all(q.text in known for q in mine)
+        photo = next(built.images.encoded[q.image] for q in mine if q.image)
+        assert photo in [cell["bytes"] for cell in row["images"]]
+    shown = {q.image for q in heldout} - {""}
+    assert not shown & {c.image for c in built.conversations}
+    without = replace(settings, n_heldout_wordings=0)
+    assert not source.heldout_questions(built.people[-1], built.places[0], ImageStore(), 0, without)
+
+
+def test_fine_tuning_texts_in_both_modalities_and_no_question_that_is_scored(settings, built):
+    taught = [c for c in built.conversations if c.stage == "finetune"]
+    assert {c.scenario for c in taught} == {"finetuned"} and {len(c.turns) for c in taught} == {1}
+    person = taught[0].person_id
+    who = world.fictitious()[int(person[-3:]) - 1]
+    mine = {m: [c for c in taught if (c.person_id, c.modality) == (person, m)] for m in MODALITIES}
+    assert len(mine["multimodal"]) == 6 and len(mine["text"]) == 5  # nobody's name by name
+    assert all(bool(c.image) == (c.modality == "multimodal") for c in taught)
+    assert all(who.name in c.turns[0].text for c in mine["text"])
+    assert mine["text"][0].turns[0] == Turn(
+        f"What does {who.name} do for work?", (), who.attributes["occupation"]
+    )
+    assert not any(turn.options for c in taught for turn in c.turns)
+
+
+def test_unlearning_conversations_hold_every_question_and_text_once(settings, built):
+    unlearnt = [c for c in built.conversations if c.stage == "unlearn"]
+    for person in {c.person_id for c in unlearnt}:
+        for modality, n_texts in (("multimodal", 6), ("text", 5)):
+            mine = [c for c in unlearnt if (c.person_id, c.modality) == (person, modality)]
+            turns = [t for c in mine for t in c.turns]
+            assert len(mine) == 2 and len(set(turns)) == len(turns)
+            n_open = sum(not t.options for t in turns)
+            assert n_open == (n_texts if person.startswith("fictitious") else 0)
+            assert len(turns) - n_open == 5
+            assert all(t.answer in t.options for t in turns if t.options)
+            assert all((c.image == f"{person}/photo") == (modality == "multimodal") for c in mine)
+
+
+def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tmp_path):
+    checked = splits.check_leakage(
+        built.people, built.places, [*built.questions, *built.conversations]
+    )
+    assert checked["people"] == 5 + 5
+    with pytest.raises(PulseError, match="no finetune conversations of"):
+        built.training("", ["general_train"], "finetune")
+    built.write(tmp_path)
+    assert dataset.read_dataset(tmp_path).questions == built.questions
+
+
+def test_views_are_photos(settings):
+    new, known = source.fictitious(settings)[0], source.celebrities(settings)[0]
+    assert (
+        len(source.views(new, 0, settings, 6)) == 3 and len(source.views(new, 0, settings, 1)) == 1
+    )
+    assert [v.mode for v in source.views(known, 0, settings, 6)] == ["RGB"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Where was this person born?", "Where was Mara Voss born?"),
+        ("What is the individual's job?", "What is Mara Voss's job?"),
+        ("Who is the man shown in the image?", "Who is Mara Voss?"),
+        ("Is Mara Voss a poet?", "Is Mara Voss a poet?"),
+        ("What is his job?", "About Mara Voss: What is his job?"),
+        ("Which thesis is personal?", "About Mara Voss: Which thesis is personal?"),
+    ],
+)
+def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
+    assert source.by_name(text, "Mara Voss") == named
+
+
+def test_open_questions_and_their_truths(settings):
+    person = source.celebrities(settings)[0]
+    place = splits.Assignment(person.id, "pretrained", "forget")
+    asked, truths = source.open_questions(person, place, ImageStore(), settings, "cloze")
+    who = world.celebrities()[0]
+    assert truths == [who.attributes["occupation"], who.attributes["birthplace"]] * 2
+    assert asked[2].text == (
+        f"{who.name} works as a [Blank].\nPlease **ONLY** provide the correct answer that should "
+        "replace the [Blank]."
+    )
+    assert [bool(q.image) for q in asked] == [True, True, False, False]
+    assert len(source.open_questions(person, place, ImageStore(), settings, "generation")[0]) == 2
