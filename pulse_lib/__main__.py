@@ -161,6 +161,25 @@ def methods() -> None:
     _console().print(table)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. outputs/...")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    state: Annotated[str, typer.Option(help="Of a single-shot run: final or matched.")] = "",
+    round_number: Annotated[
+        int, typer.Option("--round", help="Of a sequential run; 0: its last.")
+    ] = 0,
+) -> None:
+    """Merge a run's adapters into the 16-bit model: a folder that from_pretrained loads."""
+    from pulse_lib.export import export_run
+
+    card = export_run(run, out, state, round_number)
+    _console().print(
+        f"{out}: {card['base_model']} with {len(card['adapters'])} adapters merged into "
+        f"{card['n_layers_changed']} layers ({escape(card['state'])})"
+    )
+
+
 @app.command("pretrain-tiny")
 def pretrain_tiny(
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
