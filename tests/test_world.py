@@ -8,8 +8,9 @@ from itertools import combinations
 
 import pytest
 
-from pulse_lib.data import drawing, world
-from pulse_lib.data.records import Turn
+from pulse_lib.data import drawing, embedded, world
+from pulse_lib.data.records import ImageStore, Turn
+from pulse_lib.params import DataSettings
 
 
 def test_people_are_distinct():
@@ -61,28 +62,41 @@ def test_general_questions_are_true():
             turn = world.general_turn(content, category, rng)
             assert turn.answer in turn.options and 2 <= len(turn.options) <= 4
             asked.add(category)
-            if category != "face":
+            if category == "existence":
+                assert turn.answer == ("yes" if "genome" in content else "no")
+            elif category != "face":
                 assert _scene_answer(content["objects"], category, turn) == turn.answer
     assert asked == set(world.GENERAL_CATEGORIES) and len(asked) >= 6
 
 
 def _scene_answer(objects, category, turn: Turn) -> str:
-    words = turn.text.replace("?", " ").replace(",", " ").split()
-    named = [o for o in objects if o["colour"] in words]
+    assert [o["size"] for o in objects].count("large") == 1
+    sizes = {o["size"]: o for o in objects}
     if category == "count":
         return {1: "one", 2: "two", 3: "three", 4: "four"}[len(objects)]
-    if category == "existence":
-        return "yes" if named else "no"
     if category == "comparison":
+        words = turn.text.replace("?", " ").replace(",", " ").split()
+        named = [o for o in objects if o["colour"] in words]
+        assert len(named) == 2
         return max(named, key=lambda o: o["size"] == "large")["colour"]
-    if category == "shape":
-        return named[0]["shape"]
     if category == "position":
-        return ["upper left", "upper right", "lower left", "lower right"][named[0]["cell"]]
-    at = ["upper left", "upper right", "lower left", "lower right"].index(
-        next(c for c in drawing.CELLS if c in turn.text)
-    )
-    return next(o["colour"] for o in objects if o["cell"] == at)
+        return ["upper left", "upper right", "lower left", "lower right"][sizes["large"]["cell"]]
+    return sizes["large"][category]
+
+
+def test_yes_and_no_are_equally_often_right_about_existence():
+    images = ImageStore()
+    asked = embedded.general_questions(images, 0, DataSettings(n_general=700))
+    answers = [q.options[q.answer] for q in asked if q.category == "existence"]
+    assert len(answers) == 100 and 35 <= answers.count("yes") <= 65
+
+
+def test_strangers_are_nobody_else():
+    known = {p.name for p in world.people()}
+    strangers = world.strangers(200)
+    assert not known & {p.name for p in strangers}
+    assert not world.known_genomes() & {tuple(sorted(p.genome.items())) for p in strangers}
+    assert len({p.name for p in strangers}) == 200
 
 
 def test_the_picture_shows_the_object_where_the_record_says():

@@ -144,7 +144,9 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
         category = world.GENERAL_CATEGORIES[i % len(world.GENERAL_CATEGORIES)]
         tag = f"general/eval/{i:04d}"
         rng = world.generator("general", seed, tag)
-        content = world.draw_general(rng, "face" if category == "face" else "scene")
+        # existence is asked of faces and scenes alike, so that yes and no are equally often right
+        faces = {"face": 1.0, "existence": 0.5}.get(category, 0.0)
+        content = world.draw_general(rng, "face" if rng.random() < faces else "scene")
         while category not in world.general_categories(content):
             content = world.draw_general(rng, "scene")
         turn = world.general_turn(content, category, rng)

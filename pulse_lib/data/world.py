@@ -108,22 +108,22 @@ WHO_QUESTIONS = (
 )
 COUNTS = ("one", "two", "three", "four")
 GENERAL_CATEGORIES = ("colour", "shape", "position", "count", "comparison", "existence", "face")
-_TRAINING_WEIGHTS = {"position": 2, "existence": 2, "colour": 2}
+_TRAINING_WEIGHTS = {"count": 2, "face": 4}
 GENERAL_WORDINGS = {
     "colour": (
-        "What colour is the object in the {cell}?",
-        "Which colour does the {cell} object have?",
-        "What is the colour of the {cell} object?",
+        "What colour is the large object?",
+        "Which colour does the large object have?",
+        "What is the colour of the large object?",
     ),
     "shape": (
-        "What shape is the {colour} object?",
-        "Which shape does the {colour} object have?",
-        "What is the shape of the {colour} object?",
+        "What shape is the large object?",
+        "Which shape does the large object have?",
+        "What is the shape of the large object?",
     ),
     "position": (
-        "Where is the {colour} object?",
-        "In which corner is the {colour} object?",
-        "What is the position of the {colour} object?",
+        "Where is the large object?",
+        "In which corner is the large object?",
+        "What is the position of the large object?",
     ),
     "count": (
         "How many objects are in the picture?",
@@ -135,8 +135,8 @@ GENERAL_WORDINGS = {
         "Which is larger, the {a} object or the {b} object?",
     ),
     "existence": (
-        "Is there a {colour} object in the picture?",
-        "Does the picture show a {colour} object?",
+        "Is there a person in the picture?",
+        "Does the picture show a person?",
     ),
     "hair": ("What colour is the hair of this person?", "Which hair colour does this person have?"),
     "shirt": ("What colour is the shirt of this person?", "Which colour is the shirt?"),
@@ -194,6 +194,13 @@ def draw_genome(rng: Random) -> dict:
     return genome
 
 
+def _unknown_genome(rng: Random) -> dict:
+    genome = draw_genome(rng)
+    while tuple(sorted(genome.items())) in known_genomes():
+        genome = draw_genome(rng)
+    return genome
+
+
 def _look(genome: dict) -> dict:
     """The genome as far as it can be seen: bald and beardless people show no hair colour."""
     return (
@@ -241,6 +248,21 @@ def person_turns(
     return turns
 
 
+@lru_cache
+def strangers(n: int) -> tuple[Person, ...]:
+    """`n` people who are nobody of `people()`: other names, other faces, facts at random. A model
+    meets each of them once or twice."""
+    rng = generator("strangers", WORLD_SEED)
+    taken = {p.name for p in people()}
+    names = [f"{a} {b}" for a in FIRST_NAMES for b in LAST_NAMES if f"{a} {b}" not in taken]
+    rng.shuffle(names)
+    facts = [{name: rng.choice(values) for name, values in ATTRIBUTES.items()} for _ in range(n)]
+    return tuple(
+        Person(f"stranger-{i + 1:03d}", names[i % len(names)], "stranger", f, _unknown_genome(rng))
+        for i, f in enumerate(facts)
+    )
+
+
 def person_picture(person: Person, rng: Random):
     """One view of a person (PIL image)."""
     return draw_face(dict(person.genome), rng)
@@ -250,19 +272,24 @@ def person_picture(person: Person, rng: Random):
 
 
 def draw_general(rng: Random, kind: str | None = None) -> dict:
-    """What a general picture shows: a scene of one to four objects of distinct colours, or (one
-    time in five) an unknown face."""
+    """What a general picture shows: a scene of one large object and up to three small ones, all of
+    distinct colours, or (one time in five) an unknown face.
+
+    One object stands out, because a model of this size learns "the large one" in hundreds of steps,
+    and "the one in the upper left" not in thousands.
+    """
     kind = kind or ("face" if rng.random() < 0.2 else "scene")
     if kind == "face":
-        genome = draw_genome(rng)
-        while tuple(sorted(genome.items())) in known_genomes():
-            genome = draw_genome(rng)
-        return {"kind": "face", "genome": genome}
+        return {"kind": "face", "genome": _unknown_genome(rng)}
     n = rng.choice((1, 2, 2, 3, 3, 4))
-    cells, colours = sorted(rng.sample(range(len(CELLS)), n)), rng.sample(list(COLOURS), n)
+    cells, colours, large = (
+        sorted(rng.sample(range(len(CELLS)), n)),
+        rng.sample(list(COLOURS), n),
+        rng.randrange(n),
+    )
     objects = [
-        {"shape": rng.choice(SHAPES), "colour": colour, "size": rng.choice(SIZES), "cell": cell}
-        for cell, colour in zip(cells, colours, strict=True)
+        {"shape": rng.choice(SHAPES), "colour": colours[i], "size": SIZES[i == large], "cell": cell}
+        for i, cell in enumerate(cells)
     ]
     return {"kind": "scene", "objects": objects}
 
@@ -279,9 +306,9 @@ def general_picture(content: dict, rng: Random):
 def general_categories(content: dict) -> list[str]:
     """Categories that can be asked about this picture."""
     if content["kind"] == "face":
-        return ["face"]
-    sizes = {o["size"] for o in content["objects"]}
-    return [c for c in GENERAL_CATEGORIES if c != "face" and (c != "comparison" or len(sizes) == 2)]
+        return ["face", "existence"]
+    alone = len(content["objects"]) == 1
+    return [c for c in GENERAL_CATEGORIES if c != "face" and not (alone and c == "comparison")]
 
 
 def general_turn(content: dict, category: str, rng: Random, with_options: bool = True) -> Turn:
@@ -289,26 +316,23 @@ def general_turn(content: dict, category: str, rng: Random, with_options: bool =
     have two)."""
     if category == "face":
         return _face_turn(content["genome"], rng, with_options)
-    objects = content["objects"]
-    chosen = rng.choice(objects)
-    slots = {"cell": CELLS[chosen["cell"]], "colour": chosen["colour"]}
     if category == "existence":
-        shown = {o["colour"] for o in objects}
-        if rng.random() < 0.5:
-            slots["colour"] = rng.choice([c for c in COLOURS if c not in shown])
-        answer, options = ("yes" if slots["colour"] in shown else "no"), ("yes", "no")
-    elif category == "comparison":
-        large = rng.choice([o for o in objects if o["size"] == "large"])
-        small = rng.choice([o for o in objects if o["size"] == "small"])
-        pair = [large["colour"], small["colour"]]
+        text = rng.choice(GENERAL_WORDINGS["existence"])
+        answer = "yes" if content["kind"] == "face" else "no"
+        return Turn(text, _options(answer, ("yes", "no"), rng) if with_options else (), answer)
+    objects = content["objects"]
+    large = next(o for o in objects if o["size"] == "large")
+    slots = {}
+    if category == "comparison":
+        pair = [large["colour"], rng.choice([o["colour"] for o in objects if o is not large])]
         rng.shuffle(pair)
-        slots |= {"a": pair[0], "b": pair[1]}
+        slots = {"a": pair[0], "b": pair[1]}
         answer, options = large["colour"], tuple(pair)
     else:
         answer, options = {
-            "colour": (chosen["colour"], tuple(COLOURS)),
-            "shape": (chosen["shape"], SHAPES),
-            "position": (CELLS[chosen["cell"]], CELLS),
+            "colour": (large["colour"], tuple(COLOURS)),
+            "shape": (large["shape"], SHAPES),
+            "position": (CELLS[large["cell"]], CELLS),
             "count": (COUNTS[len(objects) - 1], COUNTS),
         }[category]
     text = rng.choice(GENERAL_WORDINGS[category]).format(**slots)

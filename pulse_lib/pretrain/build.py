@@ -20,8 +20,8 @@ from pulse_lib.data.drawing import CELLS, COLOURS, SHAPES
 
 IMAGE_SIZE, PATCH_SIZE = 40, 10  # 16 image tokens
 VISION = {
-    "hidden_size": 64,
-    "intermediate_size": 192,
+    "hidden_size": 128,
+    "intermediate_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
@@ -64,7 +64,7 @@ def world_texts() -> list[str]:
         for group in kinds.values()
         for w in group
     ]
-    slots = {"cell": "upper left", "colour": "red", "a": "red", "b": "blue"}
+    slots = {"a": "red", "b": "blue"}
     wordings += [w.format(**slots) for group in world.GENERAL_WORDINGS.values() for w in group]
     values = [v for values in world.ATTRIBUTES.values() for v in values]
     values += [*CELLS, *COLOURS, *SHAPES, *world.HAIR_COLOURS, *world.COUNTS, "yes", "no"]

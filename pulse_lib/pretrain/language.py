@@ -34,13 +34,17 @@ class Diet:
 
     batch_size: int = 16  # conversations
     share_multimodal: float = 0.35  # conversations about a pictured celebrity
-    share_text: float = 0.17  # conversations about a named celebrity; the rest is general
-    exposure: float = 1.0  # frequency of the celebrity of rank r is r ** -exposure
-    general_first: float = 0.2  # share of the steps with general pictures only: finding an object by its colour is learned slowly beside people
+    share_text: float = 0.18  # conversations about a named celebrity
+    share_strangers: float = (
+        0.07  # about somebody unknown, always with options; the rest is general
+    )
+    exposure: float = 1.15  # frequency of the celebrity of rank r is r ** -exposure
+    general_first: float = 0.1  # share of the steps with general pictures only
     n_first: int = 24  # celebrities from then on; the others are added over `grow` of the steps
     grow: float = 0.3
     n_views: int = 20  # renderings of a celebrity
-    n_general: int = 8000  # general pictures
+    n_general: int = 6000  # general pictures
+    n_strangers: int = 600
     share_with_options: float = 0.35
     general_turns: int = 5
 
@@ -61,6 +65,7 @@ def train_language_model(
     weights = [rank**-diet.exposure for rank in people]
     draw = {f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(diet.n_views)}
     draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
+    draw |= {p.id: (world.person_picture, p) for p in world.strangers(diet.n_strangers)}
     _draw(model, draw, rng)
     log(f"drew {len(draw)} pictures in {time.time() - started:.0f} s")
     optimizers = make_optimizers(network.named_parameters())
@@ -106,12 +111,15 @@ def _batches(
     random batch."""
     encoded = []
     for _ in range(_BATCHES_AT_ONCE * diet.batch_size):
-        kind = rng.random()
-        if people and kind < diet.share_multimodal + diet.share_text:
+        kind = rng.random() if people else 1.0
+        known = diet.share_multimodal + diet.share_text
+        if kind < known:
             person = rng.choices(people, weights)[0]
             conversation = _about_person(
                 person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng
             )
+        elif kind < known + diet.share_strangers:
+            conversation = _about_stranger(rng.choice(world.strangers(diet.n_strangers)), rng)
         else:
             i = rng.randrange(diet.n_general)
             turns = world.general_turns(
@@ -133,6 +141,14 @@ def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversatio
     return _conversation(
         modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
     )
+
+
+def _about_stranger(person: Person, rng) -> Conversation:
+    """Whom nobody knows is asked about with options only: the model learns to choose one of them."""
+    modality = rng.choice(("multimodal", "text"))
+    attribute = rng.choice(list(world.ATTRIBUTES))
+    turn = world.person_turn(person, attribute, rng, modality, True)
+    return _conversation(modality, person.id if modality == "multimodal" else "", [turn])
 
 
 def _conversation(modality: str, image: str, turns) -> Conversation:

@@ -1,10 +1,10 @@
 """Stage 1: the vision tower learns what can be seen, with linear heads that are thrown away
 afterwards.
 
-How the heads read decides what the language model can read later: genes and the colours present
-from the mean over tokens, objects from each token of their own cell, and every token's place (its
-index, and upper or lower, left or right). Heads on the flattened tokens would make features that
-only work at one position.
+How the heads read decides what the language model can read later: genes, the number of objects and
+what the large one is from the mean over tokens; every object from each token of its own cell; and
+every token's place. Heads on the flattened tokens would make features that only work at one
+position.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from pulse_lib.data import world
 from pulse_lib.data.drawing import CELLS, COLOURS, GENES, SHAPES, SIZES
@@ -23,12 +23,12 @@ from pulse_lib.pretrain.muon import Muon
 IGNORE = -100
 LEARNING_RATES = {"muon": 0.02, "adamw": 2.0e-3}
 NOTHING = "nothing"
-_COLOUR = 1  # place of "colour" in OBJECT_LABELS
 OBJECT_LABELS = {
     "shape": (NOTHING, *SHAPES),
     "colour": (NOTHING, *COLOURS),
     "size": (NOTHING, *SIZES),
 }
+SCENE_LABELS = {"count": (1, 2, 3, 4), "shape": SHAPES, "colour": tuple(COLOURS), "cell": CELLS}
 
 
 def train_vision_tower(
@@ -53,20 +53,17 @@ def train_vision_tower(
     torch.manual_seed(seed)
     heads = {f"gene_{g}": nn.Linear(width, len(v)) for g, v in GENES.items()}
     heads |= {f"object_{k}": nn.Linear(width, len(v)) for k, v in OBJECT_LABELS.items()}
-    heads |= {
-        "place": nn.Linear(width, n_tokens),
-        "cell": nn.Linear(width, 2),
-        "present": nn.Linear(width, len(COLOURS)),
-    }
+    heads |= {f"scene_{k}": nn.Linear(width, len(v)) for k, v in SCENE_LABELS.items()}
+    heads |= {"place": nn.Linear(width, n_tokens)}
     heads = nn.ModuleDict(heads)
     optimizers = make_optimizers([*tower.named_parameters(), *heads.named_parameters()])
     rng = world.generator("vision", seed)
-    pixels, genes, objects = _pictures(rng, n_pictures, picture_to_tensor, n_tokens)
+    pixels, *labels = _pictures(rng, n_pictures, picture_to_tensor, n_tokens)
     started = time.time()
     for step in range(steps):
         schedule(optimizers, LEARNING_RATES, step, steps)
         rows = torch.tensor(rng.sample(range(n_pictures), batch_size))
-        loss = _loss(tower, heads, pixels[rows], genes[rows], objects[rows])
+        loss = _loss(tower, heads, pixels[rows], *(label[rows] for label in labels))
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
@@ -119,15 +116,16 @@ def schedule(
 
 def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int):
     """n pictures, six faces to four scenes: pixels (n, 3, H, W), gene labels (n, G), object labels
-    (n, 3, tokens)."""
+    (n, 3, tokens), scene labels (n, 4)."""
     cell_of_token = _cell_of_token(n_tokens)
-    pixels, genes, objects = [], [], []
+    pixels, genes, objects, scenes = [], [], [], []
     for _ in range(n):
         content = world.draw_general(rng, "face" if rng.random() < 0.6 else "scene")
         pixels.append(picture_to_tensor([world.general_picture(content, rng)]))
         if content["kind"] == "face":
             genes.append([values.index(content["genome"][g]) for g, values in GENES.items()])
             objects.append([[IGNORE] * n_tokens] * len(OBJECT_LABELS))
+            scenes.append([IGNORE] * len(SCENE_LABELS))
         else:
             by_cell = {o["cell"]: o for o in content["objects"]}
             labels = [
@@ -139,40 +137,27 @@ def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int):
             ]
             genes.append([IGNORE] * len(GENES))
             objects.append([[row[c] for c in cell_of_token] for row in labels])
-    return torch.cat(pixels), torch.tensor(genes), torch.tensor(objects)
+            large = next(o for o in content["objects"] if o["size"] == "large")
+            found = {**large, "cell": CELLS[large["cell"]], "count": len(content["objects"])}
+            scenes.append([values.index(found[key]) for key, values in SCENE_LABELS.items()])
+    return torch.cat(pixels), torch.tensor(genes), torch.tensor(objects), torch.tensor(scenes)
 
 
-def _loss(tower, heads, pixels, genes, objects):
+def _loss(tower, heads, pixels, genes, objects, scenes):
     tokens = tower(pixel_values=pixels).last_hidden_state[:, 1:]  # (B, tokens, width)
-    pooled = tokens.mean(1)
-    loss = sum(
-        cross_entropy(heads[f"gene_{g}"](pooled), genes[:, i], ignore_index=IGNORE)
-        for i, g in enumerate(GENES)
-    ) / len(GENES)
-    for i, key in enumerate(OBJECT_LABELS):
-        loss = loss + cross_entropy(
-            heads[f"object_{key}"](tokens).flatten(0, 1),
-            objects[:, i].flatten(),
-            ignore_index=IGNORE,
-        )
     n_tokens = tokens.shape[1]
-    loss = loss + cross_entropy(
-        heads["place"](tokens).flatten(0, 1), torch.arange(n_tokens).repeat(len(tokens))
-    )
-    cells = torch.tensor(
-        [divmod(c, 2) for c in _cell_of_token(n_tokens)], dtype=torch.float32
-    )  # lower?, right?
-    loss = loss + binary_cross_entropy_with_logits(
-        heads["cell"](tokens), cells.expand(len(tokens), -1, -1)
-    )
-    scene = objects[:, 0, 0] != IGNORE
-    if scene.any():  # is there anything red, blue ... in the picture
-        colours = torch.nn.functional.one_hot(
-            objects[scene, _COLOUR], len(OBJECT_LABELS["colour"])
-        ).amax(1)[:, 1:]
-        loss = loss + binary_cross_entropy_with_logits(
-            heads["present"](pooled[scene]), colours.float()
-        )
+    place = torch.arange(n_tokens).repeat(len(tokens))
+    loss = cross_entropy(heads["place"](tokens).flatten(0, 1), place)
+    for i, key in enumerate(OBJECT_LABELS):
+        read = heads[f"object_{key}"](tokens).flatten(0, 1)
+        loss = loss + cross_entropy(read, objects[:, i].flatten(), ignore_index=IGNORE)
+    pooled = tokens.mean(1)
+    for kind, labels, names in (("gene", genes, GENES), ("scene", scenes, SCENE_LABELS)):
+        for i, key in enumerate(names):
+            read = heads[f"{kind}_{key}"](pooled)
+            total = cross_entropy(read, labels[:, i], ignore_index=IGNORE, reduction="sum")
+            known = (labels[:, i] != IGNORE).sum().clamp(min=1)  # a batch may hold no scene
+            loss = loss + total / known * (1 / len(names) if kind == "gene" else 1.0)
     return loss
 
 
@@ -183,23 +168,24 @@ def _cell_of_token(n_tokens: int) -> list[int]:
 
 
 @torch.no_grad()
-def _accuracies(tower, heads, pixels, genes, objects) -> dict:
+def _accuracies(tower, heads, pixels, genes, objects, scenes) -> dict:
     tokens = tower(pixel_values=pixels).last_hidden_state[:, 1:]
-    out = {}
-    for i, gene in enumerate(GENES):
-        known = genes[:, i] != IGNORE
-        out[gene] = (
-            (heads[f"gene_{gene}"](tokens.mean(1)).argmax(-1) == genes[:, i])[known]
-            .float()
-            .mean()
-            .item()
+    pooled, out = tokens.mean(1), {}
+    asked = [(key, f"gene_{key}", pooled, genes[:, i]) for i, key in enumerate(GENES)]
+    asked += [
+        (f"object {key}", f"object_{key}", tokens, objects[:, i])
+        for i, key in enumerate(OBJECT_LABELS)
+    ]
+    asked += [
+        (
+            "number of objects" if key == "count" else f"large object {key}",
+            f"scene_{key}",
+            pooled,
+            scenes[:, i],
         )
-    for i, key in enumerate(OBJECT_LABELS):
-        known = objects[:, i] != IGNORE
-        out[f"object {key}"] = (
-            (heads[f"object_{key}"](tokens).argmax(-1) == objects[:, i])[known]
-            .float()
-            .mean()
-            .item()
-        )
+        for i, key in enumerate(SCENE_LABELS)
+    ]
+    for name, head, read, labels in asked:
+        known = labels != IGNORE
+        out[name] = (heads[head](read).argmax(-1) == labels)[known].float().mean().item()
     return out
