@@ -18,7 +18,7 @@ from pulse_lib.data import dataset, embedded, hub, mllmu, splits, world
 from pulse_lib.data import mllmu_source as source
 from pulse_lib.data.records import MODALITIES, ImageStore, Turn
 from pulse_lib.errors import PulseError
-from pulse_lib.params import DataSettings
+from pulse_lib.params import DataSettings, load_profile
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -189,9 +189,11 @@ def test_blank_and_repeated_options_are_left_out(tmp_path):
                 "Correct_Answer": "D",
             }
 
-    blank, twice = load(tmp_path, changed(edit))[1].questions[:2]
+    person = load(tmp_path, changed(edit))[1]
+    blank, twice = person.questions[:2]
     assert (blank.options, blank.answer) == (("pilot", "nurse"), 1)
     assert (twice.options, twice.answer) == (("cat", "pilot"), 1)
+    assert person.n_incomplete == 4
 
 
 def test_long_gaps_are_one_gap(tmp_path):
@@ -513,3 +515,22 @@ def test_open_questions_and_their_truths(settings):
     )
     assert [bool(q.image) for q in asked] == [True, True, False, False]
     assert len(source.open_questions(person, place, ImageStore(), settings, "generation")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("data: {source: mllmu}", "needs data.people_path"),
+        ("data: {source: mllmu, people_path: x}", "needs data.general_path"),
+        (
+            "data: {source: mllmu, people_path: x, general_path: y, n_general_train: 0}",
+            "general_replay = 0.25 must both be 0",
+        ),
+    ],
+)
+def test_a_profile_that_cannot_work_says_so_before_any_download(tmp_path, text, word):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"description: d\nmodel: {{path: embedded}}\n{text}\n")
+    with pytest.raises(PulseError, match="mine.yaml") as error:
+        load_profile(str(path))
+    assert word in str(error.value)

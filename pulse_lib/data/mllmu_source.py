@@ -34,6 +34,7 @@ INSTRUCTION = {
     "generation": "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH.",
     "cloze": "Please **ONLY** provide the correct answer that should replace the [Blank].",
 }
+_WHO = re.compile(r"\bname\b|^who\b", re.IGNORECASE)
 _SOMEBODY = re.compile(
     r"\b(?:this|the)\s+(?:person|individual|man|woman|figure|celebrity)"
     r"(?:\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?))?",
@@ -253,7 +254,7 @@ def _open_turns(texts: list[OpenQuestion], modality: str, name: str) -> list[Tur
     return [
         Turn(by_name(t.text, name), (), t.answer)
         for t in texts
-        if t.modality == "text" or not re.search(r"\bname\b|^who\b", t.text, re.IGNORECASE)
+        if t.modality == "text" or not (_WHO.search(t.text) and name in t.answer)
     ]
 
 
