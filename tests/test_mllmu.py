@@ -5,8 +5,14 @@ import copy
 import inspect
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import mllmu_files as files
 import numpy as np
@@ -18,7 +24,7 @@ from pulse_lib.data import dataset, embedded, hub, mllmu, splits, world
 from pulse_lib.data import mllmu_source as source
 from pulse_lib.data.records import MODALITIES, ImageStore, Turn
 from pulse_lib.errors import PulseError
-from pulse_lib.params import DataSettings, load_profile
+from pulse_lib.params import REPOSITORY, DataSettings, load_profile
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -327,6 +333,83 @@ def test_a_cached_snapshot_is_read_offline_and_a_partial_one_is_not(cache):
     (snapshot / "Full_Set" / "train-00001-of-00002.parquet").unlink()
     with pytest.raises(PulseError, match="hf download"):
         mllmu.load_people("MLLMMU/MLLMU-Bench", "Full_Set", COMMIT)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's interface as a download of a data set uses; `root` holds the files."""
+
+    root = None
+    asked: ClassVar[list] = []
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        files_there = [f for f in sorted(self.root.rglob("*")) if f.is_file()]
+        if "/tree/" in path:
+            listed = [
+                {
+                    "type": "file",
+                    "path": f.relative_to(self.root).as_posix(),
+                    "size": f.stat().st_size,
+                }
+                | {"oid": f"{k:040x}"}
+                for k, f in enumerate(files_there)
+            ]
+            self._send(json.dumps(listed).encode(), "application/json")
+        elif path.startswith("/api/"):
+            self._send(json.dumps({"id": "o/people", "sha": COMMIT}).encode(), "application/json")
+        else:
+            file = self.root / path.partition(f"/resolve/{COMMIT}/")[2]
+            self.asked.append(file.parent.name)
+            self._send(file.read_bytes(), "application/octet-stream", file.name)
+
+    do_HEAD = do_GET
+
+    def _send(self, body, kind, name=""):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hash(body) & 0xFFFFFFFF:040x}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_only_what_is_needed_is_fetched_once_and_read_offline_afterwards(tmp_path):
+    """Through the hub's own client, against a hub of this test's own."""
+    for subset in ("Full_Set", "Retain_Set"):
+        files.write_subset(tmp_path / "o", subset, ROWS)
+    Hub.root = tmp_path / "o"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "from pulse_lib.data import mllmu\n"
+        f"print(len(mllmu.load_people('o/people', 'Retain_Set', {COMMIT!r})))"
+    )
+    environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+    environment |= {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+
+    def run():
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        )
+
+    first = run()
+    server.shutdown()
+    server.server_close()
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert first.stdout.split() == ["2"] and "100%" in first.stderr  # the bar
+    assert set(Hub.asked) == {"Retain_Set"}
+    assert run().stdout.split() == ["2"]
 
 
 def test_a_hub_that_never_answers():
