@@ -19,6 +19,8 @@ from pulse_lib.errors import PulseError
 
 SCENARIOS = ("finetuned", "pretrained")
 TRAINED_PARTS = ("projector+llm", "llm")
+# The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full.
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -71,6 +73,8 @@ class FinetuneSettings:
     warmup_steps: int = 20
     max_grad_norm: float = 1.0
     general_replay: float = 0.25  # share of each batch that is general conversations
+    micro_batch: int = 8  # conversations read at once; the gradient is that of the whole batch
+    optimizer: str = field(default="adamw", metadata={"choices": OPTIMIZERS})
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,12 @@ class UnlearnSettings:
     batch_size: int = 20  # conversations
     warmup_steps: int = 0
     max_grad_norm: float = 1.0
-    reference: str = field(default="round_start", metadata={"choices": ("round_start", "target")})
+    micro_batch: int = 8  # conversations read at once; the gradient is that of the whole batch
+    optimizer: str = field(default="adamw", metadata={"choices": OPTIMIZERS})
+    depth: float = 0.25  # of the layers: up to where rmu bends the hidden states
+    reference: str = field(
+        default="round_start", metadata={"choices": ("round_start", "target", "base")}
+    )
     supervised_tokens: str = field(
         default="answer", metadata={"choices": ("answer", "whole_sequence")}
     )
@@ -97,6 +106,15 @@ class UnlearnSettings:
         0.9  # share of the starting forget accuracy below which every step is measured
     )
     matched_at: float = 0.35  # forget accuracy that defines the `matched` state
+    # Stop rules, judged at each cheap measurement; 0: off
+    stop_forget: float = 0.0  # stop once the forget accuracy is at or below this
+    stop_utility: float = 0.0  # stop, and go back, once retain and general keep less than this share
+    replay_share: float = 0.25  # policy replay: people of earlier requests, as a share of the batch
+    orthogonal_strength: float = 0.1  # policy orthogonal: weight of O3's penalty
+    anchor_strength: float = 0.1  # policy anchor: weight of the pull to the round's start
+    anchor_fisher: bool = False  # policy anchor: weighted by the Fisher information of retain_train
+    # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
+    oracle_model: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.model.adapters import active, adapter_chain, adapter_weights, save_adapter
 from pulse_lib.runs import RunSpec, Started
 from pulse_lib.unlearn import sequential
-from pulse_lib.unlearn.sequential import POLICIES, request_order, run_sequential
+from pulse_lib.unlearn.policies import POLICIES
+from pulse_lib.unlearn.sequential import request_order, run_sequential
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.train import Trained
 

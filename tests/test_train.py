@@ -21,15 +21,11 @@ from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
-from pulse_lib.unlearn import losses, single_shot
+from pulse_lib.unlearn import losses, path
 from pulse_lib.unlearn.methods import METHODS, get
+from pulse_lib.unlearn.path import PATH_COLUMNS, PathRecorder, path_questions
 from pulse_lib.unlearn.reference import Reference, check_cache, check_same_start, reference_values
-from pulse_lib.unlearn.single_shot import (
-    PATH_COLUMNS,
-    PathRecorder,
-    path_questions,
-    unlearn_single_shot,
-)
+from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.train import Schedule, _endless, _epochs, derive_seed, finetune, train
 
 FORGET = [tiny.conversation(i) for i in range(6)]
@@ -330,7 +326,7 @@ def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn"):
         return table.assign(correct=value)
 
     monkeypatch.setattr(PathRecorder, "_ask", ask)
-    monkeypatch.setattr(single_shot, "adapter_weights", lambda model, name: {"at": now["step"]})
+    monkeypatch.setattr(path, "adapter_weights", lambda model, name: {"at": now["step"]})
     recorder = PathRecorder(
         None,
         QUESTIONS,

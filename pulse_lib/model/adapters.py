@@ -192,6 +192,11 @@ def adapter_chain(folder: Path) -> list[Path]:
     return chain
 
 
+def trained_parameters(model: LoadedModel) -> dict[str, torch.nn.Parameter]:
+    """The parameters that get gradients, by their names in the network, in its order."""
+    return {k: p for k, p in model.network.named_parameters() if p.requires_grad}
+
+
 def trainable_report(model: LoadedModel) -> dict:
     """{"n_trainable": parameters that get gradients, "by_part": {"projector": n, "llm": n}}.
 

@@ -69,6 +69,22 @@ def kl_to_reference(
     return terms.sum() / _count(labels, n_tokens)
 
 
+def nll_and_kl(
+    logits: torch.Tensor,
+    reference_logits: torch.Tensor,
+    labels: torch.Tensor,
+    n_tokens: int | None = None,
+) -> torch.Tensor:
+    """`nll` + `kl_to_reference`, nats a token, >= 0: the retain side of MLLMU-Bench's KL_Min.
+
+    There the KL is summed over all positions and divided by the batch size, some hundred times this
+    mean. [Liu et al. 2024, arXiv 2410.22108]
+    """
+    return nll(logits, labels, n_tokens) + kl_to_reference(
+        logits, reference_logits, labels, n_tokens
+    )
+
+
 def npo(logprob: torch.Tensor, reference_logprob: torch.Tensor, beta: float) -> torch.Tensor:
     """Mean over sequences of -(2/beta) log sigmoid(-beta (s - s_ref)); (B,), (B,) nats -> scalar >=
     0.

@@ -1,18 +1,19 @@
-"""The frozen reference model of a loss: its values on fixed conversations, taken once, and the call
-of a loss by name.
+"""The frozen reference model of a loss: its values on fixed conversations, taken once; and what is
+read of hidden states.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import active, only
-from pulse_lib.model.forward import IGNORE, answer_logits, collate
+from pulse_lib.model.features import embed
+from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
 from pulse_lib.unlearn import losses
@@ -21,12 +22,19 @@ from pulse_lib.unlearn.methods import Method
 
 @dataclass
 class Reference:
-    """Values of the reference by conversation id: logprob, nats over the supervised tokens; logits
-    (A, V) in the model's dtype.
+    """What losses know of the reference, by conversation id: logprob, nats over the supervised
+    tokens; logits (A, V) in the model's dtype.
+
+    For losses on hidden states: the layer, the vector that forget positions are steered to, and the
+    reference's adapters, since its own hidden states are read when they are needed.
     """
 
     logprob: dict[str, torch.Tensor] = field(default_factory=dict)
     logits: dict[str, torch.Tensor] = field(default_factory=dict)
+    refusals: dict[str, Encoded] = field(default_factory=dict)  # by the forget conversation's id
+    adapters: tuple[str, ...] = ()
+    layer: int = 0
+    control: torch.Tensor | None = None  # (H,)
 
 
 def reference_values(
@@ -37,70 +45,105 @@ def reference_values(
     adapters: Sequence[str],
     supervised_tokens: str,
     batch_size: int,
+    *,
+    refusals: Sequence[Encoded] = (),
+    depth: float = 0.25,
+    seed: int = 0,
 ) -> Reference:
     """What the method's losses want to know of the reference = base + `adapters`; empty if they
     want nothing.
 
-    Valid for these very conversations only: other renderings or turns need their own.
+    Valid for these very conversations only: other renderings or turns need their own. `refusals`
+    answer the forget conversations, in their order; `depth` and `seed` are for losses on hidden
+    states.
     """
     found = Reference()
     for name, conversations in ((method.forget_loss, forget), (method.retain_loss, retain)):
-        wanted = (
-            set(_parameters(name)) & {"reference_logprob", "reference_logits"} if name else set()
-        )
-        if not wanted:
-            continue
-        ordered = sorted(conversations, key=lambda c: len(c.input_ids))
-        for start in range(0, len(ordered), batch_size):
-            batch = collate(model, ordered[start : start + batch_size], supervised_tokens)
-            with torch.no_grad(), only(model, *adapters):
-                logits, labels = answer_logits(model, batch)
-            if "reference_logprob" in wanted:
-                found.logprob |= dict(
-                    zip(batch.ids, losses.sequence_logprob(logits, labels).cpu(), strict=True)
-                )
-            if "reference_logits" in wanted:
-                # lm_head gives the model's dtype, so nothing is lost in keeping them in it
-                kept = [
-                    row[mask].to("cpu", model.dtype)
-                    for row, mask in zip(logits, labels != IGNORE, strict=True)
-                ]
-                found.logits |= dict(zip(batch.ids, kept, strict=True))
+        wanted = set(parameters_of(name)) if name else set()
+        if "chosen" in wanted:
+            found.refusals = {c.id: r for c, r in zip(forget, refusals, strict=True)}
+            conversations = [*conversations, *refusals]
+        if "hidden" in wanted:
+            found.adapters, found.layer = tuple(adapters), layer_at(model, depth)
+        if wanted & {"reference_logprob", "reference_chosen", "reference_logits"}:
+            for batch in _batches(model, conversations, supervised_tokens, batch_size):
+                with torch.no_grad(), only(model, *adapters):
+                    logits, labels = answer_logits(model, batch)
+                _keep(found, batch, logits, labels, wanted, model.dtype)
+    if "hidden" in parameters_of(method.forget_loss):
+        batches = _batches(model, forget, supervised_tokens, batch_size)
+        found.control = _steering(model, batches, found, method.coefficients["steering"], seed)
     return found
 
 
-def loss_value(
-    name: str,
-    ids: Sequence[str],
+def _batches(
+    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: str, batch_size: int
+) -> Iterator[Batch]:
+    ordered = sorted(conversations, key=lambda c: len(c.input_ids))
+    for start in range(0, len(ordered), batch_size):
+        yield collate(model, ordered[start : start + batch_size], supervised_tokens)
+
+
+def _keep(
+    found: Reference,
+    batch: Batch,
     logits: torch.Tensor,
     labels: torch.Tensor,
-    coefficients: Mapping[str, float],
-    reference: Reference | None,
+    wanted: set[str],
+    dtype: torch.dtype,
+) -> None:
+    if wanted & {"reference_logprob", "reference_chosen"}:
+        values = losses.sequence_logprob(logits, labels).cpu()
+        found.logprob |= dict(zip(batch.ids, values, strict=True))
+    if "reference_logits" in wanted:
+        # lm_head gives the model's dtype, so nothing is lost in keeping them in it
+        rows = zip(logits, labels != IGNORE, strict=True)
+        kept = [row[mask].to("cpu", dtype) for row, mask in rows]
+        found.logits |= dict(zip(batch.ids, kept, strict=True))
+
+
+def _steering(
+    model: LoadedModel, batches: Iterator[Batch], reference: Reference, times: float, seed: int
 ) -> torch.Tensor:
-    """A loss of losses.py on one batch, its arguments filled in by their names. Raises PulseError
-    if one has no value.
+    """A random direction with positive entries, `times` as long as the reference's hidden states
+    are on average.
+
+    DIFFERS: a fixed length (6.5, 20, 300 ...) fits one model only; the relative one is that of
+    Adaptive RMU. [Huu-Tien et al. 2025, arXiv 2408.06223]
     """
-    arguments = {}
-    for parameter, declared in _parameters(name).items():
-        if parameter in ("logits", "labels"):
-            arguments[parameter] = {"logits": logits, "labels": labels}[parameter]
-        elif parameter == "logprob":
-            arguments[parameter] = losses.sequence_logprob(logits, labels)
-        elif parameter == "reference_logprob":
-            known = _of(reference, "logprob", name)
-            arguments[parameter] = torch.stack([_known(known, i) for i in ids]).to(logits.device)
-        elif parameter == "reference_logits":
-            known = _of(reference, "logits", name)
-            rows = [_known(known, i).to(logits.device, logits.dtype) for i in ids]
-            arguments[parameter] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        elif parameter in coefficients:
-            arguments[parameter] = coefficients[parameter]
-        elif declared.default is inspect.Parameter.empty:
-            raise PulseError(
-                f"loss {name}: no value for its argument {parameter!r}; name it in the method's "
-                "coefficients"
-            )
-    return getattr(losses, name)(**arguments)
+    total, n = 0.0, 0
+    for batch in batches:
+        with torch.no_grad(), only(model, *reference.adapters):
+            hidden = answer_hidden(model, batch, reference.layer)[batch.labels != IGNORE]
+        total, n = total + float(hidden.float().norm(dim=-1).sum()), n + len(hidden)
+    direction = torch.rand(hidden.shape[-1], generator=torch.Generator().manual_seed(seed))
+    return times * total / n * direction / direction.norm()
+
+
+def layer_at(model: LoadedModel, depth: float) -> int:
+    """Index of the last of the first `depth` (a share) of the language model's layers; at least
+    0.
+    """
+    n = len(model.network.model.language_model.layers)
+    return min(n, max(1, round(depth * n))) - 1
+
+
+def answer_hidden(model: LoadedModel, batch: Batch, layer: int) -> torch.Tensor:
+    """Output (B, A, H) of a layer of the language model at the positions that predict supervised
+    tokens.
+    """
+    language, kept = model.network.model.language_model, []
+
+    def keep(_module, _arguments, output) -> None:
+        kept.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = language.layers[layer].register_forward_hook(keep)
+    try:
+        language(inputs_embeds=embed(model, batch.input_ids, batch.image_ids), use_cache=False)
+    finally:
+        handle.remove()
+    index = batch.positions[..., None].expand(-1, -1, kept[0].shape[-1])
+    return kept[0].gather(1, index)
 
 
 def check_same_start(
@@ -156,23 +199,9 @@ def check_cache(
         )
 
 
-def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a loss of losses.py. Raises PulseError if there is none of that name."""
     function = getattr(losses, name, None)
     if function is None:
         raise PulseError(f"loss {name!r} is no function of pulse_lib/unlearn/losses.py")
     return inspect.signature(function).parameters
-
-
-def _of(reference: Reference | None, kind: str, name: str) -> dict[str, torch.Tensor]:
-    if reference is None:
-        raise PulseError(f"loss {name} compares with a reference, and none was given")
-    return getattr(reference, kind)
-
-
-def _known(values: dict[str, torch.Tensor], conversation_id: str) -> torch.Tensor:
-    if conversation_id not in values:
-        raise PulseError(
-            f"conversation {conversation_id!r} has no reference value: take them for the "
-            "conversations trained on"
-        )
-    return values[conversation_id]

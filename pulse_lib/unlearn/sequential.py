@@ -33,12 +33,16 @@ from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, UnlearnSettings
 from pulse_lib.runs import Started, finish_round, finished_round
-from pulse_lib.unlearn.methods import get
-from pulse_lib.unlearn.single_shot import PathRecorder, load_features, unlearn_people
+from pulse_lib.unlearn.methods import Method, get
+from pulse_lib.unlearn.path import PathRecorder
+from pulse_lib.unlearn.penalties import Penalty, anchor, orthogonal
+from pulse_lib.unlearn.policies import Policy, get_policy
+from pulse_lib.unlearn.request import unlearn_people
+from pulse_lib.unlearn.saliency import fisher
+from pulse_lib.unlearn.single_shot import load_features
 from pulse_lib.unlearn.train import derive_seed
 
-POLICIES = ("adapter_per_request", "one_adapter")
-ONE = "unlearn"  # the adapter that policy one_adapter goes on training
+ONE = "unlearn"  # the adapter that a continued policy goes on training
 ROUND_FILES = (
     "rows.parquet",
     "path.csv",
@@ -55,7 +59,8 @@ class SequentialOutcome:
 
     rows: pd.DataFrame
     requests: list[int]
-    rounds: list[dict]  # "round", "request", "final_step", "n_trainable", "seconds_train"
+    # "round", "request", "final_step", "chosen_step", "stop_reason", "n_trainable", "seconds_train"
+    rounds: list[dict]
     resumed: int  # rounds that were finished before this call
 
     def result(self) -> dict:
@@ -115,8 +120,7 @@ def run_sequential(
     single-shot. Raises PulseError for an unknown policy or order, or conversations without a
     request.
     """
-    if policy not in POLICIES:
-        raise PulseError(f"policy = {policy!r} is not one of {', '.join(POLICIES)}")
+    way = get_policy(policy)
     if order < 0:
         raise PulseError(
             f"order = {order} must be 0 (requests as numbered) or a positive seed of a permutation"
@@ -127,6 +131,7 @@ def run_sequential(
             "again"
         )
     method, requests = get(method_id), request_order([c.request for c in forget], order)
+    _check_fits(method, way)
     load_features(model, [*forget, *retain_train], questions, images)
     columns = {
         "run": started.spec.name,
@@ -146,14 +151,14 @@ def run_sequential(
     )
     for number, request in enumerate(requests, start=1):
         folder = started.folder / f"round-{number}"
-        name = ONE if policy == "one_adapter" else f"round-{number}"
+        name = ONE if way.continued else f"round-{number}"
         manifest = finished_round(started, number) if resumed == number - 1 else None
         if manifest is not None:
             resumed = number
             load_adapter(model, folder / "adapter", name)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # half a round is no round
-            if policy == "adapter_per_request" or number == 1:
+            if not way.continued or number == 1:
                 add_adapter(
                     model,
                     name,
@@ -166,11 +171,13 @@ def run_sequential(
             recorder = PathRecorder(
                 model, questions, images, unlearn, evaluate, derive_seed(seed, "path")
             )
-            people = encode_conversations(model, [c for c in forget if c.request == request])
+            people = [c for c in forget if c.request == request]
+            recorder.trained = name
             recorder.last_step = -(-len(people) // unlearn.batch_size) * epochs
-            from_start = unlearn.reference == "round_start"
-            # one_adapter goes on training an adapter that belongs to the round's start
-            start = active(model) if policy == "one_adapter" else frozen
+            # A continued policy goes on training an adapter that belongs to the round's start
+            start = active(model) if way.continued else frozen
+            references = {"round_start": start, "target": list(target), "base": []}
+            earlier = [c for c in forget if c.request in requests[: number - 1]]
             trained = unlearn_people(
                 model,
                 method,
@@ -179,11 +186,18 @@ def run_sequential(
                 epochs,
                 unlearn,
                 derive_seed(seed, "round", number),
-                reference=start if from_start else target,
-                same_start=from_start or number == 1,
+                reference=references[unlearn.reference],
+                same_start=unlearn.reference == "round_start"
+                or (unlearn.reference == "target" and number == 1),
                 recorder=recorder,
                 label=f"{label} {number}/{len(requests)}",
+                adapter=name,
+                replay=earlier if way.replay else (),
+                penalties=_penalties(
+                    model, way, name, frozen[len(target) :], retain_train, unlearn
+                ),
             )
+            chosen_step = recorder.settle(trained.n_steps)
             stack(model, [*frozen, name])
             answers = answer_questions(model, questions, images, evaluate)
             table = rows(
@@ -192,7 +206,7 @@ def run_sequential(
                 evaluate.extraction_rules,
                 **columns,
                 round=number,
-                step=trained.n_steps,
+                step=chosen_step,
             )
             save_adapter(model, name, folder / "adapter", parent)
             write_rows(folder / "rows.parquet", table)
@@ -205,6 +219,8 @@ def run_sequential(
                 {
                     "request": request,
                     "final_step": trained.n_steps,
+                    "chosen_step": chosen_step,
+                    "stop_reason": trained.stopped,
                     "n_trainable": trained.n_trainable,
                     "seconds_train": round(trained.seconds, 3),
                 },
@@ -212,6 +228,33 @@ def run_sequential(
         tables.append(read_rows(folder / "rows.parquet"))
         rounds.append({k: v for k, v in manifest.items() if k not in ("files", "fingerprint")})
         stack(model, [*frozen, name])
-        if policy == "adapter_per_request":
+        if not way.continued:
             frozen, parent = [*frozen, name], folder / "adapter"
     return SequentialOutcome(pd.concat(tables, ignore_index=True), requests, rounds, resumed)
+
+
+def _check_fits(method: Method, policy: Policy) -> None:
+    if method.how == "retrain" or (method.how == "negate" and policy.continued):
+        fix = "use a policy with an adapter per request" if method.how == "negate" else "use 03"
+        raise PulseError(f"method {method.id} cannot be carried out by policy {policy.id}: {fix}")
+
+
+def _penalties(
+    model: LoadedModel,
+    policy: Policy,
+    name: str,
+    earlier: Sequence[str],
+    retain_train: Sequence[Conversation],
+    unlearn: UnlearnSettings,
+) -> list[Penalty]:
+    """What the policy holds the round's adapter by; taken at the round's start."""
+    if policy.penalty == "orthogonal":
+        held = orthogonal(model, name, earlier, unlearn.orthogonal_strength)
+        return [held] if held else []
+    if policy.penalty == "anchor":
+        importance = None
+        if unlearn.anchor_fisher:
+            retain = encode_conversations(model, retain_train)
+            importance = fisher(model, retain, unlearn.supervised_tokens)
+        return [anchor(model, unlearn.anchor_strength, importance)]
+    return []

@@ -4,28 +4,37 @@ and `matched`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import SUMMARY, forget_mean, scored, summary
-from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, add_adapter, stack
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.model.prompts import Encoded, encode_conversations
-from pulse_lib.params import EvaluateSettings, UnlearnSettings
-from pulse_lib.unlearn.methods import Method, get
-from pulse_lib.unlearn.reference import check_cache, check_same_start, reference_values
-from pulse_lib.unlearn.train import Schedule, Trained, derive_seed, train
-
-PATH_COLUMNS = ["step", "epoch", *SUMMARY, "forget_full"]
-NEAR_MATCHED = (
-    0.10  # cheap forget accuracy this close above matched_at: the whole forget set is asked
+from pulse_lib.params import (
+    EvaluateSettings,
+    FinetuneSettings,
+    ModelSettings,
+    Profile,
+    UnlearnSettings,
 )
+from pulse_lib.unlearn.methods import get
+from pulse_lib.unlearn.path import PathRecorder
+from pulse_lib.unlearn.request import unlearn_people
+from pulse_lib.unlearn.train import Trained, derive_seed, finetune
+
+
+@dataclass(frozen=True)
+class Relearn:
+    """What method `oracle` learns in place of the target's fine-tune: everybody but the forget
+    people.
+    """
+
+    people: Sequence[Conversation]
+    general: Sequence[Conversation]
+    settings: FinetuneSettings
 
 
 @dataclass(frozen=True)
@@ -41,76 +50,23 @@ class Outcome:
     states: dict[str, AdapterWeights]
     n_trainable: int
     seconds_train: float  # steps alone, without measurements
+    chosen_step: int = 0  # whose weights are "final": the last, or the last above a utility floor
+    stop_reason: str = ""  # the stop rule that was met; "" if all epochs were done
+    held_share: float = 0.0  # share of the trained parameters that a mask held still
+    on_target: bool = True  # the adapter's parent is the target; False: the base (oracle)
 
     def result(self) -> dict:
         """What goes into result.json."""
         return {
             "matched_step": self.matched_step,
             "final_step": self.final_step,
+            "chosen_step": self.chosen_step,
+            "stop_reason": self.stop_reason,
+            "held_share": round(self.held_share, 4),
             "n_trainable": self.n_trainable,
             "n_measurements": len(self.path),
             "seconds_train": round(self.seconds_train, 3),
         }
-
-
-@dataclass
-class PathRecorder:
-    """Measures the model along the way: every `path_every` steps, and at every step once the forget
-    accuracy has fallen below `path_dense_below` of its start.
-
-    A cheap measurement asks the same few questions each time. With `adapter`, the first step at
-    which the whole forget set is at or below `matched_at` is looked for, and that adapter's weights
-    there are kept.
-    """
-
-    model: LoadedModel
-    questions: Sequence[Question]
-    images: ImageStore
-    unlearn: UnlearnSettings
-    evaluate: EvaluateSettings
-    seed: int
-    last_step: int = 0
-    adapter: str = ""
-    points: list[dict] = field(default_factory=list)
-    matched_step: int | None = None
-    matched: AdapterWeights | None = None
-
-    def __post_init__(self) -> None:
-        self.few = path_questions(self.questions, self.evaluate.n_path_questions, self.seed)
-        self.forget = [q for q in self.questions if q.set == "forget" and q.wording == "trained"]
-
-    def __call__(self, step: int, epoch: float) -> None:
-        """Measure after this step if it is time to. Step 0, before training, must come first."""
-        every = self.unlearn.path_every
-        on_time = step in (0, self.last_step) or (every > 0 and step % every == 0)
-        if not on_time and not self._falling():
-            return
-        point = {
-            "step": step,
-            "epoch": epoch,
-            **summary(self._ask(self.few)),
-            "forget_full": float("nan"),
-        }
-        near = _forget(point) <= self.unlearn.matched_at + NEAR_MATCHED
-        if self.adapter and step > 0 and self.matched_step is None and near:
-            point["forget_full"] = forget_mean(self._ask(self.forget))
-            if point["forget_full"] <= self.unlearn.matched_at:
-                self.matched_step, self.matched = step, adapter_weights(self.model, self.adapter)
-        self.points.append(point)
-
-    def table(self) -> pd.DataFrame:
-        """The path so far."""
-        return pd.DataFrame(self.points, columns=PATH_COLUMNS)
-
-    def _falling(self) -> bool:
-        start, now = _forget(self.points[0]), _forget(self.points[-1])
-        return bool(self.adapter) and now < self.unlearn.path_dense_below * start
-
-    def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
-        answers = answer_questions(
-            self.model, questions, self.images, self.evaluate, with_loglik=False
-        )
-        return scored(questions, answers, self.evaluate.extraction_rules)
 
 
 def unlearn_single_shot(
@@ -129,8 +85,10 @@ def unlearn_single_shot(
     trained_part: str = "projector+llm",
     name: str = "unlearn",
     label: str = "unlearning",
+    relearn: Relearn | None = None,
 ) -> Outcome:
-    """Make the target (base + adapters `target`) forget people, by a new LoRA `name` on top.
+    """Make the target (base + adapters `target`) forget people, by a new LoRA `name` on top; for
+    method oracle, on the base, by `relearn`.
 
     `questions` are those of the evaluation; the path asks some of the forget, retain and general
     ones. Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
@@ -138,11 +96,6 @@ def unlearn_single_shot(
     """
     method = get(method_id)
     load_features(model, [*forget, *retain_train], questions, images)
-    add_adapter(
-        model, name, trained_part, unlearn.rank, unlearn.alpha, derive_seed(seed, "adapter", 1)
-    )
-    stack(model, target, train=name)
-    encoded = encode_conversations(model, forget)
     recorder = PathRecorder(
         model,
         questions,
@@ -150,23 +103,35 @@ def unlearn_single_shot(
         unlearn,
         evaluate,
         derive_seed(seed, "path"),
-        last_step=-(-len(encoded) // unlearn.batch_size) * epochs,
+        last_step=-(-len(forget) // unlearn.batch_size) * epochs,
         adapter=name,
+        trained=name,
     )
-    trained = unlearn_people(
-        model,
-        method,
-        encoded,
-        retain_train,
-        epochs,
-        unlearn,
-        derive_seed(seed, "round", 1),
-        target,
-        True,
-        recorder,
-        label,
-    )
-    stack(model, [*target, name])
+    below: Sequence[str] = [] if method.how == "retrain" else target
+    if method.how == "retrain":
+        trained = _relearned(model, target, relearn, images, seed, trained_part, name, recorder)
+    else:
+        add_adapter(
+            model, name, trained_part, unlearn.rank, unlearn.alpha, derive_seed(seed, "adapter", 1)
+        )
+        stack(model, target, train=name)
+        reference = [] if unlearn.reference == "base" else target
+        trained = unlearn_people(
+            model,
+            method,
+            forget,
+            retain_train,
+            epochs,
+            unlearn,
+            derive_seed(seed, "round", 1),
+            reference,
+            list(reference) == list(target),
+            recorder,
+            label,
+            adapter=name,
+        )
+    chosen_step = recorder.settle(trained.n_steps)
+    stack(model, [*below, name])
     states = {"final": adapter_weights(model, name)} | (
         {"matched": recorder.matched} if recorder.matched else {}
     )
@@ -178,55 +143,59 @@ def unlearn_single_shot(
         states=states,
         n_trainable=trained.n_trainable,
         seconds_train=trained.seconds,
+        chosen_step=chosen_step,
+        stop_reason=trained.stopped,
+        held_share=trained.held_share,
+        on_target=method.how != "retrain",
     )
 
 
-def unlearn_people(
+def _relearned(
     model: LoadedModel,
-    method: Method,
-    forget: Sequence[Encoded],
-    retain_train: Sequence[Conversation],
-    epochs: int,
-    unlearn: UnlearnSettings,
+    target: Sequence[str],
+    relearn: Relearn | None,
+    images: ImageStore,
     seed: int,
-    reference: Sequence[str],
-    same_start: bool,
-    recorder: Callable[[int, float], None],
-    label: str,
+    trained_part: str,
+    name: str,
+    recorder: PathRecorder,
 ) -> Trained:
-    """Train the stacked adapter by one method on one request; base + `reference` is its reference,
-    read once before the first step.
-
-    same_start: reference and model must agree before the first step (checked). `recorder` is called
-    with step 0 too.
+    """Fine-tune the base anew on everybody but the forget people: step 0 of the path is the target,
+    the next and last one the oracle.
     """
-    retain = encode_conversations(model, retain_train) if method.retain_loss else []
-    tokens = unlearn.supervised_tokens
-    values = reference_values(model, method, forget, retain, reference, tokens, unlearn.batch_size)
-    if same_start:
-        check_same_start(model, forget[: unlearn.batch_size], reference, tokens)
-        check_cache(model, method, forget[: unlearn.batch_size], values, tokens)
+    if relearn is None:
+        raise PulseError("method oracle learns a new target: give `relearn`, whom it may learn")
+    stack(model, target)
     recorder(0, 0.0)
-    schedule = Schedule(
-        learning_rate=unlearn.learning_rate,
-        epochs=epochs,
-        batch_size=unlearn.batch_size,
-        warmup_steps=unlearn.warmup_steps,
-        max_grad_norm=unlearn.max_grad_norm,
-        decay=False,
-        supervised_tokens=tokens,
-    )
-    return train(
+    trained = finetune(
         model,
-        method,
-        forget,
-        schedule,
+        relearn.people,
+        relearn.general,
+        images,
+        relearn.settings,
         seed,
-        retain=retain,
-        reference=values,
-        after_step=recorder,
-        label=label,
+        trained_part=trained_part,
+        name=name,
+        label="oracle",
     )
+    recorder.measure(trained.n_steps, relearn.settings.epochs)
+    return trained
+
+
+def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> ModelSettings:
+    """The model that a run loads: the profile's; for method oracle in scenario pretrained, the one
+    that was pre-trained without the forget people. Raises PulseError if there is none.
+    """
+    if get(method_id).how != "retrain" or scenario != "pretrained":
+        return settings.model
+    path = settings.unlearn.oracle_model.replace("{seed}", str(seed))
+    if not path:
+        raise PulseError(
+            f"method {method_id}, scenario pretrained: {settings.model.path!r} has met the forget "
+            "people while it was pre-trained. Pre-train one without them (python -m pulse_lib "
+            "pretrain-tiny --without FILE) and name it in the profile: unlearn.oracle_model"
+        )
+    return replace(settings.model, path=path)
 
 
 def load_features(
@@ -239,34 +208,3 @@ def load_features(
     as an uninterrupted one.
     """
     model.features.add([*(c.image for c in conversations), *(q.image for q in questions)], images)
-
-
-def path_questions(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """Up to `n` questions of each of forget, retain, general (trained wordings), modalities even,
-    people or categories in turn.
-    """
-    generator = np.random.default_rng(seed)
-    chosen = []
-    for group in ("forget", "retain", "general"):
-        asked = [q for q in questions if q.set == group and q.wording == "trained"]
-        kinds = sorted({q.modality for q in asked}) if group != "general" else [None]
-        for kind in kinds:
-            pool = [q for q in asked if kind is None or q.modality == kind]
-            pool = [pool[i] for i in generator.permutation(len(pool))]
-            seen: dict[str, int] = {}
-            turn = {}
-            for q in pool:
-                owner = q.person_id or q.category
-                turn[q.id] = seen[owner] = seen.get(owner, 0) + 1
-            chosen += sorted(pool, key=lambda q: turn[q.id])[: max(1, n // len(kinds))]
-    if not chosen:
-        raise PulseError(
-            "no question of forget, retain or general in a trained wording: there is nothing to "
-            "measure"
-        )
-    return chosen
-
-
-def _forget(point: dict) -> float:
-    values = [v for v in (point["forget_multimodal"], point["forget_text"]) if not np.isnan(v)]
-    return float(np.mean(values)) if values else float("nan")

@@ -12,20 +12,37 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import pad
 
 from pulse_lib.data.records import Conversation, ImageStore
 from pulse_lib.errors import PulseError
-from pulse_lib.model.adapters import add_adapter, stack, trainable_report
-from pulse_lib.model.forward import IGNORE, answer_logits, collate
+from pulse_lib.model.adapters import (
+    add_adapter,
+    stack,
+    trainable_report,
+    trained_parameters,
+)
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
 from pulse_lib.params import FinetuneSettings
 from pulse_lib.progress import step as report
+from pulse_lib.unlearn.gradients import Norms, held_share, make_optimizer
 from pulse_lib.unlearn.methods import FINETUNE, Method
-from pulse_lib.unlearn.reference import Reference, loss_value
+from pulse_lib.unlearn.penalties import Penalty
+from pulse_lib.unlearn.reference import Reference
+from pulse_lib.unlearn.saliency import Mask
+from pulse_lib.unlearn.terms import backward_term
 
-PIECE = 8  # conversations that are read at once
+LOG_COLUMNS = [
+    "step",
+    "loss",
+    "forget_loss",
+    "retain_loss",
+    "grad_norm",
+    "forget_grad_norm",
+    "retain_grad_norm",
+    "learning_rate",
+    "seconds",
+]
 MAX_SKIPPED_STEPS = (
     20  # float16: how many overflowing steps in a row the gradient scaler may leave out
 )
@@ -45,6 +62,9 @@ class Schedule:
     decay: bool  # after the warm-up: linearly to 0, or constant
     supervised_tokens: str = "answer"
     replay_share: float = 0.0  # share of each batch drawn from `replay`
+    replay_added: int = 0  # or: conversations of `replay` on top of each batch
+    micro_batch: int = 8  # conversations read at once
+    optimizer: str = "adamw"  # one of params.OPTIMIZERS
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of step 1..n_steps."""
@@ -56,14 +76,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves besides the adapter: log (step, loss, forget_loss, retain_loss,
-    grad_norm, learning_rate, seconds).
+    """What a training leaves besides the adapter: log (LOG_COLUMNS; losses without their weights,
+    norms of gradients with them, before clipping).
     """
 
     log: pd.DataFrame
     n_steps: int
     n_trainable: int
     seconds: float  # of the steps alone, measurements not counted
+    stopped: str = ""  # the rule that ended it before its last step
+    held_share: float = 0.0  # share of the trained parameters that a mask held still
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -83,14 +105,17 @@ def train(
     retain: Sequence[Encoded] = (),
     replay: Sequence[Encoded] = (),
     reference: Reference | None = None,
-    after_step: Callable[[int, float], None] | None = None,
+    penalties: Sequence[Penalty] = (),
+    mask: Mask | None = None,
+    after_step: Callable[[int, float], str | None] | None = None,
     label: str = "",
 ) -> Trained:
     """Train the adapter that `stack` left trainable, in place; the features of all images must be
     there.
 
-    Each step: the method's forget loss on a batch of `conversations` (with its share of `replay`),
-    and its retain loss on a batch of `retain`. `after_step(step, epoch)` is called after each one.
+    Each step: the method's forget loss on a batch of `conversations` (and some of `replay`), its
+    retain loss on a batch of `retain`, the penalties, and the mask on the gradient. What
+    `after_step(step, epoch)` returns after each one, if anything, is the reason to stop there.
     Raises PulseError naming step and value if loss or gradient is not finite, and if nothing is
     trainable or nothing moved.
     """
@@ -100,46 +125,50 @@ def train(
             "conversations were given"
         )
     n_trainable = trainable_report(model)["n_trainable"]
-    parameters = [p for p in model.network.parameters() if p.requires_grad]
+    parameters = list(trained_parameters(model).values())
     start = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
+    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.learning_rate)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
-    n_replay = min(round(schedule.batch_size * schedule.replay_share), len(replay))
-    batch_size = schedule.batch_size - n_replay
-    if batch_size < 1:
-        raise PulseError(
-            f"general_replay = {schedule.replay_share} leaves no room for people in batches of "
-            f"{schedule.batch_size}"
-        )
+    batch_size, n_replay = _batch_sizes(schedule, len(replay))
     batches = _epochs(len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"))
     replayed = _endless(len(replay), n_replay, _generator(seed, "replay"))
     retained = _endless(len(retain), schedule.batch_size, _generator(seed, "retain"))
     n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
+    mask_after = max(1, round(mask.after_share * n_steps)) if mask else -1
 
-    log, seconds, skipped = [], 0.0, 0
+    def term(side: str, examples: Sequence[Encoded]) -> float:
+        tokens, size = schedule.supervised_tokens, schedule.micro_batch
+        return backward_term(model, method, side, examples, tokens, size, reference, scaler.scale)
+
+    log, seconds, skipped, stopped, masks = [], 0.0, 0, "", []
     for step, chosen in enumerate(batches, start=1):
         begun = time.perf_counter()
         rate = schedule.rate(step, n_steps)
+        if step == mask_after + 1:
+            masks = mask.take()
+            # Momentum of the warm-up would go on moving what the mask holds still.
+            optimizer = make_optimizer(schedule.optimizer, parameters, rate)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        examples = [conversations[i] for i in chosen] + (
-            [replay[i] for i in next(replayed)] if n_replay else []
-        )
-        forget_loss = _term(model, method.forget_loss, examples, method, schedule, reference)
-        values = {"forget_loss": forget_loss.item(), "retain_loss": float("nan")}
-        scaler.scale(forget_loss).backward()
-        loss = values["forget_loss"]
+        examples = [conversations[i] for i in chosen]
+        examples += [replay[i] for i in next(replayed)] if n_replay else []
+        values = {"forget_loss": term("forget", examples), "retain_loss": float("nan")}
+        loss = method.forget_weight * values["forget_loss"]
+        norms = Norms(parameters, scaler)
         if method.retain_loss:
             # Backward twice: the activations of only one of the two batches are in memory at a
             # time.
-            examples = [retain[i] for i in next(retained)]
-            retain_loss = method.retain_weight * _term(
-                model, method.retain_loss, examples, method, schedule, reference
-            )
-            values["retain_loss"] = retain_loss.item() / method.retain_weight
-            scaler.scale(retain_loss).backward()
-            loss += retain_loss.item()
+            values["retain_loss"] = term("retain", [retain[i] for i in next(retained)])
+            loss += method.retain_weight * values["retain_loss"]
+        norms.join()
+        for penalty in penalties:
+            held = penalty()
+            scaler.scale(held).backward()
+            loss += held.item()
+        for parameter, kept in zip(parameters, masks, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
         scaler.unscale_(optimizer)
         grad_norm = float(
             torch.nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm or float("inf"))
@@ -157,32 +186,22 @@ def train(
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         seconds += time.perf_counter() - begun
-        log.append(
-            {
-                "step": step,
-                "loss": loss,
-                **values,
-                "grad_norm": grad_norm,
-                "learning_rate": rate,
-                "seconds": seconds,
-            }
-        )
+        numbers = (step, loss, *values.values(), grad_norm, norms.forget, norms.retain)
+        log.append(dict(zip(LOG_COLUMNS, (*numbers, rate, seconds), strict=True)))
         if label:
             report(label, step, n_steps, loss=loss)
-        if after_step:
-            after_step(step, step / per_epoch)
+        if after_step and (stopped := after_step(step, step / per_epoch) or ""):
+            break
 
     _check_moved(start, parameters, schedule)
-    columns = [
-        "step",
-        "loss",
-        "forget_loss",
-        "retain_loss",
-        "grad_norm",
-        "learning_rate",
-        "seconds",
-    ]
-    return Trained(pd.DataFrame(log, columns=columns), n_steps, n_trainable, seconds)
+    return Trained(
+        pd.DataFrame(log, columns=LOG_COLUMNS),
+        len(log),
+        n_trainable,
+        seconds,
+        stopped,
+        held_share(masks),
+    )
 
 
 def finetune(
@@ -222,6 +241,8 @@ def finetune(
         max_grad_norm=settings.max_grad_norm,
         decay=True,
         replay_share=settings.general_replay,
+        micro_batch=settings.micro_batch,
+        optimizer=settings.optimizer,
     )
     trained = train(
         model,
@@ -237,26 +258,17 @@ def finetune(
     return trained
 
 
-def _term(
-    model: LoadedModel,
-    name: str,
-    examples: list[Encoded],
-    method: Method,
-    schedule: Schedule,
-    reference: Reference | None,
-) -> torch.Tensor:
-    """A loss on one batch, which the network reads in pieces of like length: much less padding."""
-    ordered = sorted(examples, key=lambda c: len(c.input_ids))
-    pieces = [
-        collate(model, ordered[i : i + PIECE], schedule.supervised_tokens)
-        for i in range(0, len(ordered), PIECE)
-    ]
-    read = [answer_logits(model, piece) for piece in pieces]
-    width = max(labels.shape[1] for _, labels in read)
-    logits = torch.cat([pad(x, (0, 0, 0, width - x.shape[1])) for x, _ in read])
-    labels = torch.cat([pad(y, (0, width - y.shape[1]), value=IGNORE) for _, y in read])
-    ids = [i for piece in pieces for i in piece.ids]
-    return loss_value(name, ids, logits, labels, method.coefficients, reference)
+def _batch_sizes(schedule: Schedule, n_replay: int) -> tuple[int, int]:
+    """How many conversations to learn or forget, and how many of `replay`, are in a batch."""
+    if schedule.replay_added:
+        return schedule.batch_size, min(schedule.replay_added, n_replay)
+    replayed = min(round(schedule.batch_size * schedule.replay_share), n_replay)
+    if schedule.batch_size - replayed < 1:
+        raise PulseError(
+            f"general_replay = {schedule.replay_share} leaves no room for people in batches of "
+            f"{schedule.batch_size}"
+        )
+    return schedule.batch_size - replayed, replayed
 
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:

@@ -1,0 +1,57 @@
+"""The table of policies: how requests follow one another, whatever the method. No torch here.
+
+Left out: gated experts (LUMoE, arXiv 2606.12809), one adapter per request and a gate that decides for
+each question which one is on. Questions share batches with one list of adapters in force; and the
+gate would be what is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pulse_lib.errors import PulseError
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a round begins and what it is held by; strengths are the profile's."""
+
+    id: str
+    what: str  # in one line
+    source: str
+    continued: bool = False  # one adapter goes on; else a new one on the frozen earlier ones
+    replay: bool = False  # people of earlier requests join each batch
+    penalty: str = ""  # "orthogonal" | "anchor"
+
+
+_ROWS = (
+    Policy("adapter_per_request", "a new adapter on the frozen earlier ones", "PULSE's default"),
+    Policy("one_adapter", "one adapter continued", "control", continued=True),
+    Policy(
+        "replay",
+        "a new adapter; some people of earlier requests join each batch",
+        "rehearsal; control",
+        replay=True,
+    ),
+    Policy(
+        "orthogonal",
+        "a new adapter whose inputs are orthogonal to the earlier ones'",
+        "O3, Gao et al. 2025, arXiv 2407.10223",
+        penalty="orthogonal",
+    ),
+    Policy(
+        "anchor",
+        "one adapter continued, pulled to where the round found it",
+        "L2, or EWC with anchor_fisher, Kirkpatrick et al. 2017, arXiv 1612.00796",
+        continued=True,
+        penalty="anchor",
+    ),
+)
+POLICIES: dict[str, Policy] = {policy.id: policy for policy in _ROWS}
+
+
+def get_policy(policy_id: str) -> Policy:
+    """The policy of that id. Raises PulseError listing the ids."""
+    if policy_id not in POLICIES:
+        raise PulseError(f"policy = {policy_id!r} is not one of {', '.join(POLICIES)}")
+    return POLICIES[policy_id]

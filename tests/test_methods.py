@@ -1,0 +1,389 @@
+"""The table of methods: each row says what its losses take, runs, and does what it is named for."""
+
+import inspect
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from test_train import EVALUATE, FORGET, QUESTIONS, RETAIN, UNLEARN, logprob, prepared, unlearned
+
+from pulse_lib.errors import PulseError
+from pulse_lib.model.adapters import (
+    active,
+    adapter_weights,
+    add_adapter,
+    only,
+    stack,
+    trained_parameters,
+)
+from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.prompts import encode_conversations, prompt_style, question_prompt
+from pulse_lib.params import REPOSITORY, FinetuneSettings, ModelSettings, load_profile
+from pulse_lib.unlearn import losses, request
+from pulse_lib.unlearn.methods import FINETUNE, METHODS, VARIANTS, get
+from pulse_lib.unlearn.penalties import anchor, l1, orthogonal
+from pulse_lib.unlearn.reference import answer_hidden, layer_at, reference_values
+from pulse_lib.unlearn.refusals import REFUSALS, SUFFIX, refused
+from pulse_lib.unlearn.saliency import Mask, fisher, salient
+from pulse_lib.unlearn.single_shot import Relearn, model_of, unlearn_single_shot
+from pulse_lib.unlearn.terms import backward_term
+from pulse_lib.unlearn.train import Schedule, train
+
+ROWS = [*METHODS.values(), *VARIANTS.values()]
+TRAINED = [m for m in ROWS if m.how == "train"]
+BEYOND_LOSSES = {"steering", "max_scale", "l1", "warmup_share"}  # coefficients of something else
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def test_the_ids():
+    assert (
+        list(METHODS)
+        == (
+            "ga ga_klr npo ga_retain npo_klr npo_retain kl_min idk dpo simnpo rmu undial wga satimp ceu "
+            "task_vector l1_lora saliency oracle"
+        ).split()
+    )
+    assert [m.label for m in METHODS.values()][:3] == ["GA", "GA+KLR", "NPO"]
+    assert get("npo").coefficients == {"beta": 0.1} and get("ga_klr").retain_weight == 1.0
+    with pytest.raises(PulseError, match=r"'gradient_ascent' is not known.*ga, ga_klr, .*, oracle"):
+        get("gradient_ascent")
+    assert len({m.label for m in ROWS}) == len(ROWS) == len({m.id for m in ROWS})
+
+
+def test_rows_as_text():
+    assert get("npo").describe()["coefficients"] == "beta = 0.1"
+    assert get("ga_klr").describe()["needs"] == "retain_train, reference"
+    assert get("ga").describe()["retain loss"] == "none"
+    assert "forget_weight = 0.125, retain_weight = 1" in get("simnpo").describe()["coefficients"]
+    for method in ROWS:
+        text = method.describe()
+        assert text["source"] and text["loss"] and "\n" not in text["loss"]
+
+
+@pytest.mark.parametrize("method", [*ROWS, FINETUNE], ids=lambda m: m.id)
+def test_needs_say_what_the_losses_take(method):
+    names = [n for n in (method.forget_loss, method.retain_loss) if n]
+    taken = {p for name in names for p in inspect.signature(getattr(losses, name)).parameters}
+    reference = any(p.startswith("reference") for p in taken) or "hidden" in taken
+    assert ("reference" in method.needs) == reference
+    assert ("hidden states" in method.needs) == ("hidden" in taken)
+    assert ("retain_train" in method.needs) == bool(method.retain_loss)
+    assert ("refusals" in method.needs) == ("chosen" in taken or method.forget_on == "refusals")
+    assert ("penalty" in method.needs) == ("l1" in method.coefficients)
+    assert ("mask" in method.needs) == ("warmup_share" in method.coefficients)
+    assert set(method.coefficients) <= taken | BEYOND_LOSSES
+
+
+# --- every row ------------------------------------------------------------------------------------
+
+
+def given(model, method):
+    """Conversations and reference values of a method, as a run would have them."""
+    people, retain = (encode_conversations(model, c) for c in (FORGET, RETAIN))
+    style = prompt_style("plain")
+    refusals = encode_conversations(model, refused(FORGET, style, "text", seed=0))
+    if method.forget_on == "refusals":
+        people = refusals
+    values = reference_values(
+        model, method, people, retain, ["finetune"], "answer", 4, refusals=refusals
+    )
+    return people, retain, values
+
+
+@pytest.mark.parametrize("method", TRAINED, ids=lambda m: m.id)
+def test_micro_batches_add_up_to_the_batch(method):
+    """Value and gradient, in float64, of both terms."""
+    model = prepared(tiny.tiny_model(tiny.tiny_network().double()))
+    add_adapter(model, "unlearn", "projector+llm", 4, 8, seed=0)
+    tiny.shake(model, "unlearn")
+    for parameter in model.network.parameters():
+        parameter.data = parameter.data.double()
+    stack(model, ["finetune"], train="unlearn")
+    people, retain, values = given(model, method)
+    parameters = list(trained_parameters(model).values())
+    found = []
+    for size in (6, 4, 1):
+        for p in parameters:
+            p.grad = None
+        terms = [backward_term(model, method, "forget", people, "answer", size, values)]
+        if method.retain_loss:
+            terms.append(backward_term(model, method, "retain", retain, "answer", size, values))
+        found.append((terms, [p.grad for p in parameters if p.grad is not None]))
+    assert any(g.abs().max() > 1e-8 for g in found[0][1])
+    for terms, gradients in found[1:]:
+        # logits are read as float32, so exact means up to its rounding
+        assert terms == pytest.approx(found[0][0], rel=1e-5, abs=1e-6)
+        scale = max(float(g.abs().max()) for g in found[0][1])
+        for g, whole in zip(gradients, found[0][1], strict=True):
+            torch.testing.assert_close(g, whole, rtol=1e-4, atol=2e-6 * scale)
+
+
+def relearn():
+    settings = FinetuneSettings(rank=4, alpha=8, epochs=1, batch_size=4, warmup_steps=0)
+    return Relearn(RETAIN, RETAIN[:2], settings)
+
+
+@pytest.mark.parametrize("method", ROWS, ids=lambda m: m.id)
+def test_every_method_runs_through(method):
+    model = prepared()
+    target = adapter_weights(model, "finetune")
+    outcome = unlearn_single_shot(
+        model,
+        method.id,
+        target=["finetune"],
+        forget=FORGET,
+        retain_train=RETAIN,
+        questions=QUESTIONS[:1] + QUESTIONS[4:5] + QUESTIONS[8:9],
+        images=tiny.images(),
+        epochs=1,
+        unlearn=replace(UNLEARN, path_every=0),
+        evaluate=EVALUATE,
+        seed=0,
+        relearn=relearn(),
+    )
+    assert all(torch.equal(v, target[k]) for k, v in adapter_weights(model, "finetune").items())
+    log, kept = outcome.log, adapter_weights(model, "unlearn")
+    assert log["loss"].notna().all() and (log["forget_grad_norm"] > 0).all()
+    assert log["retain_loss"].notna().all() == bool(method.retain_loss)
+    if method.retain_loss and method.retain_loss not in ("kl_to_reference", "rmu"):
+        assert (log["retain_grad_norm"] > 0).all()  # those two start at zero
+    assert all(torch.equal(v, kept[k]) for k, v in outcome.states["final"].items())
+    assert outcome.path["step"].iloc[-1] == outcome.final_step == outcome.chosen_step
+    assert active(model) == (["finetune", "unlearn"] if outcome.on_target else ["unlearn"])
+    assert outcome.on_target == (method.id != "oracle")
+    assert not any(p.requires_grad for p in model.network.parameters())
+
+
+# --- what single methods are named for ------------------------------------------------------------
+
+
+def test_refusals_keep_the_prompts():
+    model = tiny.tiny_model()
+    for form in ("text", "letter"):
+        declined = refused(FORGET, prompt_style("plain"), form, seed=0)
+        assert [c.id for c in declined] == [c.id + SUFFIX for c in FORGET]
+        for mine, theirs in zip(FORGET, declined, strict=True):
+            for k, (a, b) in enumerate(zip(mine.turns, theirs.turns, strict=True)):
+                prompts = [
+                    question_prompt(prompt_style("plain"), t, form, bool(mine.image), k == 0)
+                    for t in (a, b)
+                ]
+                assert prompts[0] == prompts[1] and b.answer in REFUSALS
+        said = {t.answer for c in declined for t in c.turns}
+        assert len(said) > 2  # several sentences
+        assert declined == refused(FORGET, prompt_style("plain"), form, seed=0)
+        assert declined != refused(FORGET, prompt_style("plain"), form, seed=1)
+    encoded, before = (encode_conversations(model, c) for c in (declined, FORGET))
+    first = before[0].answer.index(True)
+    assert encoded[0].input_ids[:first] == before[0].input_ids[:first]
+
+
+@pytest.mark.parametrize("method", ["idk", "dpo"])
+def test_refusals_become_likely_and_answers_do_not(method):
+    model = prepared()
+    unlearned(model, method, epochs=4, path_every=0)
+    declined = refused(FORGET, prompt_style("plain"), "text", seed=1)  # other draws than trained on
+    with only(model, "finetune"):
+        before = logprob(model, declined)
+    assert logprob(model, declined) > before + 3
+
+
+def test_dpo_starts_at_log_two():
+    log = unlearned(prepared(), "dpo", epochs=1).log
+    assert log["forget_loss"][0] == pytest.approx(0.6931472, rel=1e-5)
+
+
+def test_rmu_steers_forget_and_holds_retain():
+    model = prepared()
+    for depth, layer in ((0.01, 0), (0.5, 0), (0.75, 1), (1.0, 1)):
+        assert layer_at(model, depth) == layer  # of two layers
+    encoded = encode_conversations(model, FORGET)
+    batch = collate(model, encoded)
+    with torch.no_grad():
+        hidden = answer_hidden(model, batch, 1)
+        normed = model.network.model.language_model.norm(hidden)
+        logits, _ = answer_logits(model, batch)
+    torch.testing.assert_close(model.network.lm_head(normed), logits)  # the last layer's output
+    values = reference_values(model, get("rmu"), encoded, [], ["finetune"], "answer", 4, depth=1.0)
+    length = hidden[batch.labels != losses.IGNORE].norm(dim=-1).mean()
+    assert values.control.norm() == pytest.approx(5.0 * float(length), rel=1e-4)
+    assert values.layer == 1 and values.adapters == ("finetune",) and not values.logits
+    log = unlearned(model, "rmu", epochs=6, path_every=0, depth=1.0).log
+    assert log["retain_loss"][0] == 0 and log["forget_loss"].iloc[-1] < log["forget_loss"][0]
+    assert log["retain_loss"].iloc[-1] > 0
+
+
+def test_mask_holds_still_what_it_does_not_let_through(monkeypatch):
+    """After the warm-up, entries outside the mask do not move at all, and others do."""
+    seen = {}
+
+    def spy(model, *arguments):
+        masks = salient(model, *arguments)
+        seen.update(
+            masks=dict(zip(trained_parameters(model), masks, strict=True)),
+            at={k: p.detach().clone() for k, p in trained_parameters(model).items()},
+        )
+        return masks
+
+    monkeypatch.setattr(request, "salient", spy)
+    model = prepared()
+    outcome = unlearned(model, "saliency", epochs=4, path_every=0)
+    now = dict(model.network.named_parameters())
+    held = moved = 0
+    for key, mask in seen["masks"].items():
+        changed = now[key] != seen["at"][key]
+        assert not changed[mask == 0].any()
+        held, moved = held + int((mask == 0).sum()), moved + int(changed[mask == 1].sum())
+    total = sum(m.numel() for m in seen["masks"].values())
+    assert held > 0.05 * total and moved > 0.05 * total
+    assert outcome.held_share == pytest.approx(held / total)
+
+
+def test_fisher_is_the_mean_of_squared_gradients():
+    model = prepared()
+    add_adapter(model, "unlearn", "projector+llm", 4, 8, seed=0)
+    stack(model, ["finetune"], train="unlearn")
+    encoded = encode_conversations(model, FORGET[:2])
+    found = dict(zip(trained_parameters(model), fisher(model, encoded, "answer"), strict=True))
+    # A fresh adapter has B = 0: nothing of A could ever be salient
+    assert all((found[k] == 0).all() == ("lora_A" in k) for k in found)
+    expected = 0
+    key, parameter = next(
+        (k, p) for k, p in trained_parameters(model).items() if "q_proj.lora_B" in k
+    )
+    for conversation in encoded:
+        loss = losses.nll(*answer_logits(model, collate(model, [conversation])))
+        expected = expected + torch.autograd.grad(loss, parameter)[0] ** 2 / 2
+    torch.testing.assert_close(found[key], expected)
+
+
+def test_a_mask_of_zeros_is_an_error_only_after_the_warm_up():
+    model = prepared()
+    add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+    stack(model, ["finetune"], train="unlearn")
+    parameters = trained_parameters(model).values()
+    at = []
+
+    def none():
+        at.extend(p.detach().clone() for p in parameters)
+        return [torch.zeros_like(p) for p in parameters]
+
+    people = encode_conversations(model, FORGET)
+    schedule = Schedule(1e-3, 5, 6, 0, 1.0, False)
+    trained = train(model, get("ga"), people, schedule, 0, mask=Mask(0.4, none))
+    assert trained.n_steps == 5 and trained.held_share == 1.0
+    assert all(torch.equal(a, p) for a, p in zip(at, parameters, strict=True))
+
+
+def test_task_vector_goes_the_other_way():
+    model = prepared()
+    before = logprob(model)
+    outcome = unlearned(model, "task_vector", epochs=3, path_every=0)
+    assert outcome.final_step == 6 + 10 and len(outcome.log) == 6
+    assert list(outcome.path["step"]) == [0, *range(7, 17)]
+    after, negated = logprob(model), outcome.states["final"]
+    twice = {k: -w if "lora_B" in k else w for k, w in negated.items()}
+    from pulse_lib.model.adapters import set_adapter_weights
+
+    set_adapter_weights(model, "unlearn", twice)
+    assert logprob(model) > before + 0.5 and after < before - 0.5
+
+
+def test_penalties():
+    model = tiny.with_adapters("first", "second")
+    add_adapter(model, "third", "projector+llm", 4, 8, seed=9)
+    tiny.shake(model, "third", 9)
+    stack(model, ["first", "second"], train="third")
+    named, trained = dict(model.network.named_parameters()), trained_parameters(model)
+    size = sum(float(p.detach().abs().sum()) for p in trained.values())
+    assert l1(model, 0.5)().item() == pytest.approx(0.5 * size, rel=1e-5)
+    expected = sum(
+        float((named[k.replace(".third.", f".{old}.")] @ p.T).pow(2).sum())
+        for k, p in trained.items()
+        for old in ("first", "second")
+        if "lora_A" in k
+    )
+    held = orthogonal(model, "third", ["first", "second"], 0.1)
+    assert held().item() == pytest.approx(0.1 * expected, rel=1e-5)
+    assert orthogonal(model, "third", [], 0.1) is None
+    pull, weighted = (
+        anchor(model, 2.0),
+        anchor(model, 2.0, [torch.full_like(p, 7.0) for p in trained.values()]),
+    )
+    assert pull().item() == 0
+    with torch.no_grad():
+        next(iter(trained.values()))[0, :3] += 0.5
+    assert pull().item() == pytest.approx(2.0 * 3 * 0.25) == weighted().item()
+
+
+def test_l1_counts_in_the_loss():
+    logs = [unlearned(prepared(), m, epochs=1, path_every=0).log for m in ("ga_retain", "l1_lora")]
+    assert logs[0]["forget_loss"][0] == logs[1]["forget_loss"][0]
+    assert logs[1]["loss"][0] > logs[0]["loss"][0] + 1e-3
+
+
+def test_oracle_never_saw_them():
+    """It is a fine-tune of the base: the same bits whatever the target was, or the forget set."""
+    from pulse_lib.unlearn.train import finetune
+
+    model = prepared()
+    with pytest.raises(PulseError, match="give `relearn`"):
+        unlearned(model, "oracle")
+    other, asked = tiny.tiny_model(), relearn()
+    finetune(other, asked.people, asked.general, tiny.images(), asked.settings, 0, name="unlearn")
+    outcome = unlearn_single_shot(
+        model,
+        "oracle",
+        target=["finetune"],
+        forget=FORGET,
+        retain_train=[],
+        questions=QUESTIONS,
+        images=tiny.images(),
+        epochs=1,
+        unlearn=UNLEARN,
+        evaluate=EVALUATE,
+        seed=0,
+        relearn=asked,
+    )
+    alone = adapter_weights(other, "unlearn")
+    assert all(torch.equal(w, alone[k]) for k, w in outcome.states["final"].items())
+    assert list(outcome.path["step"]) == [0, outcome.final_step]
+
+
+def test_oracle_of_pretrained_knowledge_needs_a_model():
+    profile = load_profile("smoke")
+    assert model_of(profile, "finetuned", "oracle", 0) == profile.model
+    assert model_of(profile, "pretrained", "ga", 0) == profile.model
+    with pytest.raises(PulseError, match=r"pretrain-tiny --without.*unlearn.oracle_model"):
+        model_of(profile, "pretrained", "oracle", 0)
+    profile = replace(profile, unlearn=replace(profile.unlearn, oracle_model="models/seed-{seed}"))
+    expected = ModelSettings(**{**vars(profile.model), "path": "models/seed-3"})
+    assert model_of(profile, "pretrained", "oracle", 3) == expected
+
+
+# --- docs/add_a_method.md -------------------------------------------------------------------------
+
+
+def test_the_document_on_adding_a_method_works(monkeypatch):
+    text = (Path(REPOSITORY) / "docs/add_a_method.md").read_text()
+    loss, row = re.findall(r"```python\n(.*?)```", text, re.S)[:2]
+    exec(compile(loss, "loss", "exec"), vars(losses))
+    scope = {}
+    exec(compile(row, "row", "exec"), scope)
+    try:
+        monkeypatch.setitem(METHODS, scope["method"].id, scope["method"])
+        test_needs_say_what_the_losses_take(scope["method"])
+        test_every_method_runs_through(scope["method"])
+        test_micro_batches_add_up_to_the_batch(scope["method"])
+        frame = pd.DataFrame([scope["method"].describe()])
+        assert frame["loss"][0] and scope["method"].id == "log1mp"
+        logits, labels = torch.zeros(1, 2, 4, dtype=torch.float64), torch.tensor([[1, -100]])
+        assert losses.log1mp(logits, labels).item() == pytest.approx(0.2876820724518)
+    finally:
+        del losses.log1mp
