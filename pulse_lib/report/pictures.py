@@ -173,7 +173,7 @@ def conversation_card(conversation: Conversation, images: ImageStore) -> Figure:
     for turn in conversation.turns:
         options = f"  [{' | '.join(turn.options)}]" if turn.options else ""
         lines += [(text, False) for text in textwrap.wrap(f"USER: {turn.text}{options}", 100)]
-        lines.append((f"ASSISTANT: {turn.answer}", True))
+        lines += [(text, True) for text in textwrap.wrap(f"ASSISTANT: {turn.answer}", 90)]
     figure = new_figure(10, max(2.2, 0.25 * len(lines) + 0.4))
     left, right = figure.subplots(1, 2, width_ratios=[1, 3.2])
     for ax in (left, right):
