@@ -15,7 +15,7 @@ from random import Random
 
 from PIL import Image
 
-from pulse_lib.data import hub, mmbench
+from pulse_lib.data import hub
 from pulse_lib.data.mllmu import load_people
 from pulse_lib.data.mllmu_rows import (
     CELEBRITIES,
@@ -191,7 +191,11 @@ def person_conversations(
 
 def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
     """`n_general` questions of MMBench, as pulse_lib.data.mmbench draws them."""
-    return mmbench.general_questions(images, seed, settings) if settings.n_general else []
+    if not settings.n_general:
+        return []
+    from pulse_lib.data import mmbench  # not needed where only people are asked
+
+    return mmbench.general_questions(images, seed, settings)
 
 
 def general_conversations(
