@@ -3,7 +3,7 @@
 #   python -m pulse_lib run --profile tiny          the front: live progress, messages, a summary (this is what `make demo` does)
 #   snakemake --cores 2 --config profile=tiny       the same runs, Snakemake alone (clusters, dry runs, reports)
 #
-# --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir.
+# --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir, sequential=npo_klr/replay,ga.
 #
 # Which runs are to be done is decided by the kit (pulse_lib.study.plan: parameters, inputs, code cells), not by file times:
 # only those runs become jobs, and what is done is a plain source file here.

@@ -23,6 +23,9 @@ Methods = Annotated[str, typer.Option(help="Method ids parted by commas, or all.
 Seeds = Annotated[str, typer.Option(help="Seeds parted by commas.")]
 Scenarios = Annotated[str, typer.Option(help="finetuned, pretrained; both if empty.")]
 Parts = Annotated[str, typer.Option(help="Trained parts; if empty, the paper's grid.")]
+Sequential = Annotated[
+    str, typer.Option(help="Sequential runs: method or method/policy, parted by commas.")
+]
 Out = Annotated[str, typer.Option(help="The study's folder; outputs/<profile> if empty.")]
 METHODS = "ga,ga_klr,npo"
 
@@ -36,13 +39,16 @@ def run(
     trained_parts: Parts = "",
     jobs: Annotated[int, typer.Option(help="Runs at a time; 0: two, or one on a single core.")] = 0,
     out_dir: Out = "",
+    sequential: Sequential = "",
 ) -> None:
     """Bring a study up to date: every notebook for every method, scenario and seed; what is done is
     not done again.
     """
     from pulse_lib import batch, study
 
-    options = study.options_from_text(profile, methods, seeds, scenarios, trained_parts, out_dir)
+    options = study.options_from_text(
+        profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
+    )
     if jobs < 0:
         raise PulseError(f"jobs = {jobs} must be 1 or more, or 0 for the default")
     try:
@@ -62,6 +68,7 @@ def status(
     scenarios: Scenarios = "",
     trained_parts: Parts = "",
     out_dir: Out = "",
+    sequential: Sequential = "",
 ) -> None:
     """Where every run of a study stands: done, stale (and why) or missing; a changed library is a
     warning.
@@ -69,7 +76,9 @@ def status(
     from pulse_lib import runs, study
     from pulse_lib.params import load_profile
 
-    options = study.options_from_text(profile, methods, seeds, scenarios, trained_parts, out_dir)
+    options = study.options_from_text(
+        profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
+    )
     settings = load_profile(options["profile"])
     plan = study.plan(settings, study.study(**options))
     out = plan.specs[0].out
@@ -149,16 +158,17 @@ def _pairs(words: list[str]) -> dict[str, str]:
 @app.command()
 def methods() -> None:
     """Print the table of unlearning methods."""
-    from pulse_lib.unlearn.methods import METHODS
+    from pulse_lib.unlearn.methods import METHODS, VARIANTS
 
     table = Table()
-    for column in ("id", "label", "needs", "loss", "source"):
-        table.add_column(column, overflow="fold")
-    for method in METHODS.values():
-        needs = method.needs if isinstance(method.needs, str) else ", ".join(method.needs)
-        row = (method.id, method.label, needs, method.loss, method.source)
-        table.add_row(*(escape(str(cell)) for cell in row))
+    columns = ("id", "needs", "loss", "source", "coefficients")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    for method in [*METHODS.values(), *VARIANTS.values()]:
+        row = method.describe()
+        table.add_row(*(escape(row[column]) for column in columns))
     _console().print(table)
+    print("The MUSE rows are for comparison only: `--methods all` leaves them out.")
 
 
 @app.command()
@@ -178,6 +188,57 @@ def export(
         f"{out}: {card['base_model']} with {len(card['adapters'])} adapters merged into "
         f"{card['n_layers_changed']} layers ({escape(card['state'])})"
     )
+
+
+@app.command()
+def plan(
+    profile: Profile = "tiny",
+    gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
+    gpu_gib: Annotated[float, typer.Option(help="A card by its memory in GiB.")] = 0.0,
+) -> None:
+    """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
+    with 1 if it does not fit.
+    """
+    from pulse_lib import plan as planning
+    from pulse_lib.params import load_profile
+
+    settings = load_profile(profile)
+    found = planning.cost(settings, *planning.find_card(gpu, gpu_gib))
+    table = Table(title=f"{settings.name}: {settings.model.path}", title_justify="left")
+    for column, justify in (("what", "left"), ("item", "left"), ("estimate", "right")):
+        table.add_column(column, justify=justify, overflow="fold")
+    before = ""
+    for what, item, amount in planning.table_rows(found):
+        if before and what != before:
+            table.add_section()
+        table.add_row(what if what != before else "", escape(item), amount)
+        before = what
+    _console().print(table)
+    for line in found.assumptions:
+        _console().print(f"assumed: {line}")
+    _console().print(planning.verdict(found))
+    if not found.fits:
+        raise typer.Exit(1)
+
+
+@app.command("gpu-check")
+def gpu_check(
+    out: Annotated[Path, typer.Option(help="Folder for one JSON a size.")] = Path(
+        "outputs/reference/gpu"
+    ),
+    sizes: Annotated[str, typer.Option(help="7b, 13b, parted by commas.")] = "7b,13b",
+    methods: Annotated[str, typer.Option(help="Method ids parted by commas, or all.")] = "all",
+) -> None:
+    """LLaVA-1.5's real shapes with random 4-bit weights on the card at hand: memory and speed.
+    Skips itself without a card.
+    """
+    from pulse_lib import gpu_check as check
+    from pulse_lib.model.memory import llava_1_5_config
+
+    wanted = () if methods == "all" else tuple(methods.split(","))
+    shapes = {f"llava-1.5-{size}": llava_1_5_config(size) for size in sizes.split(",")}
+    if not check.run(out, shapes, methods=wanted):
+        raise typer.Exit(1)
 
 
 @app.command("pretrain-tiny")

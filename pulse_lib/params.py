@@ -235,6 +235,9 @@ def _check_counts(profile: Profile, path: Path) -> None:
         )
     if d.source == "mllmu":
         _check_benchmarks(profile, path)
+    for section in ("finetune", "unlearn"):
+        if getattr(profile, section).micro_batch < 1:
+            raise PulseError(f"{path}: {section}.micro_batch = 0 must be 1 or more")
     for section in ("data", "finetune", "unlearn", "evaluate"):
         for key, value in dataclasses.asdict(getattr(profile, section)).items():
             if isinstance(value, int | float) and value < 0:

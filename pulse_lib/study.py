@@ -16,8 +16,10 @@ from pulse_lib import runs
 from pulse_lib.errors import PulseError
 from pulse_lib.params import SCENARIOS, TRAINED_PARTS, Profile, load_profile
 from pulse_lib.runs import RunSpec, State
+from pulse_lib.unlearn.methods import METHODS, VARIANTS, get
+from pulse_lib.unlearn.policies import POLICIES
 
-POLICIES = ("adapter_per_request",)
+PAPER_METHODS = ("ga", "ga_klr", "npo")
 DATA_FILES = (
     "people.parquet",
     "questions.parquet",
@@ -164,13 +166,11 @@ def _count(name: str, value: int) -> int:
 
 
 def _method(value: str) -> str:
-    return _one_of("method", value, method_ids())
+    return _one_of("method", value, (*METHODS, *VARIANTS))
 
 
 def method_ids() -> tuple[str, ...]:
-    """The ids of all unlearning methods."""
-    from pulse_lib.unlearn.methods import METHODS
-
+    """The ids of all unlearning methods, variants for comparison left out."""
     return tuple(METHODS)
 
 
@@ -213,18 +213,21 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
 
 def study(
     profile: str = "tiny",
-    methods: Sequence[str] = ("ga", "ga_klr", "npo"),
+    methods: Sequence[str] = PAPER_METHODS,
     seeds: Sequence[int] = (0,),
     scenarios: Sequence[str] = SCENARIOS,
     trained_parts: Sequence[str] | None = None,
     out_dir: str = "",
+    sequential: Sequence[str] | None = None,
 ) -> list[RunSpec]:
     """The runs of a grid, every run after its inputs: data, target, single-shot, sequential,
     analysis.
 
     trained_parts None is the paper's grid: projector+llm everywhere, and llm alone for `ga` in
     scenario finetuned (the projector-or-not table). Sequential runs are done where scenario
-    finetuned is asked for. Raises PulseError on an unknown value.
+    finetuned is asked for: those of `sequential`, each a method or method/policy; None: every
+    method by the first policy. The oracle is single-shot only, and in scenario pretrained only if
+    the profile names a model (unlearn.oracle_model). Raises PulseError on an unknown value.
     """
     if not methods or not seeds or not scenarios:
         raise PulseError("a study needs at least one method, one seed and one scenario")
@@ -235,14 +238,18 @@ def study(
             specs.append(target_run(profile, seed, out_dir))
         for scenario in dict.fromkeys(scenarios):
             for method in dict.fromkeys(methods):
+                if not _possible(profile, scenario, method):
+                    continue
                 for part in trained_parts or _paper_parts(scenario, method):
                     specs.append(single_shot_run(profile, scenario, method, part, seed, out_dir))
         if "finetuned" in scenarios:
-            for method in dict.fromkeys(methods):
+            for pair in dict.fromkeys(methods if sequential is None else sequential):
+                method, _, policy = pair.partition("/")
+                if _method(method) and get(method).how == "retrain":
+                    continue
                 for part in trained_parts or ("projector+llm",):
-                    specs.append(
-                        sequential_run(profile, method, POLICIES[0], part, 0, seed, out_dir)
-                    )
+                    policy = policy or next(iter(POLICIES))
+                    specs.append(sequential_run(profile, method, policy, part, 0, seed, out_dir))
     return [*specs, analysis_run(profile, out_dir, [spec.folder for spec in specs])]
 
 
@@ -253,18 +260,20 @@ def options_from_text(
     scenarios: object = "",
     trained_parts: object = "",
     out_dir: object = "",
+    sequential: object = "",
     **unknown: object,
 ) -> dict:
     """The arguments of `study` from texts, as the command line and Snakemake's --config have them;
     commas part lists.
 
-    Relative paths (a profile file, out_dir) start at the caller's folder. Raises PulseError naming
+    Relative paths (a profile file, out_dir) start at the caller's folder. With methods = all,
+    sequential runs are the paper's three unless `sequential` says which. Raises PulseError naming
     the option and the value.
     """
     if unknown:
         raise PulseError(
             f"unknown option {', '.join(unknown)}; "
-            "known: profile, methods, seeds, scenarios, trained_parts, out_dir"
+            "known: profile, methods, seeds, scenarios, trained_parts, out_dir, sequential"
         )
     try:
         seed_list = [int(seed) for seed in _parts(seeds)]
@@ -282,6 +291,7 @@ def options_from_text(
         "trained_parts": [_one_of("trained_part", p, TRAINED_PARTS) for p in _parts(trained_parts)]
         or None,
         "out_dir": str(Path(str(out_dir)).resolve()) if out_dir else "",
+        "sequential": _parts(sequential) or (list(PAPER_METHODS) if methods == "all" else None),
     }
 
 
@@ -289,6 +299,12 @@ def _parts(text: object) -> list[str]:
     if isinstance(text, list | tuple):
         return [str(part) for part in text]
     return [part.strip() for part in str(text).split(",") if part.strip()]
+
+
+def _possible(profile: str, scenario: str, method: str) -> bool:
+    if scenario != "pretrained" or method not in METHODS or METHODS[method].how != "retrain":
+        return True
+    return bool(load_profile(profile).unlearn.oracle_model)
 
 
 def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:

@@ -304,7 +304,7 @@ def test_penalties():
     size = sum(float(p.detach().abs().sum()) for p in trained.values())
     assert l1(model, 0.5)().item() == pytest.approx(0.5 * size, rel=1e-5)
     expected = sum(
-        float((named[k.replace(".third.", f".{old}.")] @ p.T).pow(2).sum())
+        float((named[k.replace(".third.", f".{old}.")] @ p.T).detach().pow(2).sum())
         for k, p in trained.items()
         for old in ("first", "second")
         if "lora_A" in k
@@ -354,6 +354,19 @@ def test_oracle_never_saw_them():
     alone = adapter_weights(other, "unlearn")
     assert all(torch.equal(w, alone[k]) for k, w in outcome.states["final"].items())
     assert list(outcome.path["step"]) == [0, outcome.final_step]
+
+
+def test_an_oracle_from_pretraining_is_the_model_itself():
+    model = tiny.tiny_model()
+    before = logprob_of_all(model)
+    outcome = unlearned(model, "oracle", target=())
+    assert logprob_of_all(model) == before and active(model) == ["unlearn"]
+    assert outcome.final_step == 1 and outcome.n_trainable == 0 and not outcome.on_target
+
+
+def logprob_of_all(model):
+    model.features.add((f"image-{i}" for i in range(40)), tiny.images())
+    return logprob(model)
 
 
 def test_oracle_of_pretrained_knowledge_needs_a_model():

@@ -222,6 +222,68 @@ def test_references_of_the_rounds(tmp_path, monkeypatch):
         assert all(s[2][: len(s[0])] == s[0] for s in seen)
 
 
+def test_what_a_round_is_held_by(tmp_path, monkeypatch):
+    """Replay: conversations of earlier requests only. Orthogonal: from the second round on. Anchor:
+    zero at the round's start. Base as reference: no adapter.
+    """
+    seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
+
+    def spy(model, *_, reference, same_start, replay, penalties, **__):
+        values = [float(penalty().detach()) for penalty in penalties]
+        seen.append((list(reference), same_start, sorted({c.request for c in replay}), values))
+        for key, weight in model.network.named_parameters():
+            if weight.requires_grad and "lora_B" in key:
+                weight.data.add_(0.1)
+        return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
+
+    monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
+    monkeypatch.setattr(sequential, "unlearn_people", spy)
+    run(tmp_path / "a", "replay")
+    assert [s[2] for s in seen] == [[], [1], [1, 2]] and all(not s[3] for s in seen)
+    seen.clear()
+    run(tmp_path / "b", "orthogonal")
+    assert [len(s[3]) for s in seen] == [0, 1, 1] and 0 < seen[1][3][0] < seen[2][3][0]
+    assert all(not s[2] for s in seen)
+    for fisher in (False, True):
+        seen.clear()
+        run(tmp_path / f"c{fisher}", "anchor", anchor_fisher=fisher)
+        assert [s[3] for s in seen] == [[0.0]] * 3
+    seen.clear()
+    run(tmp_path / "d", reference="base")
+    assert [s[:2] for s in seen] == [([], False)] * 3
+
+
+def test_penalties_do_what_they_are_for(whole, tmp_path):
+    """At a heavy weight: A of a later adapter turns away from the earlier ones; an anchored adapter
+    stays closer to where its round began.
+    """
+    from safetensors.torch import load_file
+
+    def weights(folder, number):
+        path = f"out/sequential/x/round-{number}/adapter/adapter_model.safetensors"
+        return load_file(folder / path)
+
+    def overlap(folder):
+        first, second = weights(folder, 1), weights(folder, 2)
+        return sum(float((first[k] @ second[k].T).norm()) for k in first if "lora_A" in k)
+
+    def way(folder):
+        first, second = weights(folder, 1), weights(folder, 2)
+        return sum(float((second[k] - first[k]).norm()) for k in first)
+
+    run(tmp_path / "orthogonal", "orthogonal", orthogonal_strength=1e4, path_every=0)
+    run(tmp_path / "anchor", "anchor", anchor_strength=1e4, path_every=0)
+    assert overlap(tmp_path / "orthogonal") < 0.98 * overlap(whole["adapter_per_request"][0])
+    assert way(tmp_path / "anchor") < 0.98 * way(whole["one_adapter"][0])
+
+
+def test_methods_that_do_not_fit_a_policy(tmp_path):
+    with pytest.raises(PulseError, match="oracle cannot be carried out"):
+        run(tmp_path, method="oracle")
+    with pytest.raises(PulseError, match=r"task_vector .* one_adapter.*adapter per request"):
+        run(tmp_path, "one_adapter", method="task_vector")
+
+
 def test_as_many_updates_as_in_one_shot(whole):
     _, outcome = whole["adapter_per_request"]
     model = tiny.with_adapters("finetune")
@@ -284,7 +346,7 @@ def test_another_order_is_carried_out(tmp_path):
 
 
 def test_bad_input_is_named(tmp_path):
-    with pytest.raises(PulseError, match="adapter_per_request, one_adapter"):
+    with pytest.raises(PulseError, match="adapter_per_request, one_adapter, replay"):
         run(tmp_path, policy="merge")
     with pytest.raises(PulseError, match="order = -1"):
         run(tmp_path, order=-1)

@@ -22,6 +22,7 @@ from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
 from pulse_lib.unlearn import losses, path
+from pulse_lib.unlearn.gradients import make_optimizer
 from pulse_lib.unlearn.methods import METHODS, get
 from pulse_lib.unlearn.path import PATH_COLUMNS, PathRecorder, path_questions
 from pulse_lib.unlearn.reference import Reference, check_cache, check_same_start, reference_values
@@ -303,6 +304,50 @@ def test_cached_reference_is_the_reference():
         )
 
 
+def test_micro_batches_train_the_same():
+    """The step is the batch's, however few conversations are read at once."""
+    for method in ("ga_klr", "npo"):
+        states = [
+            unlearned(prepared(), method, epochs=1, path_every=0, micro_batch=size).states["final"]
+            for size in (1, 8)
+        ]
+        start = adapter_weights_of_a_fresh_one()
+        moved = max(float((w - start[k]).abs().max()) for k, w in states[1].items())
+        gap = max(float((w - states[0][k]).abs().max()) for k, w in states[1].items())
+        assert moved > 1e-3 and gap < 0.05 * moved
+
+
+def adapter_weights_of_a_fresh_one():
+    model = prepared()
+    add_adapter(model, "unlearn", "projector+llm", 4, 8, derive_seed(0, "adapter", 1))
+    return adapter_weights(model, "unlearn")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+def test_moments_in_eight_bits(optimizer):
+    model = prepared()
+    before = logprob(model)
+    unlearned(model, "ga", path_every=0, optimizer=optimizer)
+    assert logprob(model) < before - 1
+    big = torch.nn.Parameter(torch.zeros(64, 64))
+    made = make_optimizer(optimizer, [big], 0.5)
+    big.grad = torch.ones_like(big)
+    made.step()
+    assert made.state[big]["state1"].dtype == torch.uint8
+    assert torch.allclose(big, torch.tensor(-0.5), atol=1e-2)
+
+
+def test_norms_of_both_gradients_are_logged():
+    logs = {m: unlearned(prepared(), m, epochs=1, path_every=0).log for m in ("ga", "ga_retain")}
+    assert (logs["ga"]["forget_grad_norm"] == logs["ga"]["grad_norm"]).all()
+    assert (logs["ga"]["retain_grad_norm"] == 0).all()
+    both = logs["ga_retain"].iloc[0]
+    assert both["forget_grad_norm"] == logs["ga"]["forget_grad_norm"][0]
+    low = abs(both["forget_grad_norm"] - both["retain_grad_norm"])
+    assert low < both["grad_norm"] < both["forget_grad_norm"] + both["retain_grad_norm"]
+
+
 # --- the path -------------------------------------------------------------------------------------
 # --------------------------
 
@@ -368,6 +413,53 @@ def test_not_reached(monkeypatch):
 def test_without_adapter_the_path_is_coarse(monkeypatch):
     recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, adapter="")
     assert list(recorder.table()["step"]) == [0, 5, 10, 12] and recorder.matched_step is None
+
+
+def stopping(monkeypatch, curves, **rules):
+    """A run with the forget and utility accuracies of each step, and its stop rules."""
+    model, now = prepared(), {"step": 0}
+    kept = {}
+
+    def ask(self, questions):
+        forget, utility = (curve[min(now["step"], len(curve) - 1)] for curve in curves)
+        table = pd.DataFrame([{"set": q.set, "modality": q.modality} for q in questions])
+        table = table.assign(wording="trained", invalid=False)
+        return table.assign(correct=[forget if s == "forget" else utility for s in table["set"]])
+
+    real = PathRecorder.measure
+
+    def measure(self, step, epoch):
+        now["step"] = step
+        kept[step] = adapter_weights(self.model, "unlearn")
+        return real(self, step, epoch)
+
+    monkeypatch.setattr(PathRecorder, "_ask", ask)
+    monkeypatch.setattr(PathRecorder, "measure", measure)
+    outcome = unlearned(model, "ga", epochs=3, path_every=1, **rules)
+    return outcome, kept, adapter_weights(model, "unlearn")
+
+
+def test_stops_where_enough_is_forgotten(monkeypatch):
+    curves = ([1.0, 0.8, 0.4, 0.2, 0.1, 0.1], [1.0] * 6)
+    outcome, kept, now = stopping(monkeypatch, curves, stop_forget=0.4)
+    assert outcome.final_step == outcome.chosen_step == len(outcome.log) == 2
+    assert outcome.stop_reason == "forget accuracy 0.400, at or below stop_forget = 0.4"
+    assert outcome.result()["stop_reason"] == outcome.stop_reason
+    assert all(torch.equal(w, kept[2][k]) for k, w in now.items())
+
+
+def test_stops_at_the_utility_floor_and_goes_back(monkeypatch):
+    curves = ([1.0] * 6, [0.8, 0.79, 0.75, 0.6, 0.5, 0.4])
+    outcome, kept, now = stopping(monkeypatch, curves, stop_utility=0.9)
+    assert (outcome.final_step, outcome.chosen_step) == (3, 2)
+    assert outcome.stop_reason == "retain and general keep 0.750, below stop_utility = 0.9"
+    assert all(torch.equal(w, kept[2][k]) for k, w in now.items())
+    assert not all(torch.equal(w, kept[3][k]) for k, w in now.items())
+
+
+def test_without_stop_rules_nothing_stops(monkeypatch):
+    outcome, _, _ = stopping(monkeypatch, ([1.0, 0.0], [1.0, 0.0]))
+    assert outcome.final_step == outcome.chosen_step == 6 and outcome.stop_reason == ""
 
 
 def test_path_questions_are_even():

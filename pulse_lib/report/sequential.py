@@ -35,6 +35,8 @@ from pulse_lib.report.style import (
 
 LOWER_IS_BETTER = ("forget", "invalid_rate")
 
+LINES = ["-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2))]  # of the policies
+
 
 @drawn
 def requests(table: pd.DataFrame) -> Figure:
@@ -56,7 +58,7 @@ def requests(table: pd.DataFrame) -> Figure:
             line = pick(here, method=method, policy=policy, trained_part=part).sort_values("round")
             look = line_style(method, part, every)
             if len(policies) > 1:
-                look["linestyle"] = ["-", "--", ":", "-."][policies.index(policy) % 4]
+                look["linestyle"] = LINES[policies.index(policy) % len(LINES)]
             x = line["round"] + (i - (len(series) - 1) / 2) * min(0.06, 0.4 / len(series))
             ax.plot(x, line["value"], markersize=5, linewidth=1.6, **look)
             ax.vlines(x, line["low"], line["high"], color=look["color"], linewidth=1, alpha=0.8)

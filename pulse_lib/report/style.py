@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from pulse_lib.runs import replace_file, write_csv
-from pulse_lib.unlearn.methods import METHODS
+from pulse_lib.unlearn.methods import METHODS, VARIANTS
 
 NO_METHODS = {
     "before",
@@ -115,7 +115,8 @@ def empty_figure(message: str) -> Figure:
 def label(method: str) -> str:
     """A method's name in figures, from the table of methods (ga_klr -> GA+KLR); an id that is not
     in it stands for itself."""
-    return METHODS[method].label if method in METHODS else method
+    known = METHODS | VARIANTS
+    return known[method].label if method in known else method
 
 
 def series_label(method: str, trained_part: str = "projector+llm") -> str:
@@ -124,10 +125,10 @@ def series_label(method: str, trained_part: str = "projector+llm") -> str:
 
 
 def looks(methods: Iterable[str]) -> dict[str, dict]:
-    """Colour and marker of each method: the paper's three always alike, any other ids in
-    alphabetical order after them."""
-    there = set(methods) - NO_METHODS
-    order = [*PAPER_METHODS, *sorted(there - set(PAPER_METHODS))]
+    """Colour and marker of each method: the table of methods in its order, so that a method looks
+    alike in every study; any other ids in alphabetical order after it."""
+    there, table = set(methods) - NO_METHODS, dict.fromkeys([*PAPER_METHODS, *METHODS, *VARIANTS])
+    order = [*table, *sorted(there - set(table))]
     every = {
         m: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         for i, m in enumerate(order)

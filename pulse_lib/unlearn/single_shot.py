@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, add_adapter, stack
@@ -23,7 +24,7 @@ from pulse_lib.params import (
 from pulse_lib.unlearn.methods import get
 from pulse_lib.unlearn.path import PathRecorder
 from pulse_lib.unlearn.request import unlearn_people
-from pulse_lib.unlearn.train import Trained, derive_seed, finetune
+from pulse_lib.unlearn.train import LOG_COLUMNS, Trained, derive_seed, finetune
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,19 @@ def _relearned(
 ) -> Trained:
     """Fine-tune the base anew on everybody but the forget people: step 0 of the path is the target,
     the next and last one the oracle.
+
+    Without a fine-tune to replace (no `target`, no `relearn`), the model itself is the oracle, and
+    the adapter changes nothing.
     """
-    if relearn is None:
+    if (relearn is None) != (not target):
         raise PulseError("method oracle learns a new target: give `relearn`, whom it may learn")
     stack(model, target)
     recorder(0, 0.0)
+    if relearn is None:
+        add_adapter(model, name, trained_part, 1, 1, derive_seed(seed, "adapter", 1))
+        recorder.measure(1, 0.0)
+        nothing = dict.fromkeys(LOG_COLUMNS, 0.0) | {"step": 1}
+        return Trained(pd.DataFrame([nothing]), 1, 0, 0.0)
     trained = finetune(
         model,
         relearn.people,
@@ -180,6 +189,16 @@ def _relearned(
     )
     recorder.measure(trained.n_steps, relearn.settings.epochs)
     return trained
+
+
+def relearn_of(data: Dataset, settings: Profile, scenario: str, method_id: str) -> Relearn | None:
+    """Whom method oracle learns anew in scenario finetuned; None for any other method, and in
+    scenario pretrained, where the model itself never met the forget people.
+    """
+    if get(method_id).how != "retrain" or scenario != "finetuned":
+        return None
+    people = data.training(scenario, ["retain", "retain_train"], "finetune")
+    return Relearn(people, data.training("", ["general_train"], "finetune"), settings.finetune)
 
 
 def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> ModelSettings:
