@@ -11,7 +11,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo study test lab status lint clean pretrain-tiny setup
+.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check setup
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: about half an hour on two slow cores, 3 GB of memory"
@@ -20,6 +20,7 @@ help:
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): about 25 minutes on two cores"
+	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style of library, tests and notebooks"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
@@ -74,6 +75,10 @@ lint: $(READY)
 pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): about 25 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
+
+gpu-check: $(READY)
+	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."
+	@$(PY) -m pulse_lib gpu-check --out outputs/reference/gpu
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info

@@ -1,0 +1,92 @@
+"""Graphics cards by name, and the arithmetic of LLaVA's passes. No torch: `plan` reads it fast.
+
+Peaks are the makers' figures for dense matrices (no sparsity) with sums in float32, in TFLOP/s;
+memory is what a process can use, so a little under the number on the box.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pulse_lib.errors import PulseError
+
+
+@dataclass(frozen=True)
+class Card:
+    """One kind of card; a peak of 0 means that its matrix units do not know that type."""
+
+    id: str
+    pattern: str  # of the device's name as CUDA tells it
+    memory_gib: float
+    float16: float
+    bfloat16: float
+    tf32: float
+
+
+CARDS = {
+    card.id: card
+    for card in (
+        Card("t4", r"\bT4\b", 14.6, 65.0, 0.0, 0.0),
+        Card("v100-16", r"\bV100\b.*16", 15.7, 125.0, 0.0, 0.0),
+        Card("v100-32", r"\bV100\b.*32", 31.7, 125.0, 0.0, 0.0),
+        Card("l4", r"\bL4\b", 22.0, 121.0, 121.0, 60.0),
+        Card("a10g", r"\bA10G\b", 22.0, 70.0, 70.0, 35.0),
+        Card("rtx3090", r"RTX 3090\b(?! Ti)", 23.6, 71.0, 71.0, 35.6),
+        Card("rtx4090", r"RTX 4090\b(?! Laptop)", 23.5, 165.2, 165.2, 82.6),
+        Card("a100-40", r"\bA100\b.*40GB", 39.4, 312.0, 312.0, 156.0),
+        Card("a100-80", r"\bA100\b.*80GB", 79.2, 312.0, 312.0, 156.0),
+        Card("h100", r"\bH100\b", 79.1, 989.0, 989.0, 494.0),
+        Card("h200", r"\bH200\b", 139.8, 989.0, 989.0, 494.0),
+    )
+}
+
+
+def named(card_id: str) -> Card:
+    """The card of that id. Raises PulseError listing the ids."""
+    if card_id.lower() not in CARDS:
+        raise PulseError(
+            f"--gpu {card_id}: not a card known here; there are: {', '.join(CARDS)}. For another "
+            "one give its memory: --gpu-gib 24"
+        )
+    return CARDS[card_id.lower()]
+
+
+def recognised(device_name: str) -> Card | None:
+    """The card that a CUDA device name stands for, or None."""
+    return next((c for c in CARDS.values() if re.search(c.pattern, device_name)), None)
+
+
+def peak_tflops(card: Card | None, dtype: str) -> float:
+    """Dense matrix peak in TFLOP/s for "float16", "bfloat16" or "float32" (as TF32); 0: not known
+    or none.
+    """
+    if card is None:
+        return 0.0
+    known = {"float16": card.float16, "bfloat16": card.bfloat16, "float32": card.tf32}
+    return known[dtype]
+
+
+def linear_parameters(config) -> int:
+    """Weights in the language model's linear layers, without lm_head. config: a LlavaConfig."""
+    text = config.text_config
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    attention = text.hidden_size * head * 2 * (text.num_attention_heads + text.num_key_value_heads)
+    return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
+
+
+def forward_flops(config, tokens: int, sequences: int = 1) -> float:
+    """FLOP of the language model reading `sequences` of `tokens` tokens: two per weight and token,
+    and attention counted in full (4 T^2 H a layer); lm_head is read at answer positions only, so
+    left out.
+    """
+    text = config.text_config
+    attention = 4 * tokens**2 * text.hidden_size * text.num_hidden_layers
+    return sequences * (2.0 * linear_parameters(config) * tokens + attention)
+
+
+def step_flops(config, tokens: int, sequences: int, checkpointing: bool) -> float:
+    """FLOP of a training step on frozen weights: forward, the gradient of the activations, and with
+    checkpointing the forward again. LoRA itself is below 1 % and left out.
+    """
+    return (3 if checkpointing else 2) * forward_flops(config, tokens, sequences)
