@@ -139,6 +139,7 @@ def test_adapters_of_the_two_policies(whole):
         ("adapter_per_request", "training"),
         ("adapter_per_request", "writing"),
         ("one_adapter", "evaluation"),
+        ("anchor", "evaluation"),
     ],
 )
 def test_interrupted_in_round_two_ends_with_the_same_rows(
