@@ -58,6 +58,7 @@ def extract(
     letter = None if API_FAILURE in response else find(response, options)
     if letter is not None:
         return letter
+    response = response.lower()
     if rules == "vlmevalkit_2026" and len(response) > 2 * sum(
         len(str(text)) for text in options.values()
     ):
@@ -103,6 +104,6 @@ def _single(letters: Iterable[str], form: str, words: list[str]) -> str | None:
 
 
 def _option_text(response: str, options: Mapping[str, str]) -> str | None:
-    response = response.lower()
+    """`response` in lower case."""
     found = [letter for letter, text in options.items() if str(text).lower() in response]
     return found[0] if len(found) == 1 else None
