@@ -27,7 +27,13 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.model.adapters import drop_adapter, stack
-from pulse_lib.model.load import NOT_QUANTISED, LoadedModel, compute_dtype, mend_4bit, wrap_model
+from pulse_lib.model.load import (
+    NOT_QUANTISED,
+    LoadedModel,
+    compute_dtype,
+    mend_quantised,
+    wrap_model,
+)
 from pulse_lib.model.prompts import encode_conversations, encode_questions
 from pulse_lib.params import EvaluateSettings, ModelSettings, UnlearnSettings
 from pulse_lib.unlearn.methods import METHODS
@@ -91,7 +97,7 @@ def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0)
     network.tie_weights()
     network.requires_grad_(False)
     network.config.use_cache = False
-    mend_4bit(network)
+    mend_quantised(network, "4bit")
     return wrap_model(
         network,
         processor,

@@ -30,9 +30,13 @@ class ModelSettings:
 
     path: str  # "embedded" (shipped with the library), a local folder, or a hub id
     revision: str = ""  # hub revision to pin; "" for a folder
-    load: str = field(default="full", metadata={"choices": ("full", "4bit")})
+    # full: float32 on a CPU, 16 bits on a GPU; 16bit: on a CPU too; 8bit and 4bit: bitsandbytes
+    load: str = field(default="full", metadata={"choices": ("full", "16bit", "8bit", "4bit")})
     answer_form: str = field(default="text", metadata={"choices": ("letter", "text")})
     prompt: str = "plain"  # an entry of pulse_lib.model.prompts.PROMPTS
+    # What happens to a picture that is not square: cut by the processor, or padded as LLaVA does
+    image_aspect: str = field(default="crop", metadata={"choices": ("crop", "pad")})
+    gradient_checkpointing: bool = False  # half the speed, a fraction of the memory
 
 
 @dataclass(frozen=True)

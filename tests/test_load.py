@@ -12,7 +12,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.model.adapters import stack
 from pulse_lib.model.forward import answer_logits, collate
-from pulse_lib.model.load import compute_dtype, load_model, mend_4bit
+from pulse_lib.model.load import compute_dtype, load_model, mend_quantised
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, ModelSettings
 
@@ -45,7 +45,7 @@ def test_4bit_quantises_the_language_model_and_nothing_else(folder):
         assert linear[name].compute_dtype == torch.float32
         # bitsandbytes sets this on CPUs with AVX512-BF16 only, so it is set here by hand
         linear[name].support_avx512bf16_for_cpu = True
-    mend_4bit(model.network)
+    mend_quantised(model.network, "4bit")
     assert not any(linear[name].support_avx512bf16_for_cpu for name in quantised)
 
 

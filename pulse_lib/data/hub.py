@@ -23,13 +23,14 @@ def data_folder(
     patterns: Sequence[str],
     setting: str,
     repo_type: str = "dataset",
+    optional: Sequence[str] = (),
 ) -> Path:
     """The local folder that holds the files of `path`: the folder itself, or a hub repository's
     snapshot.
 
     path: a local folder or a hub id ("owner/name"); revision: commit, tag or branch of the hub ("":
-    main); patterns: the files needed ("Full_Set/*.parquet"), nothing else is downloaded; setting:
-    the profile's key, for messages. A complete snapshot in the cache is used without asking the
+    main); patterns: the files needed ("Full_Set/*.parquet"), optional: files taken if there are
+    any; nothing else is downloaded; setting: the profile's key, for messages. A complete snapshot in the cache is used without asking the
     hub. Raises PulseError: no such folder, or, within 10 s, nothing cached and no answer, with the
     command that would fetch it.
     """
@@ -46,7 +47,7 @@ def data_folder(
         "repo_id": path,
         "repo_type": repo_type,
         "revision": revision or "main",
-        "allow_patterns": list(patterns),
+        "allow_patterns": [*patterns, *optional],
     }
     try:
         cached = Path(snapshot_download(**what, local_files_only=True))
@@ -54,7 +55,7 @@ def data_folder(
             return cached
     except (OSError, ValueError):
         pass  # not cached, or in part: the next lines fetch it or say what is wrong
-    command = download_command(path, revision, patterns, repo_type)
+    command = download_command(path, revision, [*patterns, *optional], repo_type)
     failure = _within(
         PATIENCE,
         lambda: HfApi().repo_info(
@@ -89,7 +90,8 @@ def missing_shards(files: Sequence[Path]) -> list[str]:
     numbered = [match for file in files if (match := _SHARD.search(file.name))]
     total = max((int(match[2]) for match in numbered), default=0)
     have = {int(match[1]) for match in numbered if int(match[2]) == total}
-    return [f"shard {n} of {total}" for n in range(total) if n not in have]
+    first = 1 if files[0].suffix == ".safetensors" else 0  # weights are counted from 1, data from 0
+    return [f"shard {n} of {total}" for n in range(first, first + total) if n not in have]
 
 
 def download_command(path: str, revision: str, patterns: Sequence[str], repo_type: str) -> str:

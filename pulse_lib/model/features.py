@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pulse_lib.data.mmbench import pad_to_square
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 
@@ -24,8 +25,15 @@ class FeatureCache:
     in the model's dtype.
     """
 
-    def __init__(self, network: PreTrainedModel, processor: ProcessorMixin, n_image_tokens: int):
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        processor: ProcessorMixin,
+        n_image_tokens: int,
+        image_aspect: str = "crop",
+    ):
         self.network, self.processor, self.n_image_tokens = network, processor, n_image_tokens
+        self.image_aspect = image_aspect
         self.known: dict[str, torch.Tensor] = {}
         self.digests: dict[str, bytes] = {}
 
@@ -45,7 +53,10 @@ class FeatureCache:
         new = [i for i in wanted if i not in self.known]
         for start in range(0, len(new), batch_size):
             ids = new[start : start + batch_size]
-            features = vision_features(self.network, self.processor, [images[i] for i in ids])
+            pictures = [images[i] for i in ids]
+            if self.image_aspect == "pad":
+                pictures = [pad_to_square(picture) for picture in pictures]
+            features = vision_features(self.network, self.processor, pictures)
             if features.shape[1] != self.n_image_tokens:
                 raise PulseError(
                     f"the processor writes {self.n_image_tokens} image tokens, the vision tower "

@@ -1,14 +1,17 @@
-"""Loading a model: embedded, from a folder or from the hub; in full precision or in 4-bit NF4."""
+"""Loading a model: embedded, from a folder or from the hub; in full precision, 16, 8 or 4 bits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 import transformers
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoProcessor,
     BitsAndBytesConfig,
     LlavaForConditionalGeneration,
@@ -17,13 +20,17 @@ from transformers import (
 )
 
 from pulse_lib.assets import embedded_folder
+from pulse_lib.data.hub import data_folder, missing_shards
 from pulse_lib.errors import PulseError
+from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
 from pulse_lib.params import ModelSettings
 
 # transformers 5 matches these from the start of the module path; a list without lm_head would
 # quantise lm_head.
 NOT_QUANTISED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
+MODEL_FILES = ("*.json", "*.safetensors")
+OPTIONAL_FILES = ("*.jinja", "*.model")  # not every repository has them
 
 
 @dataclass
@@ -39,6 +46,7 @@ class LoadedModel:
     dtype: torch.dtype
     n_image_tokens: int
     features: FeatureCache
+    commit: str = ""  # of a hub model: what `revision` meant when it was fetched
     peft: object | None = None
     answer_cache: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -69,32 +77,48 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 def load_model(settings: ModelSettings, device: str | torch.device | None = None) -> LoadedModel:
     """The model of a profile, frozen and in eval mode. Raises PulseError naming the folder and the
-    fix if it cannot be loaded.
+    fix if it cannot be loaded, is no LLaVA, lacks weights, or does not fit the memory there is.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = compute_dtype(device)
-    path, where = _source(settings)
-    options: dict = {"dtype": dtype}
-    if settings.load == "4bit":
-        options |= {"quantization_config": nf4(dtype), "device_map": {"": str(device)}}
+    if settings.load == "16bit" and device.type == "cpu":
+        dtype = torch.bfloat16
+    folder, commit = model_folder(settings)
     bars = transformers.utils.logging.is_progress_bar_enabled()
-    if not where:
+    if not commit:
         transformers.utils.logging.disable_progress_bar()  # a local model needs no bar
     try:
-        network = LlavaForConditionalGeneration.from_pretrained(path, **where, **options)
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type != "llava":
+            raise ValueError(f"config.json says model_type = {config.model_type!r}, not 'llava'")
+        check_memory(config, settings.load, dtype, device)
+        network, report = LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **_quantisation(settings, dtype, device)
+        )
+        if report["missing_keys"]:
+            some = ", ".join(sorted(report["missing_keys"])[:3])
+            raise ValueError(f"{len(report['missing_keys'])} weights are missing, e.g. {some}")
         # PIL, not torchvision: the same pixels on every machine, and one dependency less.
-        processor = AutoProcessor.from_pretrained(path, **where, backend="pil")
-    except (OSError, ValueError) as error:
-        raise PulseError(f"{path}: the model cannot be loaded: {error}") from None
+        processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    except (OSError, ValueError, SafetensorError) as error:
+        missing = missing_shards(sorted(folder.glob("*.safetensors")))
+        gone = f" ({', '.join(missing)} is missing)" if missing else ""
+        raise PulseError(f"{folder}: the model cannot be loaded{gone}: {error}") from None
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
-    if settings.load == "4bit":
-        mend_4bit(network)
+    if settings.load in ("8bit", "4bit"):
+        mend_quantised(network, settings.load)
     else:
         network.to(device)
     network.requires_grad_(False)
-    return wrap_model(network, processor, settings)
+    if settings.gradient_checkpointing:
+        # transformers 5.23 renamed it
+        enable = getattr(network, "activation_checkpointing_enable", None)
+        (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
+    model = wrap_model(network, processor, settings)
+    model.commit = commit
+    return model
 
 
 def wrap_model(
@@ -111,7 +135,16 @@ def wrap_model(
         images=Image.new("RGB", (8, 8)), text=processor.image_token, return_tensors="pt"
     )
     n_image_tokens = int((probe["input_ids"] == network.config.image_token_id).sum())
-    features = FeatureCache(network, processor, n_image_tokens)
+    vision = network.config.vision_config
+    expected = (vision.image_size // vision.patch_size) ** 2
+    expected += network.config.vision_feature_select_strategy == "full"
+    if n_image_tokens != expected:
+        raise PulseError(
+            f"the processor writes {n_image_tokens} image tokens, the vision tower gives {expected}: "
+            "set num_additional_image_tokens to 1 and vision_feature_select_strategy to that of "
+            "config.json in processor_config.json"
+        )
+    features = FeatureCache(network, processor, n_image_tokens, settings.image_aspect)
     return LoadedModel(
         network, processor, settings, head.device, head.dtype, n_image_tokens, features
     )
@@ -128,42 +161,76 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def mend_4bit(network: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking weights in eval mode on AVX512-BF16 CPUs, which makes later
+def mend_quantised(network: PreTrainedModel, load: str) -> None:
+    """Check that the language model's linear layers are quantised and nothing else; and keep
+    bitsandbytes from repacking 4-bit weights in eval mode on AVX512-BF16 CPUs, which makes later
     gradients wrong.
 
-    Raises PulseError if a layer outside the language model was quantised, or none was.
+    Raises PulseError naming a layer that is quantised by accident, or is not.
     """
-    import bitsandbytes as bnb  # only 4-bit needs it: it is slow to import
+    import bitsandbytes as bnb  # only quantised loading needs it: it is slow to import
 
-    quantised = [(n, m) for n, m in network.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
-    for _, module in quantised:
-        module.support_avx512bf16_for_cpu = False
-    wrong = [n for n, _ in quantised if any(n.startswith(skip) for skip in NOT_QUANTISED)]
-    if wrong or not quantised:
-        found = f"layer {wrong[0]} was quantised" if wrong else "no layer was quantised"
+    kind = bnb.nn.Linear4bit if load == "4bit" else bnb.nn.Linear8bitLt
+    for name, module in network.named_modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        quantised, wanted = isinstance(module, kind), ".language_model.layers." in name
+        if quantised != wanted:
+            raise PulseError(
+                f"load: {load}: layer {name} was {'' if quantised else 'not '}quantised; this "
+                f"transformers version reads the skip list {NOT_QUANTISED} differently"
+            )
+        if quantised and load == "4bit":
+            module.support_avx512bf16_for_cpu = False
+
+
+def check_memory(config, load: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises PulseError if the weights alone need more memory than is free on the device.
+
+    What training adds is told by `python -m pulse_lib plan`.
+    """
+    wide = dtype.itemsize / memory.SIXTEEN  # float32 on a CPU: twice the 16 bits of the items
+    items = memory.weight_items(config, load)
+    needed = sum(
+        gib * (1.0 if load in memory.BYTES and part == "language model" else wide)
+        for part, gib in items.items()
+    )
+    free = free_gib(device)
+    if needed > free:
         raise PulseError(
-            f"load: 4bit: {found}; this transformers version reads the skip list {NOT_QUANTISED} "
-            "differently"
+            f"the weights need {needed:.1f} GiB in load: {load}, {free:.1f} GiB are free on {device}: "
+            "choose load: 4bit or a smaller model, or free memory; "
+            "python -m pulse_lib plan --profile ... itemises it"
         )
 
 
-def _source(settings: ModelSettings) -> tuple[str, dict]:
-    """The path or hub id for from_pretrained, and its keyword arguments ({} for a folder)."""
+def free_gib(device: torch.device) -> float:
+    """Free memory of a GPU, or of the machine for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / memory.GIB
+    return psutil.virtual_memory().available / memory.GIB
+
+
+def model_folder(settings: ModelSettings) -> tuple[Path, str]:
+    """The local folder of a profile's model, fetched if it is a hub id, and the commit of the hub
+    ("" for a folder). Raises PulseError with the command that fetches it, within 10 s.
+    """
     if settings.path == "embedded":
-        return str(embedded_folder()), {}
-    folder = Path(settings.path).expanduser()
-    if folder.is_dir():
-        return str(folder), {}
-    if (
-        folder.is_absolute()
-        or settings.path.startswith((".", "~"))
-        or settings.path.count("/") != 1
-    ):
-        raise PulseError(
-            f"model.path = {settings.path!r}: there is no such folder; give a folder, a hub id or "
-            "embedded"
-        )
-    return settings.path, {"revision": settings.revision} if settings.revision else {
-        "revision": "main"
-    }
+        return embedded_folder(), ""
+    local = Path(settings.path).expanduser()
+    if local.is_dir():
+        return local, ""
+    folder = data_folder(
+        settings.path, settings.revision, MODEL_FILES, "model.path", "model", OPTIONAL_FILES
+    )
+    return folder, folder.name
+
+
+def _quantisation(settings: ModelSettings, dtype: torch.dtype, device: torch.device) -> dict:
+    if settings.load == "4bit":
+        quantised = nf4(dtype)
+    elif settings.load == "8bit":
+        quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(NOT_QUANTISED))
+    else:
+        return {}
+    return {"quantization_config": quantised, "device_map": {"": str(device)}}

@@ -141,6 +141,8 @@ def train(
         tokens, size = schedule.supervised_tokens, schedule.micro_batch
         return backward_term(model, method, side, examples, tokens, size, reference, scaler.scale)
 
+    if model.settings.gradient_checkpointing:
+        model.network.train()  # the only mode in which it takes effect; nothing here drops out
     log, seconds, skipped, stopped, masks = [], 0.0, 0, "", []
     for step, chosen in enumerate(batches, start=1):
         begun = time.perf_counter()
@@ -193,6 +195,7 @@ def train(
         if after_step and (stopped := after_step(step, step / per_epoch) or ""):
             break
 
+    model.network.eval()
     _check_moved(start, parameters, schedule)
     return Trained(
         pd.DataFrame(log, columns=LOG_COLUMNS),
