@@ -319,6 +319,9 @@ def test_samples_are_whole_groups_and_stratified(n):
     )
     for leaf, (_, _, size) in mmbench.TAXONOMY.items():
         assert abs(have[leaf] - n * size / 1164) < 1
+    rest = {leaf: n * size % 1164 for leaf, (_, _, size) in mmbench.TAXONOMY.items()}
+    up = {leaf for leaf, (_, _, size) in mmbench.TAXONOMY.items() if have[leaf] > n * size // 1164}
+    assert all(rest[a] >= rest[b] for a in up for b in set(rest) - up)  # largest remainders
 
 
 def test_samples_depend_on_the_seed_and_not_on_the_order_of_rows():
