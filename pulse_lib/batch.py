@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pulse_lib import jobs, runs, study
+from pulse_lib import jobs, needs, runs, study
 from pulse_lib.params import REPOSITORY, load_profile
 from pulse_lib.runs import RunSpec
 
@@ -43,6 +43,7 @@ def run_study(options: Mapping[str, object], n_jobs: int, console: Console) -> b
     plan = study.plan(profile, specs)
     if plan.todo:
         runs.check_writable(out)
+        needs.check(profile)
         busy = f"another study is at work in {runs.show(out)}"
         with jobs.Lock(jobs.logs_folder(out) / "front.lock", busy, patience=3.0) as lock:
             plan = study.plan(profile, specs)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from pulse_lib import runs, study
+from pulse_lib import needs, runs, study
 from pulse_lib.errors import PulseError
 from pulse_lib.jobs import alone, logs_folder, slug
 from pulse_lib.params import REPOSITORY, check_type, load_profile
@@ -134,7 +134,7 @@ def resolve(path: Path, given: Mapping[str, object]) -> tuple[RunSpec, dict]:
         check_type(known[name]["type"], value, f"{path.stem}: parameter {name}")
     parameters = {name: entry["default"] for name, entry in known.items()} | dict(given)
     if "profile" in parameters:
-        load_profile(parameters["profile"])
+        needs.check(load_profile(parameters["profile"]))
     return study.spec_of(path.stem, parameters), parameters
 
 

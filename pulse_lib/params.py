@@ -56,7 +56,7 @@ class DataSettings:
     n_pretrained_forget: int = 20
     n_pretrained_retain: int = 25
     n_holdout: int = 50
-    n_general: int = 300  # general questions for evaluation
+    n_general: int = 300  # general questions for evaluation; of MMBench: groups, 0 for all
     n_general_train: int = 200  # general conversations that fine-tuning may replay
     n_train_views: int = 6  # training renderings a person
     n_conversations: int = 2  # training conversations a person and modality while unlearning
@@ -251,7 +251,7 @@ def _check_counts(profile: Profile, path: Path) -> None:
 def _check_benchmarks(profile: Profile, path: Path) -> None:
     """What source mllmu needs, before anything is downloaded."""
     d, replay = profile.data, profile.finetune.general_replay
-    if not d.people_path or (d.n_general and not d.general_path):
+    if not d.people_path or not d.general_path:
         key = "general_path" if d.people_path else "people_path"
         raise PulseError(
             f"{path}: data.source = mllmu needs data.{key}: a local folder or a hub id"

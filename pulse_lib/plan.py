@@ -28,6 +28,7 @@ SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
 CPU_TFLOPS = 0.05
 FREE_DOWNLOAD_MB_S = 40  # assumed
 # MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
+MMBENCH = (1164, 4329)  # questions and rows of the dev split
 DATA_GB = {"world": 0.0, "mllmu": 1.6}
 
 
@@ -126,12 +127,15 @@ def counts(profile: Profile) -> dict[str, int]:
     # world: per rendering four short conversations and one by name, and questions in new wordings;
     # mllmu: a text a person with the photo and by name (people with fewer questions are there too)
     each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
+    general = d.n_general
+    if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split
+        general = round((general or MMBENCH[0]) * MMBENCH[1] / MMBENCH[0])
     return {
         "taught": people * (5 * d.n_train_views if d.source == "world" else 2),
         "forget a person": 2 * d.n_conversations,
         "questions a person": each,
-        "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + d.n_general,
-        "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + d.n_general,
+        "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
+        "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + general,
         "holdout": d.n_holdout * each,
         "selection": d.n_candidates * 10,
     }

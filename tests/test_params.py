@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pulse_lib.errors import PulseError
@@ -71,3 +75,38 @@ def test_a_missing_key_and_a_missing_profile_are_named(tmp_path):
 )
 def test_every_shipped_profile_loads(path):
     assert load_profile(path.stem).name == path.stem
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "params").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_profile_reads(path):
+    profile = load_profile(path.stem)
+    assert profile.name == path.stem and profile.description
+
+
+@pytest.mark.parametrize("name", ["colab-t4-7b", "llava-1.5-13b"])
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_real_profile_without_network_names_every_download(name, offline, tmp_path):
+    """From the command's start to its end in ten seconds, and no notebook was begun."""
+    changed = {
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": offline,
+    }
+    words = ["notebook", "01", "-p", "profile", name, "-p", "out_dir", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pulse_lib", *words],
+        env=os.environ | changed,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Traceback" not in said
+    size = load_profile(name).model.path
+    assert f"hf download {size} --revision main" in said
+    assert "hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision main" in said
+    assert "hf download lmms-lab/MMBench --repo-type dataset --revision main" in said
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
@@ -15,6 +16,66 @@ from pulse_lib.progress import LINE_SECONDS, is_batch
 
 PATIENCE = 7.0  # seconds in which the hub must have answered once, name look-up included
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+
+
+@dataclass(frozen=True)
+class Need:
+    """Files of a hub repository: those that must be there, and those taken if there are any."""
+
+    path: str  # hub id, "owner/name"
+    revision: str  # commit, tag or branch; "" for main
+    patterns: tuple[str, ...]  # e.g. "Full_Set/*.parquet"
+    setting: str  # the profile's key, for messages
+    repo_type: str = "dataset"
+    optional: tuple[str, ...] = ()
+
+    def command(self) -> str:
+        """The shell command that fetches the files into the cache."""
+        kind = f" --repo-type {self.repo_type}" if self.repo_type != "model" else ""
+        files = "".join(f" --include {shlex.quote(p)}" for p in (*self.patterns, *self.optional))
+        return f"hf download {self.path}{kind} --revision {self.revision or 'main'}{files}"
+
+    def what(self) -> dict:
+        """Arguments of the hub's client."""
+        return {
+            "repo_id": self.path,
+            "repo_type": self.repo_type,
+            "revision": self.revision or "main",
+            "allow_patterns": [*self.patterns, *self.optional],
+        }
+
+
+def model_need(path: str, revision: str) -> Need:
+    """What is loaded of a model's repository."""
+    return Need(
+        path, revision, ("*.json", "*.safetensors"), "model.path", "model", ("*.jinja", "*.model")
+    )
+
+
+def is_hub_id(path: str) -> bool:
+    """True for "owner/name" that is no folder or file here."""
+    local = Path(path).expanduser()
+    outside = local.is_absolute() or path.startswith((".", "~"))
+    return bool(path) and not local.exists() and not outside and path.count("/") == 1
+
+
+def cached(need: Need) -> Path | None:
+    """The folder of a complete snapshot in the hub's cache, without asking the hub."""
+    from huggingface_hub import snapshot_download  # a local folder needs none of it
+
+    try:
+        folder = Path(snapshot_download(**need.what(), local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return folder if is_complete(folder, need.patterns) else None
+
+
+def reach(need: Need) -> str | None:
+    """None if the hub answers for this repository within PATIENCE, else why not."""
+    from huggingface_hub import HfApi
+
+    what = {"repo_type": need.repo_type, "revision": need.what()["revision"]}
+    return _within(PATIENCE, lambda: HfApi().repo_info(need.path, timeout=PATIENCE - 2, **what))
 
 
 def data_folder(
@@ -26,52 +87,39 @@ def data_folder(
     optional: Sequence[str] = (),
 ) -> Path:
     """The local folder that holds the files of `path`: the folder itself, or a hub repository's
-    snapshot.
+    snapshot. The other arguments are those of `Need`.
 
-    path: a local folder or a hub id ("owner/name"); revision: commit, tag or branch of the hub ("":
-    main); patterns: the files needed ("Full_Set/*.parquet"), optional: files taken if there are
-    any; nothing else is downloaded; setting: the profile's key, for messages. A complete snapshot in the cache is used without asking the
-    hub. Raises PulseError: no such folder, or, within 10 s, nothing cached and no answer, with the
-    command that would fetch it.
+    A complete snapshot in the cache is used without asking the hub. Raises PulseError: no such
+    folder, or, within 10 s, nothing cached and no answer, with the command that would fetch it.
     """
     local = Path(path).expanduser()
     if path and local.is_dir():
         return local
-    if not path or local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+    if not is_hub_id(path):
         raise PulseError(
             f"{setting} = {path!r}: there is no such folder; give a folder or a hub id (owner/name)"
         )
-    from huggingface_hub import HfApi, snapshot_download  # a local folder needs none of it
+    return fetched(Need(path, revision, tuple(patterns), setting, repo_type, tuple(optional)))
 
-    what = {
-        "repo_id": path,
-        "repo_type": repo_type,
-        "revision": revision or "main",
-        "allow_patterns": [*patterns, *optional],
-    }
-    try:
-        cached = Path(snapshot_download(**what, local_files_only=True))
-        if is_complete(cached, patterns):
-            return cached
-    except (OSError, ValueError):
-        pass  # not cached, or in part: the next lines fetch it or say what is wrong
-    command = download_command(path, revision, [*patterns, *optional], repo_type)
-    failure = _within(
-        PATIENCE,
-        lambda: HfApi().repo_info(
-            path, repo_type=repo_type, revision=what["revision"], timeout=PATIENCE - 2
-        ),
-    )
+
+def fetched(need: Need) -> Path:
+    """The snapshot of a hub repository, from the cache or downloaded; raises as `data_folder`."""
+    from huggingface_hub import snapshot_download
+
+    folder = cached(need)
+    if folder is not None:
+        return folder
+    failure = reach(need)
     if failure is not None:
-        raise _not_there(setting, path, revision, failure, command)
+        raise _not_there(need, failure)
     try:
-        found = Path(snapshot_download(**what, tqdm_class=_bar_class(), max_workers=4))
+        found = Path(snapshot_download(**need.what(), tqdm_class=_bar_class(), max_workers=4))
     except Exception as error:  # the network may fail in many ways half-way; each has the same fix
-        raise _not_there(setting, path, revision, _said(error), command) from None
-    if not is_complete(found, patterns):
+        raise _not_there(need, _said(error)) from None
+    if not is_complete(found, need.patterns):
         raise PulseError(
-            f"{setting} = {path!r}: the repository has not all of {', '.join(patterns)} at revision "
-            f"{revision or 'main'}; check id and revision"
+            f"{need.setting} = {need.path!r}: the repository has not all of "
+            f"{', '.join(need.patterns)} at revision {need.revision or 'main'}; check id and revision"
         )
     return found
 
@@ -94,17 +142,11 @@ def missing_shards(files: Sequence[Path]) -> list[str]:
     return [f"shard {n} of {total}" for n in range(first, first + total) if n not in have]
 
 
-def download_command(path: str, revision: str, patterns: Sequence[str], repo_type: str) -> str:
-    """The shell command that fetches the files into the cache."""
-    kind = f" --repo-type {repo_type}" if repo_type != "model" else ""
-    included = "".join(f" --include {shlex.quote(p)}" for p in patterns)
-    return f"hf download {path}{kind} --revision {revision or 'main'}{included}"
-
-
-def _not_there(setting: str, path: str, revision: str, why: str, command: str) -> PulseError:
+def _not_there(need: Need, why: str) -> PulseError:
     return PulseError(
-        f"{setting} = {path!r} at revision {revision or 'main'} is not in the cache, and the hub "
-        f"cannot give it now ({why}). Where there is a network, fetch it once with\n  {command}"
+        f"{need.setting} = {need.path!r} at revision {need.revision or 'main'} is not in the cache, "
+        f"and the hub cannot give it now ({why}). Where there is a network, fetch it once with\n"
+        f"  {need.command()}"
     )
 
 

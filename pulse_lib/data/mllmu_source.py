@@ -190,8 +190,9 @@ def person_conversations(
 
 
 def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
-    """`n_general` questions of MMBench, as pulse_lib.data.mmbench draws them."""
-    if not settings.n_general:
+    """`n_general` groups of MMBench's rows (0: all), as pulse_lib.data.mmbench draws them; none
+    without `general_path`."""
+    if not settings.general_path:
         return []
     from pulse_lib.data import mmbench  # not needed where only people are asked
 
@@ -205,6 +206,18 @@ def general_conversations(
     return []
 
 
+def need(settings: DataSettings) -> hub.Need:
+    """MLLMU-Bench's files on the hub, if `people_path` is a hub id."""
+    patterns = _patterns(settings.n_heldout_wordings > 0)
+    return hub.Need(settings.people_path, settings.people_revision, patterns, "data.people_path")
+
+
+def _patterns(other_views: bool) -> tuple[str, ...]:
+    # All folders of a study in one download. Test_Set is 0.7 GB, so it is fetched only if asked for.
+    folders = [FICTITIOUS, CELEBRITIES, TRAINING, *([OTHER_VIEWS] if other_views else [])]
+    return tuple(f"{folder}/*.parquet" for folder in folders)
+
+
 def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
     return _loaded(
         settings.people_path, settings.people_revision, subset, settings.n_heldout_wordings > 0
@@ -213,9 +226,7 @@ def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
 
 @lru_cache(maxsize=8)
 def _loaded(path: str, revision: str, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
-    # All folders of a study in one download. Test_Set is 0.7 GB, so it is fetched only if asked for.
-    folders = [FICTITIOUS, CELEBRITIES, TRAINING, *([OTHER_VIEWS] if other_views else [])]
-    root = hub.data_folder(path, revision, [f"{f}/*.parquet" for f in folders], "data.people_path")
+    root = hub.data_folder(path, revision, _patterns(other_views), "data.people_path")
     if subset == OTHER_VIEWS and not (other_views and (root / subset).is_dir()):
         return {}
     return {p.person.id: p for p in load_people(root, subset)}

@@ -172,6 +172,13 @@ def pad_to_square(image: Image.Image) -> Image.Image:
     return square
 
 
+def need(settings: DataSettings) -> hub.Need:
+    """MMBench's files on the hub, if `general_path` is a hub id."""
+    return hub.Need(
+        settings.general_path, settings.general_revision, (HUB_FILES,), "data.general_path"
+    )
+
+
 @lru_cache(maxsize=1)  # one study asks for the same file once a seed
 def _loaded(path: str, revision: str) -> tuple[list[Question], ImageStore]:
     return load_mmbench(path, revision)

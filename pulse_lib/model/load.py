@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from pulse_lib.assets import embedded_folder
-from pulse_lib.data.hub import data_folder, missing_shards
+from pulse_lib.data.hub import fetched, is_hub_id, missing_shards, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
@@ -29,8 +29,6 @@ from pulse_lib.params import ModelSettings
 # transformers 5 matches these from the start of the module path; a list without lm_head would
 # quantise lm_head.
 NOT_QUANTISED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
-MODEL_FILES = ("*.json", "*.safetensors")
-OPTIONAL_FILES = ("*.jinja", "*.model")  # not every repository has them
 
 
 @dataclass
@@ -220,9 +218,12 @@ def model_folder(settings: ModelSettings) -> tuple[Path, str]:
     local = Path(settings.path).expanduser()
     if local.is_dir():
         return local, ""
-    folder = data_folder(
-        settings.path, settings.revision, MODEL_FILES, "model.path", "model", OPTIONAL_FILES
-    )
+    if not is_hub_id(settings.path):
+        raise PulseError(
+            f"model.path = {settings.path!r}: there is no such folder; give a folder, a hub id "
+            "(owner/name) or embedded"
+        )
+    folder = fetched(model_need(settings.path, settings.revision))
     return folder, folder.name
 
 

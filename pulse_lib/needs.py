@@ -1,0 +1,38 @@
+"""What a profile needs from the hub, asked before anything starts: everything that is missing is
+named at once, with the commands that fetch it.
+"""
+
+from __future__ import annotations
+
+from pulse_lib.data import hub
+from pulse_lib.data.hub import Need
+from pulse_lib.errors import PulseError
+from pulse_lib.params import Profile
+
+
+def needs(profile: Profile) -> list[Need]:
+    """The hub repositories of a profile: model, people, general questions. Folders are no need."""
+    model, data = profile.model, profile.data
+    wanted = []
+    if model.path != "embedded":
+        wanted.append(hub.model_need(model.path, model.revision))
+    if data.source == "mllmu":
+        from pulse_lib.data import mllmu_source, mmbench  # the embedded world needs neither
+
+        wanted.append(mllmu_source.need(data))
+        if data.general_path:
+            wanted.append(mmbench.need(data))
+    return [need for need in wanted if hub.is_hub_id(need.path)]
+
+
+def check(profile: Profile) -> None:
+    """Raises PulseError, within 10 s, if something is not cached and the hub does not answer."""
+    missing = [need for need in needs(profile) if hub.cached(need) is None]
+    failure = hub.reach(missing[0]) if missing else None
+    if failure is None:
+        return
+    named = "\n".join(f"  {need.setting} = {need.path!r}: {need.command()}" for need in missing)
+    raise PulseError(
+        f"profile {profile.name}: not on this machine, and the hub does not answer ({failure}). Where "
+        f"there is a network, fetch once\n{named}"
+    )
