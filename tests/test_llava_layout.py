@@ -210,8 +210,9 @@ def test_nothing_cached_and_no_network(tmp_path, offline):
     assert "Traceback" not in done.stderr and float(done.stdout.split()[0]) < 10
 
 
-def test_letters_are_one_token_and_cut_where_the_prompt_ends(folder):
-    model = loaded(folder)
+@pytest.mark.parametrize("style", ["vicuna_v1", "mllmu"])
+def test_letters_are_one_token_and_cut_where_the_prompt_ends(folder, style):
+    model = loaded(folder, prompt=style)
     for letter in "ABCD":
         tokens = answer_tokens(model, letter)
         assert len(tokens) == 2 and model.tokenizer.decode(tokens[:1]).strip() == letter

@@ -16,6 +16,7 @@ from pulse_lib.model.prompts import (
     prompt_style,
     question_prompt,
 )
+from pulse_lib.unlearn.refusals import refused
 
 SHOWN = Turn("What does this person do?", ("chef", "pilot"), "pilot")
 OPEN = Turn("Who is it?", (), "Mara Voss")
@@ -41,6 +42,39 @@ def test_vicuna_prompt_to_the_letter():
         question_prompt(PROMPTS["vicuna_v1"], OPEN, "letter", False, first=False)
         == "USER: Who is it? ASSISTANT:"
     )
+
+
+def test_mllmu_prompt_to_the_letter():
+    options = "What does this person do?\nA: chef\nB: pilot\n"
+    end = "Just give ONE letter representing the answer directly.\nASSISTANT:"
+    style = PROMPTS["mllmu"]
+    shown = question_prompt(style, SHOWN, "letter", True)
+    assert shown == f"USER: <image>\n{options}{end}"
+    assert question_prompt(style, SHOWN, "letter", False) == f"USER:\n{options}{end}"
+    assert question_prompt(style, OPEN, "letter", True) == "USER: <image>\nWho is it?\nASSISTANT:"
+
+
+@pytest.mark.parametrize("style", PROMPTS.values(), ids=list(PROMPTS))
+def test_the_system_sentence_stands_once(style):
+    for first, image in ((True, True), (True, False), (False, False)):
+        text = question_prompt(style, SHOWN, "letter", image, first=first)
+        opening = style.system if first else ""
+        assert text.startswith(f"{opening}USER:")
+        assert text.count("A chat between") == opening.count("A chat between")
+        assert text.count("USER:") == 1 and text.count("<image>") == image
+
+
+@pytest.mark.parametrize("style", PROMPTS)
+@pytest.mark.parametrize("image", [True, False])
+def test_a_refusal_stands_behind_the_same_prompt(style, image):
+    model = tiny.tiny_model(answer_form="letter", prompt=style)
+    conversation = replace(tiny.conversation(0 if image else 1), turns=(SHOWN, OPEN))
+    (refusal,) = refused([conversation], prompt_style(style), "letter", seed=0)
+    prompts = []
+    for example in (conversation, refusal):
+        encoded = encode_conversation(model, example)
+        prompts.append(encoded.input_ids[: encoded.answer.index(True)])
+    assert prompts[0] == prompts[1]
 
 
 @pytest.mark.parametrize("style", PROMPTS)
@@ -106,7 +140,7 @@ def test_any_text_encodes():
 
 def test_bad_input_is_named():
     model = tiny.tiny_model()
-    with pytest.raises(PulseError, match="plain, vicuna_v1"):
+    with pytest.raises(PulseError, match="plain, vicuna_v1, mllmu"):
         prompt_style("chatml")
     with pytest.raises(PulseError, match="'<image>' 1 times, expected 0"):
         encode_question(

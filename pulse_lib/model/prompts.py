@@ -24,8 +24,8 @@ class PromptStyle:
     system: str  # opens the first turn; "" for none
     instruction: Mapping[str, str]
     user: str = "USER: "
+    user_image: str = "USER: <image>\n"  # in place of `user` in a turn that shows the picture
     assistant: str = " ASSISTANT:"  # an answer follows as " x"
-    image: str = "<image>\n"
     option: str = "{letter}. {option}"
 
 
@@ -39,6 +39,18 @@ PROMPTS = {
         system="A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions. ",
         instruction={"letter": _LETTER, "text": _TEXT},
+    ),
+    # MLLMU-Bench's own (eval.py), without its examples of another person in front. It has no
+    # wording for an answer in words.
+    "mllmu": PromptStyle(
+        system="",
+        instruction={
+            "letter": "Just give ONE letter representing the answer directly.",
+            "text": _TEXT,
+        },
+        user="USER:\n",
+        assistant="\nASSISTANT:",
+        option="{letter}: {option}",
     ),
 }
 
@@ -81,7 +93,7 @@ def question_prompt(
             for a, o in zip(LETTERS, question.options, strict=False)
         ]
         lines.append(style.instruction[answer_form])
-    head = (style.system if first else "") + style.user + (style.image if with_image else "")
+    head = (style.system if first else "") + (style.user_image if with_image else style.user)
     return head + "\n".join(lines) + style.assistant
 
 
