@@ -18,7 +18,6 @@ from pulse_lib.evaluate.accuracy import read_rows
 from pulse_lib.files import read_json
 from pulse_lib.params import REPOSITORY
 
-pytest.importorskip("pulse_lib.data.mmbench")
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 
 
@@ -150,3 +149,18 @@ def test_every_run_answers_every_question(study):
     single = pd.read_csv(tables / "single_shot.csv", keep_default_na=False)
     assert set(single["scenario"]) == {"finetuned", "pretrained"}
     assert sorted(pd.read_csv(tables / "sequential.csv")["round"]) == [0, 1, 2]
+
+
+def test_mmbench_is_scored_its_own_way(study):
+    """From the rows of one run, against a count by hand."""
+    table = pd.read_csv(study / "analysis" / "tables" / "mmbench.csv").set_index(["run", "state"])
+    folder = runs.single_shot_folder(study, "finetuned", METHOD, "projector+llm", 0)
+    rows = read_rows(folder / "rows.parquet")
+    rows = rows[(rows["state"] == "final") & (rows["set"] == "general")]
+    groups = rows.groupby("group")["correct"]
+    (line,) = (
+        table.loc[key] for key in table.index if key[0] in set(rows["run"]) and key[1] == "final"
+    )
+    assert line["n_questions"] == len(groups) and line["n_rows"] == len(rows)
+    assert line["circular"] == pytest.approx(groups.all().mean())
+    assert line["vanilla_all"] == pytest.approx(rows["correct"].mean())

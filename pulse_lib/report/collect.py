@@ -153,7 +153,7 @@ def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
         frames.append(frame.drop(columns=TEXTS).assign(run=run.name, kind=run.kind))
     rows = pd.concat(frames, ignore_index=True)
     rows["cluster"] = clusters(rows)
-    rows = rows.drop(columns=["person_id", "group"])
+    rows = rows.drop(columns=["person_id"])
     names = rows.columns[
         ~rows.dtypes.map(
             lambda t: pd.api.types.is_numeric_dtype(t) or pd.api.types.is_bool_dtype(t)

@@ -29,6 +29,7 @@ TABLES = {
     ),
     "wordings": "Trained and held-out wordings: accuracies (0-1)",
     "general_by_category": "General questions by category: accuracies (0-1)",
+    "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
 }
 
 
@@ -158,6 +159,8 @@ def _figures(gallery: Gallery) -> str:
 def _tables(tables: dict[str, pd.DataFrame]) -> str:
     parts = []
     for name, caption in TABLES.items():
+        if name not in tables:
+            continue  # MMBench was not asked
         opened = " open" if name == "single_shot" else ""
         parts.append(
             f"<details{opened}><summary>{escape(caption)}</summary>{html_table(tables[name])}"

@@ -10,6 +10,7 @@ from pulse_lib.evaluate.accuracy import SUMMARY, request_accuracies, summary
 from pulse_lib.params import Profile
 from pulse_lib.report import measures, paper
 from pulse_lib.report.collect import Study, headline, pick
+from pulse_lib.report.mmbench import mmbench
 from pulse_lib.report.style import method_order
 
 SINGLE_SHOT = ["scenario", "method", "trained_part", "seed", "selection", "step", *SUMMARY]
@@ -217,7 +218,8 @@ def settings_table(profile: Profile, *sections: str) -> pd.DataFrame:
 
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every table by its file's name; the two published ones first."""
+    """Every table by its file's name; the two published ones first; `mmbench` only if it was asked."""
+    scores = mmbench(study)
     return {
         "single_shot": single_shot(study),
         "sequential": sequential(study),
@@ -227,6 +229,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "wordings": wordings(study),
         "general_by_category": general_by_category(study),
         "paper_projector": paper.projector_table(),
+        **({"mmbench": scores} if len(scores) else {}),
     }
 
 
