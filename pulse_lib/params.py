@@ -112,7 +112,9 @@ class UnlearnSettings:
     matched_at: float = 0.35  # forget accuracy that defines the `matched` state
     # Stop rules, judged at each cheap measurement; 0: off
     stop_forget: float = 0.0  # stop once the forget accuracy is at or below this
-    stop_utility: float = 0.0  # stop, and go back, once retain and general keep less than this share
+    stop_utility: float = (
+        0.0  # stop, and go back, once retain and general keep less than this share
+    )
     replay_share: float = 0.25  # policy replay: people of earlier requests, as a share of the batch
     orthogonal_strength: float = 0.1  # policy orthogonal: weight of O3's penalty
     anchor_strength: float = 0.1  # policy anchor: weight of the pull to the round's start
