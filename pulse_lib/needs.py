@@ -25,6 +25,13 @@ def needs(profile: Profile) -> list[Need]:
     return [need for need in wanted if hub.is_hub_id(need.path)]
 
 
+def commits(profile: Profile) -> dict[str, str]:
+    """The commit of every hub repository as it was fetched, by the profile's key: what a branch
+    like `main` meant for this run. Empty if everything is local."""
+    found = {need.setting: hub.cached(need) for need in needs(profile)}
+    return {setting: folder.name for setting, folder in found.items() if folder}
+
+
 def check(profile: Profile) -> None:
     """Raises PulseError, within 10 s, if something is not cached and the hub does not answer."""
     missing = [need for need in needs(profile) if hub.cached(need) is None]

@@ -40,6 +40,7 @@ from pulse_lib.identity import (  # noqa: F401
     plain,
     result_hash,
 )
+from pulse_lib.needs import commits
 from pulse_lib.params import REPOSITORY, Profile
 
 MANIFEST = "manifest.json"
@@ -176,6 +177,7 @@ def finish(started: Started, files: Iterable[str] = (), extra: Mapping | None = 
         "fingerprint": started.fingerprint,
         "result": result_hash(started.fingerprint, listed),
         "library_hash": library_hash(),
+        "commits": commits(started.profile),
         "run_id": os.environ.get("PULSE_RUN_ID", ""),
         **circumstances(),
         "seconds": round(time.monotonic() - started.clock, 1),

@@ -14,6 +14,8 @@ import tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import LlavaProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pulse_lib.data.mmbench import pad_to_square
 from pulse_lib.errors import PulseError
@@ -22,6 +24,7 @@ from pulse_lib.model.adapters import add_adapter, only, stack
 from pulse_lib.model.features import embed, vision_features
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
+from pulse_lib.model.memory import llava_1_5_config
 from pulse_lib.model.prompts import answer_tokens, encode_conversations, encode_questions
 from pulse_lib.params import ModelSettings
 
@@ -142,6 +145,23 @@ def test_the_reference_is_the_shorter_list_of_adapters(folder):
             base = answer_logits(model, batch)[0]
     assert torch.equal(policy, reference) and torch.equal(policy, target)
     assert not torch.allclose(base, target)
+
+
+def test_llava_1_5_has_576_image_tokens():
+    """The processor at real size, against the shapes that the memory estimate uses."""
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+        ),
+        tokenizer=hub_folder.llama_tokenizer(),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    read = processor(images=Image.new("RGB", (500, 300)), text="<image>", return_tensors="pt")
+    n_tokens = int((read["input_ids"] == processor.image_token_id).sum())
+    assert n_tokens == llava_1_5_config("13b").image_seq_length == 576
+    assert read["pixel_values"].shape == (1, 3, 336, 336)
 
 
 def test_575_image_tokens_stop(tmp_path):

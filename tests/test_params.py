@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from pulse_lib import needs
 from pulse_lib.errors import PulseError
 from pulse_lib.params import REPOSITORY, load_profile
 
@@ -110,3 +111,20 @@ def test_a_real_profile_without_network_names_every_download(name, offline, tmp_
     assert "hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision main" in said
     assert "hf download lmms-lab/MMBench --repo-type dataset --revision main" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_records_the_commit_that_a_branch_meant(tmp_path, monkeypatch):
+    """From a hub cache of this test's own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    profile, commit = load_profile("llava-1.5-13b"), "0123456789abcdef0123456789abcdef01234567"
+    assert needs.commits(profile) == {} and needs.commits(load_profile("tiny")) == {}
+    folder = tmp_path / f"models--{profile.model.path.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model-00001-of-00001.safetensors"):
+        (snapshot / name).write_text("{}")
+    assert needs.commits(profile) == {"model.path": commit}
