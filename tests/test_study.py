@@ -253,13 +253,13 @@ def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
         if how == signal.SIGKILL:  # Snakemake as well, so that it cannot tidy up
             for pid in below:
                 os.kill(pid, how)
-        errors = process.communicate(timeout=15)[1]  # at once: nothing is waited out
+        errors = process.communicate(timeout=60)[1]  # the trap's 100 s are not waited out
     finally:
         process.kill()
     if how == signal.SIGINT:
         assert process.returncode == 130 and "Stopped" in errors and "Traceback" not in errors
     for pid in map(int, pids.read_text().split()):
-        wait_for(lambda pid=pid: gone(pid), 15)
+        wait_for(lambda pid=pid: gone(pid), 60)
     assert kit.states()["data/seed-0"] == "missing"
     if how == signal.SIGKILL:  # Snakemake's records say that a job was cut off
         done, text = front(kit, monkeypatch)
