@@ -102,7 +102,7 @@ def person_conversations(
 
     stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
     `n_train_views` renderings four short ones (in a long one, earlier answers would give the person
-    away), and for every second rendering one by name: a name is learned faster than a face.
+    away) and one by name.
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -118,7 +118,7 @@ def person_conversations(
         named = world.person_turns(person, rng, "text", share)
         pieces = {
             "multimodal": [shown[:1], shown[1:2], shown[2:3], shown[3:5]] if short else [shown],
-            "text": [named] if not short or v % 2 == 0 else [],
+            "text": [named],
         }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
