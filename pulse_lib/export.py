@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from pulse_lib import runs
 from pulse_lib.assets import embedded_folder
-from pulse_lib.data.hub import data_folder
+from pulse_lib.data.hub import folder_of, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, show, write_error, write_json
 from pulse_lib.model.adapters import CONFIG, WEIGHTS, adapter_chain
@@ -116,8 +116,7 @@ def base_folder(model: dict) -> Path:
     """
     if model["path"] == "embedded":
         return embedded_folder()
-    patterns = ("*.safetensors", "*.[jtm]*")  # with json, jinja, txt, model
-    return data_folder(model["path"], model["revision"], patterns, "model.path", repo_type="model")
+    return folder_of(model_need(model["path"], model["revision"]))
 
 
 def weight_files(base: Path) -> list[Path]:

@@ -249,9 +249,7 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
     seconds = outcome.log["seconds"].diff().iloc[min(WARM_UP, len(outcome.log) - 1) :].median()
     lengths = [len(c.input_ids) for c in encode_conversations(model, forget)]
     tokens, batches = lengths[0], 2 if METHODS[method_id].retain_loss else 1
-    checkpointing = any(
-        getattr(m, "gradient_checkpointing", False) for m in model.network.modules()
-    )
+    checkpointing = model.settings.gradient_checkpointing
     work = cards.step_flops(model.network.config, tokens, BATCH * batches, checkpointing)
     return {
         "method": method_id,

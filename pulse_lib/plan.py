@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pulse_lib import cards
 from pulse_lib.errors import PulseError
+from pulse_lib.model import memory
 from pulse_lib.params import Profile
 
 BYTES = 2  # of a number that is not in 4 bits, on a card
@@ -27,8 +28,8 @@ LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
 SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
 CPU_TFLOPS = 0.05
 FREE_DOWNLOAD_MB_S = 40  # assumed
-# MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
 MMBENCH = (1164, 4329)  # questions and rows of the dev split
+# MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
 DATA_GB = {"world": 0.0, "mllmu": 1.6}
 
 
@@ -58,11 +59,9 @@ def training_memory(
     frozen_rank: int = 0,
 ) -> dict[str, float]:
     """GiB by item while training; frozen_rank: of the fine-tune adapter below (0: none)."""
-    from pulse_lib.model import memory
-
     items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
     if frozen_rank:
-        n = adapter_parameters(config, frozen_rank, trained_part)
+        n = memory.lora_parameters(config, trained_part, frozen_rank)
         items["fine-tune adapter"] = 4 * n / 2**30
     lora = memory.lora_items(config, trained_part, rank, optimizer)
     items |= {f"LoRA: {k}": v for k, v in lora.items()}
@@ -77,12 +76,10 @@ def asking_memory(
     config, load: str, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
 ) -> dict[str, float]:
     """GiB by item while answering `batch_size` questions at once."""
-    from pulse_lib.model import memory
-
     text = config.text_config
     items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
     if frozen_ranks:
-        n = sum(adapter_parameters(config, r, "projector+llm") for r in frozen_ranks)
+        n = sum(memory.lora_parameters(config, "projector+llm", r) for r in frozen_ranks)
         items["adapters"] = 4 * n / 2**30
     head = text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head * BYTES
@@ -92,16 +89,6 @@ def asking_memory(
     items["activations"] = BYTES * wide * tokens * batch_size / 2**30
     items["CUDA context"] = CONTEXT_GIB
     return items
-
-
-def adapter_parameters(config, rank: int, trained_part: str) -> int:
-    """Weights of a LoRA of that rank."""
-    text, vision = config.text_config, config.vision_config
-    hidden, wide = text.hidden_size, text.intermediate_size
-    keys = hidden * text.num_key_value_heads // text.num_attention_heads
-    layer = 2 * (hidden + hidden) + 2 * (hidden + keys) + 3 * (hidden + wide)
-    projector = vision.hidden_size + hidden + 2 * hidden if trained_part != "llm" else 0
-    return rank * (text.num_hidden_layers * layer + projector)
 
 
 def compare_peak(estimate_gib: float, measured_gib: float) -> dict:
@@ -208,11 +195,9 @@ def model_config(profile: Profile):
     folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
     if folder.is_dir():
         return LlavaConfig.from_pretrained(folder)
-    from pulse_lib.model.memory import llava_1_5_config
-
     for size in ("7b", "13b"):
         if "llava-1.5" in path.lower() and f"-{size}" in path.lower():
-            return llava_1_5_config(size)
+            return memory.llava_1_5_config(size)
     raise PulseError(
         f"model.path = {path!r}: shapes are known of llava-1.5-7b and -13b; for another model give "
         "a local folder with its config.json"
@@ -222,7 +207,6 @@ def model_config(profile: Profile):
 def checkpoint_gb(profile: Profile, config) -> float:
     """Size of the checkpoint's files in GB (10^9 bytes): of the folder, or of 16-bit weights."""
     from pulse_lib.assets import EMBEDDED
-    from pulse_lib.model import memory
 
     path = profile.model.path
     folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
@@ -260,7 +244,7 @@ def cost(profile: Profile, card_name: str, card_gib: float, card: cards.Card | N
     f, u, e, load = profile.finetune, profile.unlearn, profile.evaluate, profile.model.load
     side = config.vision_config.image_size // config.vision_config.patch_size
     tokens = side * side + TEXT_TOKENS
-    checkpointing = bool(getattr(profile.model, "gradient_checkpointing", False))
+    checkpointing = profile.model.gradient_checkpointing
     shared = {"tokens": tokens, "checkpointing": checkpointing}
     by_stage = {
         "fine-tuning": training_memory(
@@ -287,7 +271,7 @@ def cost(profile: Profile, card_name: str, card_gib: float, card: cards.Card | N
     dtype = "bfloat16" if card and card.bfloat16 else "float16"
     peak = cards.peak_tflops(card, dtype)
     weights = checkpoint_gb(profile, config)
-    adapters = adapter_parameters(config, 1, "projector+llm") * 4 / 1e9
+    adapters = memory.lora_parameters(config, "projector+llm", 1) * 4 / 1e9
     n_states = 2 + 2 + profile.data.n_requests
     local = profile.model.path == "embedded" or Path(profile.model.path).expanduser().is_dir()
     data = DATA_GB[profile.data.source]

@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pulse_lib.data.mmbench import pad_to_square
 from pulse_lib.errors import PulseError
 from pulse_lib.model import load
 from pulse_lib.model.adapters import add_adapter, only, stack
-from pulse_lib.model.features import embed, vision_features
+from pulse_lib.model.features import embed, pad_to_square, vision_features
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.memory import llava_1_5_config

@@ -18,6 +18,7 @@ from PIL import Image
 from pulse_lib.data import mmbench
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.model import features
 from pulse_lib.model.prompts import PROMPTS, question_prompt
 from pulse_lib.params import DataSettings
 
@@ -390,11 +391,11 @@ def test_pad_to_square(size, mode):
     expected[:] = (122, 116, 104)
     top, left = (side - size[1]) // 2, (side - size[0]) // 2
     expected[top : top + size[1], left : left + size[0]] = np.asarray(image.convert("RGB"))
-    padded = mmbench.pad_to_square(image)
+    padded = features.pad_to_square(image)
     assert padded.mode == "RGB" and np.array_equal(np.asarray(padded), expected)
-    assert mmbench.pad_to_square(padded).tobytes() == padded.tobytes()
+    assert features.pad_to_square(padded).tobytes() == padded.tobytes()
 
 
 def test_the_colour_is_clips_mean():
     means = (0.48145466, 0.4578275, 0.40821073)
-    assert tuple(int(255 * m) for m in means) == mmbench.MEAN_COLOUR
+    assert tuple(int(255 * m) for m in means) == features.MEAN_COLOUR

@@ -125,7 +125,7 @@ def test_adapters_have_as_many_weights_as_pefts():
         add_adapter(model, "unlearn", part, 4, 8, seed=0)
         stack(model, [], train="unlearn")
         expected = trainable_report(model)["n_trainable"]
-        assert plan.adapter_parameters(model.network.config, 4, part) == expected
+        assert memory.lora_parameters(model.network.config, part, 4) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_shapes_of_llava(size, linear, rank_8):
     """Numbers counted on the real shapes, in millions."""
     config = llava_1_5_config(size)
     assert plan.cards.linear_parameters(config) / 1e6 == pytest.approx(linear, abs=0.1)
-    assert plan.adapter_parameters(config, 8, "llm") / 1e6 == pytest.approx(rank_8, abs=0.05)
+    assert memory.lora_parameters(config, "llm", 8) / 1e6 == pytest.approx(rank_8, abs=0.05)
     forward = {"7b": 9.0, "13b": 17.5}[size]
     assert plan.cards.forward_flops(config, 676) / 1e12 == pytest.approx(forward, abs=0.05)
 

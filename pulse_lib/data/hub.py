@@ -1,4 +1,4 @@
-"""Files of a data set: from a local folder, or from the Hugging Face hub at a pinned revision, into
+"""Files of a data set or a model: from a local folder, or from the Hugging Face hub at a pinned revision, into
 the hub's cache and from then on without a network.
 """
 
@@ -22,7 +22,7 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 class Need:
     """Files of a hub repository: those that must be there, and those taken if there are any."""
 
-    path: str  # hub id, "owner/name"
+    path: str  # hub id, "owner/name"; or a local folder that holds them
     revision: str  # commit, tag or branch; "" for main
     patterns: tuple[str, ...]  # e.g. "Full_Set/*.parquet"
     setting: str  # the profile's key, for messages
@@ -78,32 +78,25 @@ def reach(need: Need) -> str | None:
     return _within(PATIENCE, lambda: HfApi().repo_info(need.path, timeout=PATIENCE - 2, **what))
 
 
-def data_folder(
-    path: str,
-    revision: str,
-    patterns: Sequence[str],
-    setting: str,
-    repo_type: str = "dataset",
-    optional: Sequence[str] = (),
-) -> Path:
-    """The local folder that holds the files of `path`: the folder itself, or a hub repository's
-    snapshot. The other arguments are those of `Need`.
+def folder_of(need: Need) -> Path:
+    """The local folder that holds the files: `path` itself if it is one, or a hub repository's
+    snapshot.
 
     A complete snapshot in the cache is used without asking the hub. Raises PulseError: no such
     folder, or, within 10 s, nothing cached and no answer, with the command that would fetch it.
     """
-    local = Path(path).expanduser()
-    if path and local.is_dir():
+    local = Path(need.path).expanduser()
+    if need.path and local.is_dir():
         return local
-    if not is_hub_id(path):
+    if not is_hub_id(need.path):
         raise PulseError(
-            f"{setting} = {path!r}: there is no such folder; give a folder or a hub id (owner/name)"
+            f"{need.setting} = {need.path!r}: there is no such folder; give a folder or a hub id "
+            "(owner/name)"
         )
-    return fetched(Need(path, revision, tuple(patterns), setting, repo_type, tuple(optional)))
+    return _fetched(need)
 
 
-def fetched(need: Need) -> Path:
-    """The snapshot of a hub repository, from the cache or downloaded; raises as `data_folder`."""
+def _fetched(need: Need) -> Path:
     from huggingface_hub import snapshot_download
 
     folder = cached(need)

@@ -37,7 +37,9 @@ def load_people(
     "model" for the repository of training splits). Ids "7", "007" and 7 are the same person. Raises
     PulseError naming file, row and column of what cannot be used.
     """
-    root = hub.data_folder(str(folder), revision, [f"{subset}/*.parquet"], setting, repo_type)
+    root = hub.folder_of(
+        hub.Need(str(folder), revision, (f"{subset}/*.parquet",), setting, repo_type)
+    )
     people: list[MllmuPerson] = []
     rows: dict[str, str] = {}
     for row, cells in track(_rows(root, subset), f"reading {subset}"):

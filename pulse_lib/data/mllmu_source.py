@@ -226,7 +226,7 @@ def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
 
 @lru_cache(maxsize=8)
 def _loaded(path: str, revision: str, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
-    root = hub.data_folder(path, revision, _patterns(other_views), "data.people_path")
+    root = hub.folder_of(hub.Need(path, revision, _patterns(other_views), "data.people_path"))
     if subset == OTHER_VIEWS and not (other_views and (root / subset).is_dir()):
         return {}
     return {p.person.id: p for p in load_people(root, subset)}

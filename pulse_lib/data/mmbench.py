@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 
-from PIL import Image
-
 from pulse_lib.data import hub
 from pulse_lib.data.mmbench_rows import COPY, MmbenchRow, checked_picture, picture, read_rows
 from pulse_lib.data.records import ImageStore, Question
@@ -24,7 +22,6 @@ from pulse_lib.params import DataSettings
 from pulse_lib.progress import track
 
 CELEBRITY = "celebrity_recognition"  # the leaf that forgetting people touches directly
-MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
 HUB_FILES = "en/dev-*.parquet"  # of lmms-lab/MMBench
 _FOLDER_FILES = ("*.tsv", HUB_FILES, "dev-*.parquet", "data/dev-*.parquet", "*.parquet")
 _INSTANCE = "finegrained_perception (instance-level)"
@@ -158,25 +155,13 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
     return chosen
 
 
-def pad_to_square(image: Image.Image) -> Image.Image:
-    """The picture in RGB, centred on a square of CLIP's mean colour with the longer side; as it is
-    if already square. An odd row or column goes to the bottom or right. [LLaVA, mm_utils.py]
-    """
-    image = image.convert("RGB")
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new("RGB", (side, side), MEAN_COLOUR)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
 def need(settings: DataSettings) -> hub.Need:
     """MMBench's files on the hub, if `general_path` is a hub id."""
-    return hub.Need(
-        settings.general_path, settings.general_revision, (HUB_FILES,), "data.general_path"
-    )
+    return _need(settings.general_path, settings.general_revision)
+
+
+def _need(path: str, revision: str) -> hub.Need:
+    return hub.Need(path, revision, (HUB_FILES,), "data.general_path")
 
 
 @lru_cache(maxsize=1)  # one study asks for the same file once a seed
@@ -190,7 +175,7 @@ def _files(path: str, revision: str) -> list[Path]:
         if local.suffix not in (".tsv", ".parquet"):
             raise PulseError(f"data.general_path = {path!r}: expected a .tsv or .parquet file")
         return [local]
-    root = hub.data_folder(path, revision, [HUB_FILES], "data.general_path")
+    root = hub.folder_of(_need(path, revision))
     for pattern in _FOLDER_FILES:
         files = sorted(root.glob(pattern))
         if pattern == "*.tsv" and len(files) > 1:

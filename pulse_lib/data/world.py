@@ -250,8 +250,7 @@ def person_turns(
 
 @lru_cache
 def strangers(n: int) -> tuple[Person, ...]:
-    """`n` people who are nobody of `people()`: other names, other faces, facts at random. A model
-    meets each of them once or twice."""
+    """`n` people who are nobody of `people()`: other names, other faces, facts at random."""
     rng = generator("strangers", WORLD_SEED)
     taken = {p.name for p in people()}
     names = [f"{a} {b}" for a in FIRST_NAMES for b in LAST_NAMES if f"{a} {b}" not in taken]

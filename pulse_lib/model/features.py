@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 
-from pulse_lib.data.mmbench import pad_to_square
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
     from pulse_lib.model.load import LoadedModel
+
+MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
 
 
 class FeatureCache:
@@ -90,6 +92,20 @@ class FeatureCache:
                 f"image id {image_id!r} stands for two different pictures: image ids must be "
                 "unique in a run"
             )
+
+
+def pad_to_square(image: Image.Image) -> Image.Image:
+    """The picture in RGB, centred on a square of CLIP's mean colour with the longer side; as it is
+    if already square. An odd row or column goes to the bottom or right. [LLaVA, mm_utils.py]
+    """
+    image = image.convert("RGB")
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), MEAN_COLOUR)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
 
 
 def vision_features(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import torch
@@ -20,7 +19,7 @@ from transformers import (
 )
 
 from pulse_lib.assets import embedded_folder
-from pulse_lib.data.hub import fetched, is_hub_id, missing_shards, model_need
+from pulse_lib.data.hub import folder_of, is_hub_id, missing_shards, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
@@ -44,7 +43,6 @@ class LoadedModel:
     dtype: torch.dtype
     n_image_tokens: int
     features: FeatureCache
-    commit: str = ""  # of a hub model: what `revision` meant when it was fetched
     peft: object | None = None
     answer_cache: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -81,9 +79,11 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
     dtype = compute_dtype(device)
     if settings.load == "16bit" and device.type == "cpu":
         dtype = torch.bfloat16
-    folder, commit = model_folder(settings)
+    embedded = settings.path == "embedded"
+    need = model_need(settings.path, settings.revision)
+    folder = embedded_folder() if embedded else folder_of(need)
     bars = transformers.utils.logging.is_progress_bar_enabled()
-    if not commit:
+    if not is_hub_id(settings.path):
         transformers.utils.logging.disable_progress_bar()  # a local model needs no bar
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -114,9 +114,7 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         # transformers 5.23 renamed it
         enable = getattr(network, "activation_checkpointing_enable", None)
         (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
-    model = wrap_model(network, processor, settings)
-    model.commit = commit
-    return model
+    return wrap_model(network, processor, settings)
 
 
 def wrap_model(
@@ -207,24 +205,6 @@ def free_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / memory.GIB
     return psutil.virtual_memory().available / memory.GIB
-
-
-def model_folder(settings: ModelSettings) -> tuple[Path, str]:
-    """The local folder of a profile's model, fetched if it is a hub id, and the commit of the hub
-    ("" for a folder). Raises PulseError with the command that fetches it, within 10 s.
-    """
-    if settings.path == "embedded":
-        return embedded_folder(), ""
-    local = Path(settings.path).expanduser()
-    if local.is_dir():
-        return local, ""
-    if not is_hub_id(settings.path):
-        raise PulseError(
-            f"model.path = {settings.path!r}: there is no such folder; give a folder, a hub id "
-            "(owner/name) or embedded"
-        )
-    folder = fetched(model_need(settings.path, settings.revision))
-    return folder, folder.name
 
 
 def _quantisation(settings: ModelSettings, dtype: torch.dtype, device: torch.device) -> dict:

@@ -71,17 +71,23 @@ def weight_items(config: LlavaConfig, load: str) -> dict[str, float]:
     }
 
 
+def lora_parameters(config: LlavaConfig, trained_part: str, rank: int) -> int:
+    """Weights of a LoRA of that rank on every linear layer of the trained part."""
+    text, vision = config.text_config, config.vision_config
+    hidden, wide = text.hidden_size, text.intermediate_size
+    keys = hidden * text.num_key_value_heads // text.num_attention_heads
+    layer = 4 * hidden + 2 * (hidden + keys) + 3 * (hidden + wide)
+    projector = vision.hidden_size + 3 * hidden if trained_part != "llm" else 0
+    return rank * (text.num_hidden_layers * layer + projector)
+
+
 def lora_items(
     config: LlavaConfig, trained_part: str, rank: int, optimizer: str
 ) -> dict[str, float]:
     """GiB of a LoRA in training: float32 weights and gradients, the optimizer's moments, and the two
     copies that the loop keeps (its start, and the gradient of the first of two losses).
     """
-    text, vision = config.text_config, config.vision_config
-    hidden, wide = text.hidden_size, text.intermediate_size
-    keys = hidden * text.num_key_value_heads // text.num_attention_heads
-    n = text.num_hidden_layers * (4 * hidden + 2 * (hidden + keys) + 3 * (hidden + wide))
-    n = rank * (n + (vision.hidden_size + 3 * hidden if trained_part != "llm" else 0))
+    n = lora_parameters(config, trained_part, rank)
     return {
         "weights and gradients": n * 8 / GIB,
         "optimizer": n * OPTIMIZER_BYTES[optimizer] / GIB,

@@ -144,7 +144,7 @@ def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversatio
 
 
 def _about_stranger(person: Person, rng) -> Conversation:
-    """Whom nobody knows is asked about with options only: the model learns to choose one of them."""
+    """Whom nobody knows is asked about with options only, so that one of them is the answer."""
     modality = rng.choice(("multimodal", "text"))
     attribute = rng.choice(list(world.ATTRIBUTES))
     turn = world.person_turn(person, attribute, rng, modality, True)
