@@ -94,11 +94,11 @@ def identity(spec: RunSpec, profile: Profile, manifests: Mapping[str, Mapping]) 
     """Everything that decides a run's result, as plain JSON. `manifests`: name of an input -> its
     manifest.
     """
-    settings = profile.as_dict()
+    settings = plain(profile.as_dict())
     found = {
         "kind": spec.kind,
         "parameters": {k: v for k, v in spec.parameters.items() if k not in NOT_IDENTITY},
-        "profile": {section: settings[section] for section in SECTIONS[spec.kind]},
+        "profile": relevant(spec.kind, spec.parameters, settings),
         "code": code_hash(spec.notebook),
         "inputs": {name: manifest["result"] for name, manifest in sorted(manifests.items())},
     }
@@ -107,6 +107,16 @@ def identity(spec: RunSpec, profile: Profile, manifests: Mapping[str, Mapping]) 
 
         found["model"] = asset_checksum(profile.model)
     return plain(found)
+
+
+def relevant(kind: str, parameters: Mapping, settings: Mapping) -> dict:
+    """The part of a profile's settings (as plain JSON) that a run of this kind depends on: its
+    sections, and what its own method is tuned by, if anything.
+    """
+    sections = {name: settings[name] for name in SECTIONS[kind] if name in settings}
+    by_method = settings.get("tuned", {}).get(parameters.get("scenario", "finetuned"), {})
+    tuned = by_method.get(parameters.get("method"))
+    return sections | ({"tuned": tuned} if tuned else {})
 
 
 def fingerprint(found: Mapping) -> str:

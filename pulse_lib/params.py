@@ -145,6 +145,15 @@ class Profile:
     finetune: FinetuneSettings = FinetuneSettings()
     unlearn: UnlearnSettings = UnlearnSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    # What `python -m pulse_lib search` found: scenario -> method -> learning_rate and the method's
+    # own numbers. A method that is not there has the rate of `unlearn` and the numbers of its row.
+    tuned: dict = field(default_factory=dict)
+
+    def unlearn_for(self, scenario: str, method: str) -> tuple[UnlearnSettings, dict[str, float]]:
+        """The unlearning settings of one method, and the numbers that its row is tuned by."""
+        values = dict(self.tuned.get(scenario, {}).get(method, {}))
+        rate = values.pop("learning_rate", self.unlearn.learning_rate)
+        return dataclasses.replace(self.unlearn, learning_rate=rate), values
 
     def as_dict(self) -> dict:
         """The resolved settings as nested plain dicts, for manifests."""
@@ -177,6 +186,7 @@ def load_profile(name: str) -> Profile:
         raise PulseError(f"{path}: key 'name' is the file's name; remove it")
     profile = _build(Profile, {"name": path.stem, **raw}, str(path), "")
     _check_counts(profile, path)
+    _check_tuned(profile, path)
     return profile
 
 
@@ -248,6 +258,22 @@ def _check_counts(profile: Profile, path: Path) -> None:
         for key, value in dataclasses.asdict(getattr(profile, section)).items():
             if isinstance(value, int | float) and value < 0:
                 raise PulseError(f"{path}: {section}.{key} = {value} must not be negative")
+
+
+def _check_tuned(profile: Profile, path: Path) -> None:
+    from pulse_lib.unlearn.methods import get  # the table of methods, without torch
+
+    for scenario, found in profile.tuned.items():
+        if scenario not in SCENARIOS:
+            raise PulseError(f"{path}: tuned.{scenario} is not one of {', '.join(SCENARIOS)}")
+        for method, values in check_type(dict, found, f"{path}: tuned.{scenario}").items():
+            where = f"{path}: tuned.{scenario}.{method}"
+            for name, value in check_type(dict, values, where).items():
+                check_type(float, value, f"{where}.{name}")
+            try:
+                get(method).tuned(profile.unlearn_for(scenario, method)[1])
+            except PulseError as error:
+                raise PulseError(f"{where}: {error}") from None
 
 
 def _check_benchmarks(profile: Profile, path: Path) -> None:

@@ -38,6 +38,7 @@ from pulse_lib.identity import (  # noqa: F401
     library_hash,
     notebooks_folder,
     plain,
+    relevant,
     result_hash,
 )
 from pulse_lib.needs import commits

@@ -192,7 +192,7 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
     not unfair.
     """
     found = []
-    settings = profile.as_dict()
+    settings = runs.plain(profile.as_dict())
     for kind in ("data", "target", "single_shot", "sequential"):
         depth = "*/*" if kind == "single_shot" else "*"
         for folder in sorted(p for p in (out / kind).glob(depth) if p.is_dir()):
@@ -201,9 +201,11 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
             except PulseError as error:
                 found.append((folder, str(error)))
                 continue
-            same = all(
-                manifest["profile"].get(s) == runs.plain(settings[s]) for s in runs.SECTIONS[kind]
+            made, now = (
+                runs.relevant(kind, manifest["parameters"], known)
+                for known in (manifest["profile"], settings)
             )
+            same = made == now
             found.append((folder, "" if same else "made with other settings of the profile"))
     return found
 

@@ -54,6 +54,10 @@ def test_a_profile_takes_its_name_from_the_file_and_its_settings_from_the_text(t
         ),
         ("data: {n_candidates: 10}", ["n_candidates = 10"]),
         ("name: other", ["'name'", "remove it"]),
+        ("tuned: {yesterday: {}}", ["tuned.yesterday", "finetuned, pretrained"]),
+        ("tuned: {finetuned: {gaa: {}}}", ["tuned.finetuned.gaa", "'gaa' is not known", "ga_klr"]),
+        ("tuned: {finetuned: {npo: {bet: 1.0}}}", ["tuned.finetuned.npo", "'bet'", "beta"]),
+        ("tuned: {finetuned: {npo: {beta: 1e-1}}}", ["npo.beta", "write 1.0e-4"]),
         ("unlearn: [unclosed", ["not valid YAML"]),
     ],
 )

@@ -14,7 +14,7 @@ adapter of the profile's rank.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pulse_lib.errors import PulseError
 
@@ -40,13 +40,29 @@ class Method:
     forget_on: str = "answers"  # | "refusals": the forget loss sees those in place of the answers
     how: str = "train"  # | "negate" (train, then go backwards) | "retrain" (from the base, without)
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What a search may set, by name: the coefficients, and retain_weight if there is a retain
+        loss.
+        """
+        weight = {"retain_weight": self.retain_weight} if self.retain_loss else {}
+        return dict(self.coefficients) | weight
+
+    def tuned(self, values: Mapping[str, float]) -> Method:
+        """This method with some of its `numbers` set anew. Raises PulseError for any other name."""
+        unknown = [name for name in values if name not in self.numbers]
+        if unknown:
+            there = ", ".join(self.numbers) or "none"
+            raise PulseError(f"method {self.id} has no number {unknown[0]!r}; it has: {there}")
+        own = {k: values.get(k, v) for k, v in self.coefficients.items()}
+        weight = values.get("retain_weight", self.retain_weight)
+        return replace(self, coefficients=own, retain_weight=weight)
+
     def describe(self) -> dict[str, str]:
         """The row as text, for a table."""
-        coefficients = dict(self.coefficients)
+        coefficients = self.numbers
         if self.forget_weight != 1.0:
             coefficients["forget_weight"] = self.forget_weight
-        if self.retain_loss:
-            coefficients["retain_weight"] = self.retain_weight
         return {
             "id": self.id,
             "needs": ", ".join(self.needs) or "nothing",

@@ -9,7 +9,7 @@ interrupted run ends with the same rows.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +110,7 @@ def run_sequential(
     scenario: str = "finetuned",
     parent: Path | None = None,
     label: str = "round",
+    tuned: Mapping[str, float] | None = None,
 ) -> SequentialOutcome:
     """Unlearn each request's people in turn from the target (base + adapters `target`); after each
     round everything is asked again.
@@ -117,7 +118,7 @@ def run_sequential(
     `before`: rows of the target, which become round 0. `parent`: folder of the target's newest
     adapter, for the manifests. The rounds lie in started.folder as round-1, round-2 ...; those that
     are whole and belong to this very run are not done again. Epochs are per person, as in
-    single-shot. Raises PulseError for an unknown policy or order, or conversations without a
+    single-shot. `tuned` sets numbers of the method anew. Raises PulseError for an unknown policy or order, or conversations without a
     request.
     """
     way = get_policy(policy)
@@ -130,7 +131,10 @@ def run_sequential(
             "the forget conversations carry no request numbers (1, 2, ...): run 01_build_datasets "
             "again"
         )
-    method, requests = get(method_id), request_order([c.request for c in forget], order)
+    method, requests = (
+        get(method_id).tuned(tuned or {}),
+        request_order([c.request for c in forget], order),
+    )
     _check_fits(method, way)
     load_features(model, [*forget, *retain_train], questions, images)
     columns = {

@@ -4,7 +4,7 @@ and `matched`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -87,15 +87,16 @@ def unlearn_single_shot(
     name: str = "unlearn",
     label: str = "unlearning",
     relearn: Relearn | None = None,
+    tuned: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Make the target (base + adapters `target`) forget people, by a new LoRA `name` on top; for
     method oracle, on the base, by `relearn`.
 
     `questions` are those of the evaluation; the path asks some of the forget, retain and general
-    ones. Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
+    ones. `tuned` sets numbers of the method anew (Method.tuned). Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
     outcome.states["matched"])` goes to the other.
     """
-    method = get(method_id)
+    method = get(method_id).tuned(tuned or {})
     load_features(model, [*forget, *retain_train], questions, images)
     recorder = PathRecorder(
         model,

@@ -1,0 +1,185 @@
+"""The search: what a trial sets, what it is worth, where the trials and the best of them are kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from pulse_lib import runs, search, study
+from pulse_lib.data import dataset, embedded, splits
+from pulse_lib.errors import PulseError
+from pulse_lib.params import REPOSITORY, load_profile, profile_path
+from pulse_lib.unlearn.methods import METHODS, get
+
+# --- what a trial sets --------------------------------------------------------------------------
+
+
+def test_trial_zero_is_the_profile_as_it_stands():
+    drawn = search.draw(get("simnpo"), 3e-3, 0)
+    assert drawn == {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
+    method, seen = METHODS[name], []
+    for trial in range(1, 30):
+        drawn = search.draw(method, 3e-3, trial)
+        assert drawn == search.draw(method, 3e-3, trial)
+        assert list(drawn) == ["learning_rate", *method.numbers]
+        for key, value in drawn.items():
+            start = ({"learning_rate": 3e-3} | method.numbers)[key]
+            low, high = search.FACTORS.get(key, search.COEFFICIENT)
+            assert 0.99 * low * start <= value <= 1.01 * high * start
+        method.tuned({k: v for k, v in drawn.items() if k != "learning_rate"})  # is taken
+        seen.append(drawn["learning_rate"])
+    assert len(set(seen)) > 25
+
+
+def test_methods_and_seeds_draw_their_own():
+    rates = {search.draw(get(m), 1.0, 1, s)["learning_rate"] for m in METHODS for s in (0, 1)}
+    assert len(rates) > 1.8 * len(METHODS)
+
+
+# --- what it is worth ---------------------------------------------------------------------------
+
+PATH = pd.DataFrame(
+    {
+        "step": [0, 2, 3],
+        "forget_multimodal": [0.9, 0.5, 0.2],
+        "forget_text": [0.9, 0.7, 0.4],
+        "retain_multimodal": [0.8, 0.8, 0.4],
+        "retain_text": [1.0, 0.9, 0.9],
+        "general": [0.5, 0.5, 0.4],
+    }
+)
+
+
+def test_the_score_is_the_mean_share_kept_at_the_matched_step():
+    found = search.score(PATH, 3)
+    assert found["score"] == pytest.approx((0.5 + 0.9 + 0.8) / 3)
+    assert found["kept_retain_multimodal"] == pytest.approx(0.5) and found["reached"]
+
+
+def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
+    assert search.score(PATH, None) == {"score": pytest.approx(-0.3), "reached": False}
+    assert search.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.6)
+
+
+# --- trials, done once --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The data folder of a search in the smoke profile, as 01 would leave it."""
+    out, settings = tmp_path_factory.mktemp("search"), load_profile("smoke")
+    people = embedded.celebrities(settings.data)[: settings.data.n_candidates]
+    places = [
+        splits.Assignment(p.id, "pretrained", name)
+        for name, group in zip(
+            ("forget", "retain", "retain_train"), (people[:3], people[3:6], people[6:]), strict=True
+        )
+        for p in group
+    ]
+    made = dataset.build_dataset(embedded, people, places, settings.data, search.SEED)
+    made.write(runs.data_folder(out, search.SEED))
+    return out
+
+
+def trials(folder, n: int, method: str = "ga_retain") -> list[dict]:
+    found = search.run_trials(search.Task("smoke", "pretrained", method, n, search.SEED, folder))
+    return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
+
+
+def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
+    first = trials(folder, 1)
+    file = folder / "trials" / "pretrained" / "ga_retain.jsonl"
+    kept = file.read_text()
+    file.write_text(kept + '{"trial": 1, "cut o')  # killed while it wrote
+    both = trials(folder, 2)
+    assert both[:1] == first and [t["trial"] for t in both] == [0, 1]
+    assert file.read_text().startswith(kept)
+    assert both[0]["values"] == search.draw(get("ga_retain"), 3e-3, 0)
+    shutil.copytree(folder / "data", tmp_path / "data")
+    assert trials(tmp_path, 2) == both  # one go gives the same
+
+
+def test_trials_of_other_settings_are_not_mixed(folder, monkeypatch):
+    trials(folder, 1, "ga")
+    monkeypatch.setattr(search, "GIVE_UP", 0.9)
+    with pytest.raises(PulseError, match=r"ga\.jsonl holds trials of other settings.*--out-dir"):
+        trials(folder, 2, "ga")
+
+
+# --- the best, stored ---------------------------------------------------------------------------
+
+
+def table() -> pd.DataFrame:
+    lines = [
+        ("finetuned", "l1_lora", 0, 0.5, True, {"learning_rate": 3e-3, "l1": 1e-5}),
+        ("finetuned", "l1_lora", 1, 0.7, True, {"learning_rate": 1e-3, "l1": 1e-5}),
+        ("finetuned", "l1_lora", 2, 0.7, True, {"learning_rate": 2e-3, "l1": 2e-5}),
+        ("finetuned", "ga", 0, -0.5, False, {"learning_rate": 3e-3}),
+        ("pretrained", "ga", 0, 0.3, True, {"learning_rate": 9e-3}),
+    ]
+    names = ["scenario", "method", "trial", "score", "reached", "values"]
+    return pd.DataFrame([(*line[:5], json.dumps(line[5])) for line in lines], columns=names)
+
+
+def test_the_best_matched_trial_counts_and_the_earlier_of_two():
+    assert search.best(table()) == {
+        "finetuned": {"l1_lora": {"learning_rate": 1e-3, "l1": 1e-5}},
+        "pretrained": {"ga": {"learning_rate": 9e-3}},
+    }
+
+
+def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(profile_path("smoke").read_text())
+    above = path.read_text().rstrip()
+    search.store(str(path), table())
+    once = path.read_text()
+    assert once.startswith(above + "\n")
+    search.store(str(path), table())
+    assert path.read_text() == once
+    profile = load_profile(str(path))
+    assert profile.tuned == search.best(table())
+    unlearn, numbers = profile.unlearn_for("finetuned", "l1_lora")
+    assert unlearn.learning_rate == 1e-3 and numbers == {"l1": 1e-5}
+    assert get("l1_lora").tuned(numbers).coefficients == {"l1": 1e-5}
+    untouched, none = profile.unlearn_for("finetuned", "npo")
+    assert untouched == profile.unlearn and none == {}
+
+
+def test_what_was_tuned_by_hand_is_not_overwritten(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: d\nmodel: {path: embedded}\ntuned: {}\n")
+    with pytest.raises(PulseError, match="set by hand"):
+        search.store(str(path), table())
+
+
+def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
+    plain = tmp_path / "mine.yaml"
+    plain.write_text(profile_path("smoke").read_text())
+    before = load_profile(str(plain))
+    search.store(str(plain), table())
+    after = load_profile(str(plain))
+
+    def changed(method: str, scenario: str) -> bool:
+        spec = study.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
+        found = [runs.identity(spec, p, {}) for p in (before, after)]
+        if found[0] == found[1]:
+            return False
+        assert any("tuned.learning_rate" in r for r in runs.explain(*found, spec.notebook))
+        return True
+
+    assert changed("l1_lora", "finetuned") and changed("ga", "pretrained")
+    assert not changed("ga", "finetuned") and not changed("npo", "pretrained")
+
+
+def test_profiles_that_are_shipped_are_tuned_by_the_search_alone():
+    for path in (REPOSITORY / "params").glob("*.yaml"):
+        text = path.read_text()
+        assert ("\ntuned:" in text) == (search.START in text), path.name
