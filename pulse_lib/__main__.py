@@ -172,6 +172,41 @@ def methods() -> None:
 
 
 @app.command()
+def search(
+    profile: Profile = "tiny",
+    methods: Methods = "all",
+    scenarios: Scenarios = "",
+    trials: Annotated[int, typer.Option(help="Trials a method and scenario.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of data, target and adapters; never reported.")] = 1000,
+    out_dir: Annotated[
+        str, typer.Option(help="The search's folder; outputs/<profile>-search if empty.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 2,
+    store: Annotated[
+        bool, typer.Option("--store", help="Write the best into the profile's file.")
+    ] = False,
+) -> None:
+    """Search learning rate and coefficients with the same budget for every method; goes on where it
+    was stopped.
+    """
+    from pulse_lib import search as searching
+    from pulse_lib import study
+
+    chosen = study.options_from_text(profile, methods, scenarios=scenarios, out_dir=out_dir)
+    table = searching.search(
+        chosen["profile"],
+        chosen["methods"],
+        chosen["scenarios"],
+        trials,
+        seed,
+        chosen["out_dir"],
+        jobs,
+    )
+    if store:
+        print(f"stored in {searching.store(chosen['profile'], table)}")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. outputs/...")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
