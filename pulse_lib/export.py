@@ -27,6 +27,8 @@ from pulse_lib.data.hub import folder_of, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, show, write_error, write_json
 from pulse_lib.model.adapters import CONFIG, WEIGHTS, adapter_chain
+from pulse_lib.params import ModelSettings
+from pulse_lib.unlearn.single_shot import model_of
 
 CARD = "pulse_export.json"
 STATES = ("final", "matched")
@@ -63,26 +65,23 @@ def export_run(run: Path, out: Path, state: str = "", round_number: int = 0) -> 
     safetensors; a weight that is not finite after rounding.
     """
     run, out = Path(run).resolve(), Path(out).resolve()
-    manifest = runs.require(run, "its notebook", checksums=True)
-    adapter = _adapter_folder(run, manifest, state, round_number)
-    chain = adapter_chain(adapter)
-    _check_chain(run, manifest, chain)
+    manifest, chain = run_adapters(run, state, round_number)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PulseError(f"{show(out)} is there and not empty: name a new folder with --out")
-    base = base_folder(manifest["profile"]["model"])
+    model = run_model(manifest)
+    base = base_folder(model)
     files = weight_files(base)
     _check_space(out, sum(file.stat().st_size for file in files))
-    model = manifest["profile"]["model"]
     card = {
         "kind": "export",
-        "base_model": model["path"],
-        "base_revision": model["revision"],
-        "trained_with": model["load"],
+        "base_model": model.path,
+        "base_revision": model.revision,
+        "trained_with": model.load,
         "run": show(run),
         "run_kind": manifest["kind"],
         "run_result": manifest["result"],
         "parameters": manifest["parameters"],
-        "state": adapter.relative_to(run).as_posix(),
+        "state": chain[-1].relative_to(run).as_posix(),
         "adapters": [show(folder) for folder in chain],
         "git_commit": manifest.get("git_commit"),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,13 +109,37 @@ def export_run(run: Path, out: Path, state: str = "", round_number: int = 0) -> 
     return card
 
 
-def base_folder(model: dict) -> Path:
-    """Folder of the checkpoint that a run's `model` settings name; from the hub's cache, or
+def run_adapters(run: Path, state: str = "", round_number: int = 0) -> tuple[dict, list[Path]]:
+    """A finished run's manifest, checked to the byte, and the folders of the adapters that make the
+    state it left, oldest first; `state` and `round_number` as in `export_run`.
+
+    Raises PulseError: the run or an adapter's run incomplete, changed or made anew since; no such
+    state or round; a run that trains no model.
+    """
+    run = Path(run).resolve()
+    manifest = runs.require(run, "its notebook", checksums=True)
+    chain = adapter_chain(_adapter_folder(run, manifest, state, round_number))
+    _check_chain(run, manifest, chain)
+    return manifest, chain
+
+
+def run_model(manifest: dict) -> ModelSettings:
+    """The model that a run's adapters belong to: that of its profile, or for method oracle in
+    scenario pretrained the one pre-trained without the forget people.
+    """
+    profile, parameters = runs.profile_of(manifest), manifest["parameters"]
+    if manifest["kind"] != "single_shot":
+        return profile.model
+    return model_of(profile, parameters["scenario"], parameters["method"], parameters["seed"])
+
+
+def base_folder(model: ModelSettings) -> Path:
+    """Folder of the checkpoint that a run's model settings name; from the hub's cache, or
     downloaded, if it is a hub id. Raises PulseError with the command that fetches it.
     """
-    if model["path"] == "embedded":
+    if model.path == "embedded":
         return embedded_folder()
-    return folder_of(model_need(model["path"], model["revision"]))
+    return folder_of(model_need(model.path, model.revision))
 
 
 def weight_files(base: Path) -> list[Path]:
@@ -233,7 +256,7 @@ def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) ->
     if kind == "sequential":
         there = list(_rounds(manifest))
         return run / f"round-{_chosen(run, '--round', round_number or max(there), there)}/adapter"
-    raise PulseError(f"{show(run)} is a {kind} run: only runs that train a model can be exported")
+    raise PulseError(f"{show(run)} is a {kind} run: only runs that train a model leave one")
 
 
 def _rounds(manifest: dict) -> Iterator[int]:

@@ -9,10 +9,12 @@ notebook, inputs, embedded model) differs from now; a changed library is only no
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import time
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -257,6 +259,23 @@ def require(folder: Path, notebook: str, checksums: bool = False) -> dict:
                 f"{show(file)} was changed after it was written (checksum): run {notebook} again"
             )
     return manifest
+
+
+def profile_of(manifest: Mapping) -> Profile:
+    """The profile that a run was made with, from its manifest; a setting that the manifest does not
+    have gets its default. Raises PulseError if it has one that this version does not know.
+    """
+    hints, values = typing.get_type_hints(Profile), {}
+    try:
+        for key, value in manifest["profile"].items():
+            hint = hints.get(key)
+            values[key] = hint(**value) if dataclasses.is_dataclass(hint) else value
+        return Profile(**values)
+    except TypeError as error:
+        raise PulseError(
+            f"the run's profile is that of another version of pulse_lib ({error}): "
+            f"run {manifest['notebook']} again"
+        ) from None
 
 
 def status(spec: RunSpec, profile: Profile) -> State:
