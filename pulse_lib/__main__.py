@@ -226,6 +226,59 @@ def export(
 
 
 @app.command()
+def measure(
+    out: Annotated[Path, typer.Option(help="Folder for the results of this model state.")],
+    profile: Annotated[str, typer.Option(help="Ask this profile's own model.")] = "",
+    run: Annotated[
+        Path | None, typer.Option(help="Ask the model that this finished run left.")
+    ] = None,
+    state: Annotated[str, typer.Option(help="Of a single-shot run: final or matched.")] = "",
+    round_number: Annotated[
+        int, typer.Option("--round", help="Of a sequential run; 0: its last.")
+    ] = 0,
+    what: Annotated[
+        str, typer.Option(help="Parted by commas: mmbench, generation, cloze.")
+    ] = "mmbench,generation,cloze",
+    groups: Annotated[int, typer.Option(help="Questions of MMBench; 0: all.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Of generation and cloze.")] = 50,
+    seed: Annotated[
+        int | None, typer.Option(help="With --profile: whose people are asked about; 0 if empty.")
+    ] = None,
+    out_dir: Annotated[
+        str, typer.Option(help="With --profile: the study's folder; outputs/<profile> if empty.")
+    ] = "",
+) -> None:
+    """MMBench's own scores, and MLLMU-Bench's generation and cloze tasks, of one model: a
+    profile's, or the one a run left. A stopped MMBench goes on where it was.
+    """
+    if bool(profile) == bool(run):
+        raise PulseError("give either --profile (its own model) or --run (the model a run left)")
+    if profile and (state or round_number):
+        raise PulseError("--state and --round are of a run: give --run instead of --profile")
+    if run and (seed is not None or out_dir):
+        raise PulseError("--seed and --out-dir go with --profile: a run has its own")
+    from pulse_lib import measure as measuring
+
+    if run:
+        chosen = measuring.state_of_run(run, state, round_number)
+    else:
+        chosen = measuring.state_of_profile(profile, seed or 0, out_dir)
+    try:
+        tables = measuring.measure(chosen, out, what.split(","), groups, max_new_tokens)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on with what is left.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for name, found in tables.items():
+        table = Table(title=f"{name}: {chosen.name}", title_justify="left")
+        for column in found.columns:
+            table.add_column(column, overflow="fold")
+        for row in found.itertuples(index=False):
+            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else escape(str(v)) for v in row))
+        _console().print(table)
+    print(f"written to {out}")
+
+
+@app.command()
 def plan(
     profile: Profile = "tiny",
     gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",

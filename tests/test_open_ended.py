@@ -67,9 +67,10 @@ def test_rows_and_their_means():
     asked.append(question(2, "retain", "multimodal"))
     rows = open_ended.open_rows("cloze", asked, ["cat", "dog", "owl"], ["a cat", "?", "owl"])
     table = open_ended.summary(rows)
+    where = {"task": "cloze", "scenario": "finetuned"}
     assert table.to_dict("records") == [
-        {"task": "cloze", "set": "forget", "modality": "text", "score": 0.5, "n": 2},
-        {"task": "cloze", "set": "retain", "modality": "multimodal", "score": 1.0, "n": 1},
+        where | {"set": "forget", "modality": "text", "score": 0.5, "n": 2},
+        where | {"set": "retain", "modality": "multimodal", "score": 1.0, "n": 1},
     ]
     with pytest.raises(ValueError):
         open_ended.open_rows("cloze", asked, ["cat"], ["cat", "dog", "owl"])

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pulse_lib.model.load import LoadedModel
 
 TASKS = ("generation", "cloze")
+COLUMNS = [
+    *("question_id", "scenario", "set", "request", "person_id", "modality", "task"),
+    *("response", "truth", "score"),
+]
 ARTICLES = {"a", "an", "the"}
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
@@ -60,7 +64,8 @@ def score(task: str, response: str, truth: str) -> float:
 def open_rows(
     task: str, questions: Sequence[Question], truths: Sequence[str], responses: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a question: question_id, set, person_id, modality, task, response, truth, score.
+    """One row a question: question_id, scenario, set, request, person_id, modality, task, response,
+    truth, score (0-1).
 
     `questions` and `truths` as pulse_lib.data.mllmu_source.open_questions gives them. Raises
     ValueError if their numbers differ.
@@ -68,7 +73,9 @@ def open_rows(
     records = [
         {
             "question_id": q.id,
+            "scenario": q.scenario,
             "set": q.set,
+            "request": q.request,
             "person_id": q.person_id,
             "modality": q.modality,
             "task": task,
@@ -78,8 +85,7 @@ def open_rows(
         }
         for q, truth, response in zip(questions, truths, responses, strict=True)
     ]
-    names = ["question_id", "set", "person_id", "modality", "task", "response", "truth", "score"]
-    return pd.DataFrame(records, columns=names)
+    return pd.DataFrame(records, columns=COLUMNS)
 
 
 def ask_open(
@@ -102,8 +108,8 @@ def ask_open(
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean score and number of answers by task, set and modality."""
-    grouped = rows.groupby(["task", "set", "modality"])["score"]
+    """Mean score (0-1) and number of answers by task, scenario, set and modality."""
+    grouped = rows.groupby(["task", "scenario", "set", "modality"])["score"]
     return grouped.agg(score="mean", n="size").reset_index()
 
 
