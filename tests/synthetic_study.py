@@ -401,6 +401,9 @@ def _single_shot(
             matched = step
     (out / name).mkdir(parents=True, exist_ok=True)
     pd.DataFrame(lines).clip(lower=0).to_csv(out / name / "path.csv", index=False)
+    log = pd.DataFrame({"step": range(1, final + 1)})
+    log.assign(seconds=log["step"] / 2).to_csv(out / name / "log.csv", index=False)
+    _adapter(out / name / "adapters" / "final", 2000)
     rows = []
     for state, step in (("final", final), ("matched", matched)):
         if step is not None:
@@ -431,6 +434,11 @@ def _single_shot(
         pd.concat(rows),
         {"matched_step": matched, "final_step": final, "n_trainable": 41216, "seconds_train": 31.5},
     )
+
+
+def _adapter(folder: Path, n_bytes: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(bytes(n_bytes))
 
 
 def _sequential(out: Path, world: _World, method: str) -> None:
@@ -467,7 +475,8 @@ def _sequential(out: Path, world: _World, method: str) -> None:
         "order": 0,
         "seed": world.seed,
     }
-    (out / name).mkdir(parents=True, exist_ok=True)
+    for number in range(1, world.size.requests + 1):
+        _adapter(out / name / f"round-{number}" / "adapter", 1000)
     _finish(
         out,
         world,
@@ -475,7 +484,13 @@ def _sequential(out: Path, world: _World, method: str) -> None:
         "sequential",
         parameters,
         pd.concat(rows),
-        {"matched_step": None, "final_step": 50, "n_trainable": 41216, "seconds_train": 60.0},
+        {
+            "matched_step": None,
+            "final_step": 50,
+            "n_trainable": 41216,
+            "seconds_train": 60.0,
+            "projector_reload": {"forget_multimodal": 0.4, "forget_text": 0.1},
+        },
     )
 
 
@@ -493,11 +508,11 @@ def _finish(
     if result is not None:
         (folder / "result.json").write_text(json.dumps(result))
     files = {
-        path.name: {
+        path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
     profile = json.loads(json.dumps(world.profile.as_dict()))

@@ -16,7 +16,7 @@ import synthetic_study as made
 
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import read_rows
-from pulse_lib.report import collect, ledger, measures, tables
+from pulse_lib.report import collect, ledger, measures, ranking, tables
 
 SINGLE_SHOT = [
     "scenario",
@@ -178,6 +178,50 @@ def test_other_tables(study):
         (versus["comparison"] == "equal forgetting") & (versus["way"] == "several requests")
     ]
     assert (equal["forget"].dropna() <= 0.35).all()
+
+
+def test_the_ranking_is_by_what_is_kept_at_the_matched_step(study, out):
+    table = ranking.ranking(study)
+    for _, part in table.groupby("scenario"):
+        assert list(part["rank"]) == list(range(1, len(part) + 1))
+        reached = part[part["n_reached"] > 0]
+        assert reached["kept"].is_monotonic_decreasing and part["kept"].isna().iloc[-1] == (
+            "xyz" in set(part["method"])
+        )
+    line = table.set_index(["scenario", "method", "trained_part"]).loc[
+        ("finetuned", "npo", "projector+llm")
+    ]
+    rows = pd.read_parquet(
+        out / "single_shot" / "finetuned" / "npo-projector+llm-seed-0" / "rows.parquet"
+    )
+    before = pd.read_parquet(out / "target" / "seed-0" / "rows.parquet")
+    after, shares = rows[(rows["state"] == "matched") & (rows["wording"] == "trained")], []
+    for name, modality in (("retain", "multimodal"), ("retain", "text"), ("general", None)):
+        values = []
+        for frame in (after, before[before["wording"] == "trained"]):
+            here = frame[frame["set"] == name]
+            here = here[here["modality"] == modality] if modality else here
+            values.append(here["correct"].sum() / len(here))
+        shares.append(values[0] / values[1])
+    assert line["kept"] == pytest.approx(sum(shares) / 3)
+    assert line["general_kept"] == pytest.approx(shares[2])
+    assert line["seconds"] == pytest.approx(line["step"] / 2) and line["adapter_mb"] == 0.002
+    assert line["numbers"] == "as given" and line["n_seeds"] == 1
+
+
+def test_after_all_requests_the_aim_is_judged_by_every_part_of_it(study):
+    table = ranking.after_requests(study).set_index("method")
+    ga = table.loc["ga"]
+    assert ga["adapter_mb"] == 0.005 and ga["steps"] == 50  # five adapters of 1000 bytes
+    assert not ga["aim"] and "general_kept 0." in ga["misses"] and "retain_kept" in ga["misses"]
+    assert "reload_multimodal 0.40" in ga["misses"] and "reload_text" not in ga["misses"]
+    good = dict.fromkeys([*ranking.FORGET, "reload_multimodal", "reload_text"], 0.35)
+    good |= {"retain_kept": 0.9, "general_kept": 0.9}
+    assert ranking._misses(good) == ""
+    for name in (*ranking.FORGET, "reload_text"):
+        assert ranking._misses(good | {name: 0.36}) == f"{name} 0.36"
+    assert ranking._misses(good | {"retain_kept": 0.89}) == "retain_kept 0.89"
+    assert ranking._misses(good | {"reload_text": float("nan")}) == ""  # not measured
 
 
 def test_seeds_make_lines_in_tables_and_means_in_figures(tmp_path):

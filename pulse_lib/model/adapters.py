@@ -92,8 +92,30 @@ def only(model: LoadedModel, *names: str) -> Iterator[None]:
     """Inside, the model's state is base + names; never touches requires_grad, so safe between
     forward and backward.
     """
+    with _in_force(model, list(_layers(model)), names):
+        yield
+
+
+@contextmanager
+def projector_of(model: LoadedModel, *names: str) -> Iterator[None]:
+    """Inside, the projector is that of base + names, the language model as it is: the test whether
+    knowledge comes back once the projector is reloaded.
+    """
+    projector = re.compile(PROJECTOR)
+    layers = [
+        layer
+        for key, layer in model.network.named_modules()
+        if isinstance(layer, BaseTunerLayer) and projector.fullmatch(f".{key}")
+    ]
+    with _in_force(model, layers, names):
+        yield
+
+
+@contextmanager
+def _in_force(
+    model: LoadedModel, layers: Sequence[BaseTunerLayer], names: Sequence[str]
+) -> Iterator[None]:
     _check_known(model, names)
-    layers = list(_layers(model))
     before = [layer._active_adapter for layer in layers]
     for layer in layers:
         layer._active_adapter = list(names)

@@ -11,6 +11,7 @@ from pulse_lib.params import Profile
 from pulse_lib.report import measures, paper
 from pulse_lib.report.collect import Study, headline, pick
 from pulse_lib.report.mmbench import mmbench
+from pulse_lib.report.ranking import after_requests, ranking
 from pulse_lib.report.style import method_order
 
 SINGLE_SHOT = ["scenario", "method", "trained_part", "seed", "selection", "step", *SUMMARY]
@@ -228,6 +229,8 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "one_shot_against_sequential": one_shot_against_sequential(study),
         "wordings": wordings(study),
         "general_by_category": general_by_category(study),
+        "ranking": ranking(study),
+        "after_requests": after_requests(study),
         "paper_projector": paper.projector_table(),
         **({"mmbench": scores} if len(scores) else {}),
     }

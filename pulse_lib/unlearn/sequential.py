@@ -18,7 +18,7 @@ import pandas as pd
 
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import read_rows, rows, write_rows
+from pulse_lib.evaluate.accuracy import read_rows, rows, scored, write_rows
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_csv
 from pulse_lib.model.adapters import (
@@ -26,6 +26,7 @@ from pulse_lib.model.adapters import (
     active,
     add_adapter,
     load_adapter,
+    projector_of,
     save_adapter,
     stack,
 )
@@ -62,6 +63,8 @@ class SequentialOutcome:
     # "round", "request", "final_step", "chosen_step", "stop_reason", "n_trainable", "seconds_train"
     rounds: list[dict]
     resumed: int  # rounds that were finished before this call
+    # forget_multimodal and forget_text (also ..._likelihood) once the projector is the target's
+    projector_reload: dict[str, float]
 
     def result(self) -> dict:
         """What goes into result.json; final_step and seconds_train are sums over the rounds."""
@@ -73,6 +76,7 @@ class SequentialOutcome:
             "requests": self.requests,
             "rounds": self.rounds,
             "resumed": self.resumed,
+            "projector_reload": {k: round(v, 4) for k, v in self.projector_reload.items()},
         }
 
 
@@ -234,7 +238,35 @@ def run_sequential(
         stack(model, [*frozen, name])
         if not way.continued:
             frozen, parent = [*frozen, name], folder / "adapter"
-    return SequentialOutcome(pd.concat(tables, ignore_index=True), requests, rounds, resumed)
+    return SequentialOutcome(
+        pd.concat(tables, ignore_index=True),
+        requests,
+        rounds,
+        resumed,
+        projector_reload(model, target, questions, images, evaluate),
+    )
+
+
+def projector_reload(
+    model: LoadedModel,
+    target: Sequence[str],
+    questions: Sequence[Question],
+    images: ImageStore,
+    evaluate: EvaluateSettings,
+) -> dict[str, float]:
+    """Forget accuracies (0-1; forget_multimodal, forget_text, and each by _likelihood) of the model
+    as it is, but with the projector of base + adapters `target`. What was only cut off there comes
+    back.
+    """
+    asked = [q for q in questions if q.set == "forget" and q.wording == "trained"]
+    with projector_of(model, *target):
+        answers = answer_questions(model, asked, images, evaluate)
+    table = scored(asked, answers, evaluate.extraction_rules)
+    found = {}
+    for modality, rows_here in table.groupby("modality"):
+        found[f"forget_{modality}"] = float(rows_here["correct"].mean())
+        found[f"forget_{modality}_likelihood"] = float(rows_here["loglik_correct"].mean())
+    return found
 
 
 def _check_fits(method: Method, policy: Policy) -> None:
