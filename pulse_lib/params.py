@@ -79,6 +79,8 @@ class FinetuneSettings:
     general_replay: float = 0.25  # share of each batch that is general conversations
     micro_batch: int = 8  # conversations read at once; the gradient is that of the whole batch
     optimizer: str = field(default="adamw", metadata={"choices": OPTIMIZERS})
+    # Learning rate of LoRA's B matrices over that of its A matrices: 1 is LoRA, above it LoRA+
+    loraplus_ratio: float = 1.0
 
 
 @dataclass(frozen=True)

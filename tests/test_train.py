@@ -16,13 +16,14 @@ from pulse_lib.model.adapters import (
     add_adapter,
     only,
     stack,
+    trained_parameters,
 )
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
 from pulse_lib.unlearn import losses, path
-from pulse_lib.unlearn.gradients import make_optimizer
+from pulse_lib.unlearn.gradients import make_optimizer, set_rate
 from pulse_lib.unlearn.methods import METHODS, get
 from pulse_lib.unlearn.path import PATH_COLUMNS, PathRecorder, path_questions
 from pulse_lib.unlearn.reference import Reference, check_cache, check_same_start, reference_values
@@ -331,11 +332,33 @@ def test_moments_in_eight_bits(optimizer):
     unlearned(model, "ga", path_every=0, optimizer=optimizer)
     assert logprob(model) < before - 1
     big = torch.nn.Parameter(torch.zeros(64, 64))
-    made = make_optimizer(optimizer, [big], 0.5)
+    made = make_optimizer(optimizer, {"lora_A": big})
+    set_rate(made, 0.5)
     big.grad = torch.ones_like(big)
     made.step()
     assert made.state[big]["state1"].dtype == torch.uint8
     assert torch.allclose(big, torch.tensor(-0.5), atol=1e-2)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 8.0])
+def test_loraplus_moves_b_faster_than_a(ratio):
+    named = trained_parameters(prepared_adapter())
+    made = make_optimizer("adamw", named, ratio)
+    set_rate(made, 0.01)
+    start = {key: p.detach().clone() for key, p in named.items()}
+    for parameter in named.values():
+        parameter.grad = torch.full_like(parameter, -3.0)
+    made.step()  # Adam's first step is the rate times the gradient's sign, whatever its size
+    for key, parameter in named.items():
+        rate = 0.01 * (ratio if "lora_B" in key else 1.0)
+        assert torch.allclose(parameter - start[key], torch.tensor(rate), rtol=1e-4), key
+
+
+def prepared_adapter():
+    model = prepared()
+    add_adapter(model, "unlearn", "projector+llm", 4, 8, 0)
+    stack(model, [], train="unlearn")
+    return model
 
 
 def test_norms_of_both_gradients_are_logged():

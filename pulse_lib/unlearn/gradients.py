@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 
 def make_optimizer(
-    name: str, parameters: list[torch.nn.Parameter], learning_rate: float
+    name: str, parameters: Mapping[str, torch.nn.Parameter], ratio: float = 1.0
 ) -> torch.optim.Optimizer:
     """AdamW without weight decay: torch's, or bitsandbytes' with moments in 8 bits (a quarter of
-    the memory), paged or not.
+    the memory), paged or not. `set_rate` gives it its learning rate.
+
+    ratio: of the learning rate of LoRA's B matrices over that of all else. [LoRA+, Hayou et al.
+    2024, arXiv 2402.12354]
     """
-    options = {"lr": learning_rate, "weight_decay": 0.0}
+    b = [p for key, p in parameters.items() if "lora_B" in key]
+    rest = [p for key, p in parameters.items() if "lora_B" not in key]
+    groups = [{"params": rest, "ratio": 1.0}, {"params": b, "ratio": ratio}]
+    groups, options = [g for g in groups if g["params"]], {"lr": 0.0, "weight_decay": 0.0}
     if name == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(groups, **options)
     import bitsandbytes as bnb  # slow to import, and only asked for here
 
     kinds = {"adamw_8bit": bnb.optim.AdamW8bit, "paged_adamw_8bit": bnb.optim.PagedAdamW8bit}
-    return kinds[name](parameters, **options)
+    return kinds[name](groups, **options)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """The learning rate of the next step, each group of parameters by its ratio."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["ratio"]
 
 
 class Norms:

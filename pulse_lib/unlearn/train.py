@@ -25,7 +25,7 @@ from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
 from pulse_lib.params import FinetuneSettings
 from pulse_lib.progress import step as report
-from pulse_lib.unlearn.gradients import Norms, held_share, make_optimizer
+from pulse_lib.unlearn.gradients import Norms, held_share, make_optimizer, set_rate
 from pulse_lib.unlearn.methods import FINETUNE, Method
 from pulse_lib.unlearn.penalties import Penalty
 from pulse_lib.unlearn.reference import Reference
@@ -65,6 +65,7 @@ class Schedule:
     replay_added: int = 0  # or: conversations of `replay` on top of each batch
     micro_batch: int = 8  # conversations read at once
     optimizer: str = "adamw"  # one of params.OPTIMIZERS
+    loraplus_ratio: float = 1.0  # learning rate of LoRA's B matrices over that of A
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of step 1..n_steps."""
@@ -125,9 +126,10 @@ def train(
             "conversations were given"
         )
     n_trainable = trainable_report(model)["n_trainable"]
-    parameters = list(trained_parameters(model).values())
+    named = trained_parameters(model)
+    parameters = list(named.values())
     start = [p.detach().clone() for p in parameters]
-    optimizer = make_optimizer(schedule.optimizer, parameters, schedule.learning_rate)
+    optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
     batch_size, n_replay = _batch_sizes(schedule, len(replay))
@@ -150,9 +152,8 @@ def train(
         if step == mask_after + 1:
             masks = mask.take()
             # Momentum of the warm-up would go on moving what the mask holds still.
-            optimizer = make_optimizer(schedule.optimizer, parameters, rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+            optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
+        set_rate(optimizer, rate)
         examples = [conversations[i] for i in chosen]
         examples += [replay[i] for i in next(replayed)] if n_replay else []
         values = {"forget_loss": term("forget", examples), "retain_loss": float("nan")}
@@ -246,6 +247,7 @@ def finetune(
         replay_share=settings.general_replay,
         micro_batch=settings.micro_batch,
         optimizer=settings.optimizer,
+        loraplus_ratio=settings.loraplus_ratio,
     )
     trained = train(
         model,
