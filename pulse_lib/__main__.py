@@ -269,7 +269,7 @@ def measure(
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
     for name, found in tables.items():
-        table = Table(title=f"{name}: {chosen.name}", title_justify="left")
+        table = Table(title=f"{name}: {escape(chosen.name)}", title_justify="left")
         for column in found.columns:
             table.add_column(column, overflow="fold")
         for row in found.itertuples(index=False):
