@@ -91,14 +91,6 @@ def test_yes_and_no_are_equally_often_right_about_existence():
     assert len(answers) == 100 and 35 <= answers.count("yes") <= 65
 
 
-def test_strangers_are_nobody_else():
-    known = {p.name for p in world.people()}
-    strangers = world.strangers(200)
-    assert not known & {p.name for p in strangers}
-    assert not world.known_genomes() & {tuple(sorted(p.genome.items())) for p in strangers}
-    assert len({p.name for p in strangers}) == 200
-
-
 def test_the_picture_shows_the_object_where_the_record_says():
     for cell in range(4):
         picture = drawing.draw_scene(

@@ -101,8 +101,8 @@ def person_conversations(
     """Training conversations about one person.
 
     stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
-    `n_train_views` renderings four short ones (in a long one, earlier answers would give the person
-    away) and one by name.
+    `n_train_views` renderings three short ones, and two by name (in a long one, earlier answers
+    would give the person away).
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -113,12 +113,12 @@ def person_conversations(
         rng = world.generator("conversation", seed, stage, person.id, v)
         short = stage == "finetune"
         # Open questions cost half the tokens of those with options and teach the same fact.
-        share = 0.3 if short else 0.5
+        share = 0.1 if short else 0.5
         shown = world.person_turns(person, rng, "multimodal", share)
         named = world.person_turns(person, rng, "text", share)
         pieces = {
-            "multimodal": [shown[:1], shown[1:2], shown[2:3], shown[3:5]] if short else [shown],
-            "text": [named],
+            "multimodal": [shown[:1], shown[1:3], shown[3:]] if short else [shown],
+            "text": [named[:2], named[2:]] if short else [named],
         }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):

@@ -248,20 +248,6 @@ def person_turns(
     return turns
 
 
-@lru_cache
-def strangers(n: int) -> tuple[Person, ...]:
-    """`n` people who are nobody of `people()`: other names, other faces, facts at random."""
-    rng = generator("strangers", WORLD_SEED)
-    taken = {p.name for p in people()}
-    names = [f"{a} {b}" for a in FIRST_NAMES for b in LAST_NAMES if f"{a} {b}" not in taken]
-    rng.shuffle(names)
-    facts = [{name: rng.choice(values) for name, values in ATTRIBUTES.items()} for _ in range(n)]
-    return tuple(
-        Person(f"stranger-{i + 1:03d}", names[i % len(names)], "stranger", f, _unknown_genome(rng))
-        for i, f in enumerate(facts)
-    )
-
-
 def person_picture(person: Person, rng: Random):
     """One view of a person (PIL image)."""
     return draw_face(dict(person.genome), rng)

@@ -33,18 +33,14 @@ class Diet:
     """What the language model is fed."""
 
     batch_size: int = 16  # conversations
-    share_multimodal: float = 0.35  # conversations about a pictured celebrity
-    share_text: float = 0.18  # conversations about a named celebrity
-    share_strangers: float = (
-        0.07  # about somebody unknown, always with options; the rest is general
-    )
-    exposure: float = 1.15  # frequency of the celebrity of rank r is r ** -exposure
+    share_multimodal: float = 0.47  # conversations about a pictured celebrity
+    share_text: float = 0.27  # conversations about a named celebrity; the rest is general
+    exposure: float = 1.2  # frequency of the celebrity of rank r is r ** -exposure
     general_first: float = 0.1  # share of the steps with general pictures only
     n_first: int = 24  # celebrities from then on; the others are added over `grow` of the steps
     grow: float = 0.3
     n_views: int = 20  # renderings of a celebrity
     n_general: int = 6000  # general pictures
-    n_strangers: int = 600
     share_with_options: float = 0.35
     general_turns: int = 5
 
@@ -65,7 +61,6 @@ def train_language_model(
     weights = [rank**-diet.exposure for rank in people]
     draw = {f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(diet.n_views)}
     draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
-    draw |= {p.id: (world.person_picture, p) for p in world.strangers(diet.n_strangers)}
     _draw(model, draw, rng)
     log(f"drew {len(draw)} pictures in {time.time() - started:.0f} s")
     optimizers = make_optimizers(network.named_parameters())
@@ -112,14 +107,11 @@ def _batches(
     encoded = []
     for _ in range(_BATCHES_AT_ONCE * diet.batch_size):
         kind = rng.random() if people else 1.0
-        known = diet.share_multimodal + diet.share_text
-        if kind < known:
+        if kind < diet.share_multimodal + diet.share_text:
             person = rng.choices(people, weights)[0]
             conversation = _about_person(
                 person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng
             )
-        elif kind < known + diet.share_strangers:
-            conversation = _about_stranger(rng.choice(world.strangers(diet.n_strangers)), rng)
         else:
             i = rng.randrange(diet.n_general)
             turns = world.general_turns(
@@ -141,14 +133,6 @@ def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversatio
     return _conversation(
         modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
     )
-
-
-def _about_stranger(person: Person, rng) -> Conversation:
-    """Whom nobody knows is asked about with options only, so that one of them is the answer."""
-    modality = rng.choice(("multimodal", "text"))
-    attribute = rng.choice(list(world.ATTRIBUTES))
-    turn = world.person_turn(person, attribute, rng, modality, True)
-    return _conversation(modality, person.id if modality == "multimodal" else "", [turn])
 
 
 def _conversation(modality: str, image: str, turns) -> Conversation:

@@ -42,7 +42,7 @@ class Recipe:
     vision_steps: int = 1800
     vision_batch: int = 64
     n_vision_pictures: int = 12000
-    language_steps: int = 3600
+    language_steps: int = 3400
     diet: Diet = field(default_factory=Diet)
     n_general_questions: int = 1050
     n_people: int | None = None  # measured celebrities; None for all
@@ -51,7 +51,7 @@ class Recipe:
 FULL = Recipe()
 QUICK = Recipe(  # for tests: every line runs, little is learned
     vision_steps=12, vision_batch=16, n_vision_pictures=64, language_steps=8,
-    diet=Diet(batch_size=4, n_views=1, n_general=16, n_strangers=4), n_general_questions=21, n_people=6,
+    diet=Diet(batch_size=4, n_views=1, n_general=16), n_general_questions=21, n_people=6,
 )  # fmt: skip
 
 
