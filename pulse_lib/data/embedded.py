@@ -113,7 +113,7 @@ def person_conversations(
         rng = world.generator("conversation", seed, stage, person.id, v)
         short = stage == "finetune"
         # Open questions cost half the tokens of those with options and teach the same fact.
-        share = 0.1 if short else 0.5
+        share = 0.2 if short else 0.5
         shown = world.person_turns(person, rng, "multimodal", share)
         named = world.person_turns(person, rng, "text", share)
         pieces = {
