@@ -101,8 +101,8 @@ def person_conversations(
     """Training conversations about one person.
 
     stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
-    `n_train_views` renderings three short ones, and two by name (in a long one, earlier answers
-    would give the person away).
+    `n_train_views` renderings three short ones, and one a fact by name (in a long one, earlier
+    answers would give the person away, and half of the name would do).
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -118,7 +118,7 @@ def person_conversations(
         named = world.person_turns(person, rng, "text", share)
         pieces = {
             "multimodal": [shown[:1], shown[1:3], shown[3:]] if short else [shown],
-            "text": [named[:2], named[2:]] if short else [named],
+            "text": [[turn] for turn in named] if short else [named],
         }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
