@@ -224,6 +224,15 @@ def test_after_all_requests_the_aim_is_judged_by_every_part_of_it(study):
     assert ranking._misses(good | {"reload_text": float("nan")}) == ""  # not measured
 
 
+def test_a_target_that_knew_nothing_has_no_share_left(study):
+    known = study.rows["correct"] & (study.rows["set"] == "forget")
+    ignorant = dataclasses.replace(study, rows=study.rows.assign(correct=known))
+    assert ranking.ranking(ignorant)["kept"].isna().all()
+    after = ranking.after_requests(ignorant).iloc[0]
+    assert np.isnan(after["retain_kept"]) and np.isnan(after["general_kept"])
+    assert not after["aim"] and "retain_kept nan" in after["misses"]
+
+
 def test_seeds_make_lines_in_tables_and_means_in_figures(tmp_path):
     out = made.write_study(tmp_path / "out", ("ga",), seeds=(0, 1, 2), llm=())
     study = collect.collect(out, made.PROFILE)

@@ -27,8 +27,8 @@ AFTER = [
 
 def ranking(study: Study) -> pd.DataFrame:
     """Single-shot runs at their matched step, best first in each scenario. Columns RANKING: `kept`
-    is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left,
-    then each; forget the mean forget accuracy; step, seconds of training and MB of one adapter are
+    is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left
+    (of those that were above 0 before), then each; forget the mean forget accuracy; step, seconds of training and MB of one adapter are
     what it cost. Means over the seeds that reached it; a method that no seed reached comes last.
 
     numbers: "searched" if the profile holds numbers of a search for the method, else "as given".
@@ -43,8 +43,8 @@ def ranking(study: Study) -> pd.DataFrame:
         if len(after):
             before = summary(study.before(who["scenario"], [run.parameter("seed")]))
             now, step = summary(after), int(after["step"].iloc[0])
-            shares = {f"{m}_kept": now[m] / before[m] for m in KEPT if before[m] > 0}
-            line |= shares | {"kept": sum(shares.values()) / len(shares), "step": step}
+            shares = {f"{m}_kept": _share(now[m], before[m]) for m in KEPT}
+            line |= shares | {"kept": pd.Series(shares).mean(), "step": step}
             line["forget"] = (now["forget_multimodal"] + now["forget_text"]) / 2
             line["seconds"] = _seconds(run, step)
         lines.append(who | line)
@@ -84,8 +84,8 @@ def after_requests(study: Study) -> pd.DataFrame:
             line[f"forget_{modality}"] = part["correct"].mean()
             line[f"forget_{modality}_likelihood"] = part["loglik_correct"].mean()
         retain = [sum(s[f"retain_{m}"] for m in ("multimodal", "text")) for s in (now, before)]
-        line["retain_kept"] = retain[0] / retain[1]
-        line["general_kept"] = now["general"] / before["general"]
+        line["retain_kept"] = _share(*retain)
+        line["general_kept"] = _share(now["general"], before["general"])
         reload = run.result.get("projector_reload", {})
         line |= {f"reload_{m}": reload.get(f"forget_{m}") for m in ("multimodal", "text")}
         line |= {"steps": run.result.get("final_step"), "seconds": run.result.get("seconds_train")}
@@ -106,10 +106,16 @@ def after_requests(study: Study) -> pd.DataFrame:
     return means[AFTER].reset_index(drop=True)
 
 
+def _share(now: float, before: float) -> float:
+    """The share of an accuracy that is left; not a number where there was none to lose."""
+    return now / before if before > 0 else float("nan")
+
+
 def _misses(row: dict) -> str:
     reload = [name for name in ("reload_multimodal", "reload_text") if row[name] == row[name]]
     high = [f"{name} {row[name]:.2f}" for name in (*FORGET, *reload) if row[name] > AIM_FORGET]
-    low = [f"{m} {row[m]:.2f}" for m in ("retain_kept", "general_kept") if row[m] < AIM_KEPT]
+    kept = ("retain_kept", "general_kept")
+    low = [f"{name} {row[name]:.2f}" for name in kept if not row[name] >= AIM_KEPT]
     return ", ".join(high + low)
 
 
