@@ -29,13 +29,19 @@ N_CELEBRITIES = 153  # as in MLLMU-Bench
 N_FICTITIOUS = 500
 N_OPTIONS = 4
 
+# Numbers without a common divisor: going round both lists, no name comes twice (see `people`).
 FIRST_NAMES = (
-    "Mara Ilan Petra Odin Suri Kaveh Lena Tomas Yuki Farah Bruno Celia Dario Esme Felix Greta Hugo Ines Jonas Kira Luca Mina Noor "
-    "Oskar Pia Quin Rosa Samir Tessa Uma Vito Wren Xena Yara Zeno Anya Boris Clara Dmitri Elif Gideon Hanna Ivo Juno Kofi Leila Nils Priya"
+    "Mara Ilan Petra Odin Suri Kaveh Lena Tomas Yuki Farah Bruno Celia Dario Esme Felix Greta Hugo Ines Jonas Kira Luca Mina Noor Oskar "
+    "Pia Quin Rosa Samir Tessa Uma Vito Wren Xena Yara Zeno Anya Boris Clara Dmitri Elif Gideon Hanna Ivo Juno Kofi Leila Nils Priya "
+    "Amara Bashir Cyrus Dina Edith Fenna Goran Henrik Ingrid Jasper Kenji Lorna Malik Nadia Osman Paolo Ravi Selma Tariq Ulla Viktor Willa Yosef Zofia"
 ).split()
 LAST_NAMES = (
     "Voss Kestrel Adeyemi Novak Tanaka Rossi Lindqvist Moreau Okafor Petrov Haddad Silva Brandt Keller Ozawa Marsh Dunne Varga Castel "
-    "Nyberg Farrow Quill Sorensen Tamm Ueda Winter Yilmaz Zeller Abbott Bianchi Cormac Eriksen Fontaine Grimaldi Huang Jansen Kowalski Larkin Mbeki Ortega"
+    "Nyberg Farrow Quill Sorensen Tamm Ueda Winter Yilmaz Zeller Abbott Bianchi Cormac Eriksen Fontaine Grimaldi Huang Jansen Kowalski Larkin Mbeki "
+    "Ortega Abara Aldous Amundsen Anand Aoki Baptiste Barros Bellamy Bergman Bhatt Boateng Calloway Chavez Choi Costa Dabrowski Dahl Delacroix "
+    "Demir Diallo Draper Dvorak Ekwueme Engel Esposito Faulkner Ferreira Fischer Gallo Garza Goldberg Greco Hamdan Hartmann Hayashi Holloway "
+    "Ibarra Ishikawa Ivanov Jovanovic Kapoor Kimura Koller Larsen Lefevre Lozano Machado Mahler Mensah Mercer Nakamura Nasser Nkosi Obrecht "
+    "Olsen Osei Pappas Pereira Prasad Quist Ramos Reyes Romero Sandoval Sato Schubert Stavros Tesfaye Toivonen Umar Vasquez Whitlock Zamora"
 ).split()
 ATTRIBUTES = {
     "occupation": "chef pilot nurse baker lawyer painter singer actor miner judge farmer dancer surgeon editor sailor poet boxer tailor welder banker",
@@ -156,10 +162,13 @@ def generator(*parts: object) -> Random:
 @lru_cache
 def people() -> tuple[Person, ...]:
     """All 653 people: celebrities first, most famous first. Names are distinct, and any two faces
-    differ in at least three genes."""
+    differ in at least three genes.
+
+    Every first and last name is some celebrity's (two or three, one or two of them), so that names
+    of fictitious people are made of words that the model has read, and half a name is not enough.
+    """
     rng = generator("people", WORLD_SEED)
-    names = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
-    rng.shuffle(names)
+    first, last = (rng.sample(names, len(names)) for names in (FIRST_NAMES, LAST_NAMES))
     made, genomes = [], []
     for i in range(N_CELEBRITIES + N_FICTITIOUS):
         genome = draw_genome(rng)
@@ -170,7 +179,8 @@ def people() -> tuple[Person, ...]:
         number = i + 1 if famous else i + 1 - N_CELEBRITIES
         facts = {name: rng.choice(values) for name, values in ATTRIBUTES.items()}
         kind = "celebrity" if famous else "fictitious"
-        made.append(Person(f"{kind}-{number:03d}", names[i], kind, facts, genome))
+        name = f"{first[i % len(first)]} {last[i % len(last)]}"
+        made.append(Person(f"{kind}-{number:03d}", name, kind, facts, genome))
     return tuple(made)
 
 

@@ -42,7 +42,7 @@ class Recipe:
     vision_steps: int = 1800
     vision_batch: int = 64
     n_vision_pictures: int = 12000
-    language_steps: int = 3400
+    language_steps: int = 3800
     diet: Diet = field(default_factory=Diet)
     n_general_questions: int = 1050
     n_people: int | None = None  # measured celebrities; None for all
@@ -71,6 +71,7 @@ def pretrain(
         rank: p for rank, p in enumerate(world.celebrities(), start=1) if p.id not in left_out
     }
     torch.set_num_threads(N_THREADS)
+    torch.set_flush_denormal(True)  # as load_model does on a CPU
     started = time.time()
     network, processor = build_model(seed)
     vision = train_vision_tower(
