@@ -61,7 +61,7 @@ study: $(READY)
 
 test: $(READY)
 	@echo "Tests: units, the notebooks through the real runner, kill and resume."
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 lab: $(READY)
 	@$(PY) -m jupyterlab notebooks/01_build_datasets.ipynb

@@ -101,8 +101,8 @@ def person_conversations(
     """Training conversations about one person.
 
     stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
-    `n_train_views` renderings three short ones, and one a fact by name (in a long one, earlier
-    answers would give the person away, and half of the name would do).
+    `n_train_views` renderings two short ones, and by name every fact twice on its own (in a long
+    one, earlier answers would give the person away).
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -111,15 +111,16 @@ def person_conversations(
     made = []
     for v, image in enumerate(views):
         rng = world.generator("conversation", seed, stage, person.id, v)
-        short = stage == "finetune"
-        # Open questions cost half the tokens of those with options and teach the same fact.
-        share = 0.2 if short else 0.5
-        shown = world.person_turns(person, rng, "multimodal", share)
-        named = world.person_turns(person, rng, "text", share)
-        pieces = {
-            "multimodal": [shown[:1], shown[1:3], shown[3:]] if short else [shown],
-            "text": [[turn] for turn in named] if short else [named],
-        }
+        if stage == "finetune":
+            # Open questions cost half the tokens of those with options and teach the same fact.
+            shown = world.person_turns(person, rng, "multimodal", 0.2)
+            named = [t for _ in range(2) for t in world.person_turns(person, rng, "text", 0.2)]
+            pieces = {"multimodal": [shown[:2], shown[2:]], "text": [[turn] for turn in named]}
+        else:
+            pieces = {
+                modality: [world.person_turns(person, rng, modality)]
+                for modality in ("multimodal", "text")
+            }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
                 tag = f"{person.id}/{stage}/{modality}-{v}-{k}"
