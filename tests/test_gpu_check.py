@@ -30,7 +30,7 @@ def tiny_config() -> LlavaConfig:
         projection_dim=32,
     )
     text = LlamaConfig(
-        vocab_size=800,
+        vocab_size=960,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,

@@ -60,7 +60,8 @@ def test_rows_as_text():
     assert get("npo").describe()["coefficients"] == "beta = 0.1"
     assert get("ga_klr").describe()["needs"] == "retain_train, reference"
     assert get("ga").describe()["retain loss"] == "none"
-    assert "forget_weight = 0.125, retain_weight = 1" in get("simnpo").describe()["coefficients"]
+    weights = get("simnpo").describe()["coefficients"]
+    assert "retain_weight = 1" in weights and "forget_weight = 0.125" in weights
     for method in ROWS:
         text = method.describe()
         assert text["source"] and text["loss"] and "\n" not in text["loss"]
@@ -187,7 +188,7 @@ def test_refusals_keep_the_prompts():
 @pytest.mark.parametrize("method", ["idk", "dpo"])
 def test_refusals_become_likely_and_answers_do_not(method):
     model = prepared()
-    unlearned(model, method, epochs=4, path_every=0)
+    unlearned(model, method, epochs=6, path_every=0)
     declined = refused(FORGET, prompt_style("plain"), "text", seed=1)  # other draws than trained on
     with only(model, "finetune"):
         before = logprob(model, declined)

@@ -204,6 +204,7 @@ def test_references_of_the_rounds(tmp_path, monkeypatch):
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
 
     monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
+    monkeypatch.setattr(sequential, "projector_reload", lambda *_: {})
     monkeypatch.setattr(sequential, "unlearn_people", spy)
     expected = {
         ("adapter_per_request", "round_start"): [
@@ -238,6 +239,7 @@ def test_what_a_round_is_held_by(tmp_path, monkeypatch):
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
 
     monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
+    monkeypatch.setattr(sequential, "projector_reload", lambda *_: {})
     monkeypatch.setattr(sequential, "unlearn_people", spy)
     run(tmp_path / "a", "replay")
     assert [s[2] for s in seen] == [[], [1], [1, 2]] and all(not s[3] for s in seen)
