@@ -111,14 +111,14 @@ def counts(profile: Profile) -> dict[str, int]:
     """Training conversations and questions that the data section stands for."""
     d = profile.data
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
-    # world: per rendering two short conversations and ten by name, and questions in new wordings;
+    # world: per rendering three short conversations and five by name, and questions in new wordings;
     # mllmu: a text a person with the photo and by name (people with fewer questions are there too)
     each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
     general = d.n_general
     if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split
         general = round((general or MMBENCH[0]) * MMBENCH[1] / MMBENCH[0])
     return {
-        "taught": people * (12 * d.n_train_views if d.source == "world" else 2),
+        "taught": people * (8 * d.n_train_views if d.source == "world" else 2),
         "forget a person": 2 * d.n_conversations,
         "questions a person": each,
         "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,

@@ -109,8 +109,8 @@ def test_stages_by_hand():
     )
     build, tune, single, pretrained, sequential = plan.stages(profile)
     assert build.questions == 200 + (240 + 50) + (120 + 50) + 36
-    # 25 people, 24 conversations each; 18 of a batch of 20
-    assert (tune.steps, tune.sequences, tune.questions) == (math.ceil(600 / 18) * 3, 20, 326)
+    # 25 people, 16 conversations each; 18 of a batch of 20
+    assert (tune.steps, tune.sequences, tune.questions) == (math.ceil(400 / 18) * 3, 20, 326)
     # 40 conversations in batches of 8, 6 epochs; measured at 5 of the first 15 steps, then always
     assert single.steps == 30 and single.sequences == 16
     assert single.questions == 2 * 290 + (2 + 5 + 15) * (30 + 60)

@@ -101,8 +101,8 @@ def person_conversations(
     """Training conversations about one person.
 
     stage "unlearn": `n_conversations` whole conversations a modality. stage "finetune": for each of
-    `n_train_views` renderings two short ones, and by name every fact twice on its own (in a long
-    one, earlier answers would give the person away).
+    `n_train_views` renderings three short ones, and by name every fact on its own (in a long one,
+    earlier answers would give the person away).
     """
     views = []
     for v in range(settings.n_train_views if stage == "finetune" else settings.n_conversations):
@@ -113,9 +113,12 @@ def person_conversations(
         rng = world.generator("conversation", seed, stage, person.id, v)
         if stage == "finetune":
             # Open questions cost half the tokens of those with options and teach the same fact.
-            shown = world.person_turns(person, rng, "multimodal", 0.3)
-            named = [t for _ in range(2) for t in world.person_turns(person, rng, "text", 0.4)]
-            pieces = {"multimodal": [shown[:2], shown[2:]], "text": [[turn] for turn in named]}
+            shown = world.person_turns(person, rng, "multimodal", 0.2)
+            named = world.person_turns(person, rng, "text", 0.2)
+            pieces = {
+                "multimodal": [shown[:1], shown[1:3], shown[3:]],
+                "text": [[turn] for turn in named],
+            }
         else:
             pieces = {
                 modality: [world.person_turns(person, rng, modality)]
