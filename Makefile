@@ -14,12 +14,12 @@ READY := $(VENV)/.ready
 .PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check setup
 
 help:
-	@echo "make demo           the whole protocol on a small model, seed 0: about half an hour on two slow cores, 3 GB of memory"
+	@echo "make demo           the whole protocol on a small model, seed 0: 15 to 30 minutes on two slow cores, 3 GB of memory"
 	@echo "make test           all tests, the notebooks through the real runner among them"
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
-	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): about 25 minutes on two cores"
+	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): about 20 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style of library, tests and notebooks"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
@@ -51,12 +51,12 @@ setup: $(READY)
 
 demo: $(READY)
 	@echo "Demo: five notebooks, 7 single-shot and 3 sequential runs, profile $(PROFILE), seed 0."
-	@echo "About half an hour on two slow cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
+	@echo "15 to 30 minutes on two slow cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0
 
 study: $(READY)
 	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."
-	@echo "About half an hour a seed on two slow cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
+	@echo "15 to 30 minutes a seed on two slow cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
 test: $(READY)
@@ -73,7 +73,7 @@ lint: $(READY)
 	@$(PY) -m ruff check pulse_lib tests notebooks
 
 pretrain-tiny: $(READY)
-	@echo "Pre-training the embedded model into $(OUT): about 25 minutes on two cores."
+	@echo "Pre-training the embedded model into $(OUT): about 20 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
 
 gpu-check: $(READY)
