@@ -19,7 +19,7 @@ help:
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
-	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): about 20 minutes on two cores"
+	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style of library, tests and notebooks"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
@@ -73,7 +73,7 @@ lint: $(READY)
 	@$(PY) -m ruff check pulse_lib tests notebooks
 
 pretrain-tiny: $(READY)
-	@echo "Pre-training the embedded model into $(OUT): about 20 minutes on two cores."
+	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
 
 gpu-check: $(READY)

@@ -53,7 +53,7 @@ def main() -> None:
     def step(k: int) -> float:
         batch = examples[k * f.batch_size % len(examples) :][: f.batch_size]
         begun = time.perf_counter()
-        backward_term(model, FINETUNE, "forget", batch, "answer", f.micro_batch, None, lambda x: x)
+        backward_term(model, FINETUNE, "forget", batch, "answer", f.micro_batch, None)
         optimizer.step()
         optimizer.zero_grad()
         return time.perf_counter() - begun

@@ -340,7 +340,7 @@ def pretrain_tiny(
         bool, typer.Option("--quick", help="A short version that only shows the way.")
     ] = False,
 ) -> None:
-    """Make the embedded model again: about 25 minutes on two cores."""
+    """Make the embedded model again: 20 to 30 minutes on two cores."""
     from pulse_lib.pretrain.recipe import pretrain
 
     pretrain(out, seed, without, quick)

@@ -111,8 +111,9 @@ def counts(profile: Profile) -> dict[str, int]:
     """Training conversations and questions that the data section stands for."""
     d = profile.data
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
-    # world: per rendering three short conversations and five by name, and questions in new wordings;
-    # mllmu: a text a person with the photo and by name (people with fewer questions are there too)
+    # world: per rendering three short conversations and five by name, and questions in new
+    # wordings; mllmu: a text a person with the photo and by name (people with fewer questions are
+    # there too)
     each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
     general = d.n_general
     if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split

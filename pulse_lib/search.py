@@ -24,9 +24,9 @@ import pandas as pd
 
 from pulse_lib import runs, study
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import KEPT
 from pulse_lib.files import replace_file, show, write_csv, write_error
 from pulse_lib.params import Profile, UnlearnSettings, load_profile, profile_path
-from pulse_lib.report.ranking import KEPT
 from pulse_lib.unlearn.methods import Method, get
 
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
@@ -34,7 +34,6 @@ FACTORS = {"learning_rate": (0.1, 3.0), "retain_weight": (0.3, 30.0)}
 COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not name
 MARGIN = 0.05  # a trial goes on until the forget accuracy is this far below `matched_at`
 GIVE_UP = 0.4  # a trial ends once less than this share of retain and general is left
-
 START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
 
 

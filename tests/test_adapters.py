@@ -15,6 +15,7 @@ from pulse_lib.model.adapters import (
     drop_adapter,
     load_adapter,
     only,
+    projector_of,
     save_adapter,
     set_adapter_weights,
     stack,
@@ -85,6 +86,28 @@ def test_fresh_adapter_changes_nothing_and_only_goes_back_in_time(model):
             raise RuntimeError
         assert active(model) == []
     assert active(model) == ["finetune", "unlearn"]
+
+
+def test_projector_goes_back_in_time_and_the_language_model_stays(model):
+    def projected():
+        with torch.no_grad():
+            return model.network.model.multi_modal_projector(features)
+
+    features = model.features.get([c.image for c in CONVERSATIONS if c.image])
+    tiny.with_adapters("finetune", "unlearn", model=model)
+    now, both = projected(), logits(model)
+    with only(model, "finetune"):
+        target = projected()
+    with projector_of(model, "finetune"):
+        assert torch.equal(projected(), target) and not torch.equal(target, now)
+        inside = logits(model)
+    assert torch.equal(projected(), now) and torch.equal(logits(model), both)
+    assert active(model) == ["finetune", "unlearn"]
+    # The same state by hand: what `unlearn` added to the projector taken out of its weights.
+    kept = adapter_weights(model, "unlearn")
+    without = {k: torch.zeros_like(w) if "projector" in k else w for k, w in kept.items()}
+    set_adapter_weights(model, "unlearn", without)
+    assert torch.equal(logits(model), inside) and not torch.equal(inside, both)
 
 
 def test_only_between_forward_and_backward_leaves_the_gradient(model):

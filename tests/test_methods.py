@@ -61,7 +61,7 @@ def test_rows_as_text():
     assert get("ga_klr").describe()["needs"] == "retain_train, reference"
     assert get("ga").describe()["retain loss"] == "none"
     weights = get("simnpo").describe()["coefficients"]
-    assert "retain_weight = 1" in weights and "forget_weight = 0.125" in weights
+    assert weights == "beta = 4.5, gamma = 0, retain_weight = 1, forget_weight = 0.125"
     for method in ROWS:
         text = method.describe()
         assert text["source"] and text["loss"] and "\n" not in text["loss"]

@@ -12,13 +12,19 @@ import torch
 from test_train import EVALUATE, UNLEARN
 
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import request_accuracies, rows
+from pulse_lib.evaluate.accuracy import request_accuracies, rows, scored
 from pulse_lib.evaluate.generate import answer_questions
-from pulse_lib.model.adapters import active, adapter_chain, adapter_weights, save_adapter
+from pulse_lib.model.adapters import (
+    active,
+    adapter_chain,
+    adapter_weights,
+    save_adapter,
+    set_adapter_weights,
+)
 from pulse_lib.runs import RunSpec, Started
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.policies import POLICIES
-from pulse_lib.unlearn.sequential import request_order, run_sequential
+from pulse_lib.unlearn.sequential import projector_reload, request_order, run_sequential
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.train import Trained
 
@@ -183,6 +189,27 @@ def test_all_rounds_done_is_only_read_and_ends_in_the_same_state(policy, whole):
     asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
     last = expected.rows[expected.rows["round"] == N_REQUESTS]
     assert list(asked["option_loglik"]) == list(last["option_loglik"])
+
+
+def test_projector_reload_asks_without_what_unlearning_did_to_the_projector():
+    """The same by hand: the projector's share of the later adapter set to zero."""
+    model = tiny.with_adapters("finetune", "unlearn")
+    tiny.shake(model, "unlearn", 3)
+
+    def accuracies():
+        asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
+        table = scored(QUESTIONS, asked, EVALUATE.extraction_rules)
+        forget = table[table["set"] == "forget"].groupby("modality")
+        found = {f"forget_{m}": part["correct"].mean() for m, part in forget}
+        return found | {f"forget_{m}_likelihood": p["loglik_correct"].mean() for m, p in forget}
+
+    cut = accuracies()
+    reloaded = projector_reload(model, ["finetune"], QUESTIONS, tiny.images(), EVALUATE)
+    assert accuracies() == cut  # only for the asking
+    weights = adapter_weights(model, "unlearn")
+    weights = {k: w * ("projector" not in k) for k, w in weights.items()}
+    set_adapter_weights(model, "unlearn", weights)
+    assert reloaded == pytest.approx(accuracies()) and reloaded != pytest.approx(cut)
 
 
 def test_rounds_of_another_run_or_cut_off_are_done_again(whole, tmp_path):

@@ -13,6 +13,13 @@ from pulse_lib.data.records import ImageStore, Turn
 from pulse_lib.params import DataSettings
 
 
+def test_every_name_word_is_borne_by_a_celebrity():
+    """So that fictitious people's names hold no word that the model never read."""
+    words = [person.name.split() for person in world.celebrities()]
+    assert {first for first, _ in words} == set(world.FIRST_NAMES)
+    assert {last for _, last in words} == set(world.LAST_NAMES)
+
+
 def test_people_are_distinct():
     people = world.people()
     assert (len(world.celebrities()), len(world.fictitious())) == (153, 500)

@@ -164,7 +164,7 @@ def people() -> tuple[Person, ...]:
     """All 653 people: celebrities first, most famous first. Names are distinct, and any two faces
     differ in at least three genes.
 
-    Every first and last name is some celebrity's (two or three, one or two of them), so that names
+    Every first name is borne by two or three celebrities, every last name by one or two: so names
     of fictitious people are made of words that the model has read, and half a name is not enough.
     """
     rng = generator("people", WORLD_SEED)

@@ -22,6 +22,7 @@ SUMMARY = (
     "general",
     "invalid_rate",
 )
+KEPT = ("retain_multimodal", "retain_text", "general")  # of SUMMARY: what unlearning should leave
 ROW_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("run", "scenario", "method", "trained_part", "policy")),

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import summary
+from pulse_lib.evaluate.accuracy import KEPT, summary
 from pulse_lib.report.collect import Run, Study, headline, pick
 from pulse_lib.report.measures import SETTINGS
 from pulse_lib.unlearn.policies import get_policy
 
-KEPT = ("retain_multimodal", "retain_text", "general")
 AIM_FORGET = 0.35  # forget accuracy, each modality, by generation and by likelihood: at most
 AIM_KEPT = 0.90  # of retain and of general accuracy: at least
 RANKING = [
@@ -27,9 +26,10 @@ AFTER = [
 
 def ranking(study: Study) -> pd.DataFrame:
     """Single-shot runs at their matched step, best first in each scenario. Columns RANKING: `kept`
-    is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left
-    (of those that were above 0 before), then each; forget the mean forget accuracy; step, seconds of training and MB of one adapter are
-    what it cost. Means over the seeds that reached it; a method that no seed reached comes last.
+    is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left (of
+    those that were above 0 before), then each; forget the mean forget accuracy; step, seconds of
+    training and MB of one adapter are what it cost. Means over the seeds that reached it; a method
+    that no seed reached comes last.
 
     numbers: "searched" if the profile holds numbers of a search for the method, else "as given".
     """

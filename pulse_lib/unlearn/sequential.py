@@ -122,8 +122,8 @@ def run_sequential(
     `before`: rows of the target, which become round 0. `parent`: folder of the target's newest
     adapter, for the manifests. The rounds lie in started.folder as round-1, round-2 ...; those that
     are whole and belong to this very run are not done again. Epochs are per person, as in
-    single-shot. `tuned` sets numbers of the method anew. Raises PulseError for an unknown policy or order, or conversations without a
-    request.
+    single-shot. `tuned` sets numbers of the method anew. Raises PulseError for an unknown policy or
+    order, or conversations without a request.
     """
     way = get_policy(policy)
     if order < 0:
