@@ -20,7 +20,7 @@ from pulse_lib.errors import PulseError
 SCENARIOS = ("finetuned", "pretrained")
 TRAINED_PARTS = ("projector+llm", "llm")
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full.
-OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit")
+OPTIMIZERS = ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

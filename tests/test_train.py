@@ -354,6 +354,22 @@ def test_loraplus_moves_b_faster_than_a(ratio):
         assert torch.allclose(parameter - start[key], torch.tensor(rate), rtol=1e-4), key
 
 
+def test_muon_trains_lora_and_refuses_a_mask():
+    model = prepared()
+    before = logprob(model)
+    unlearned(model, "ga", path_every=0, optimizer="muon", learning_rate=0.05)
+    assert logprob(model) < before - 1
+    with pytest.raises(PulseError, match="saliency needs optimizer = 'adamw'"):
+        unlearned(prepared(), "saliency", path_every=0, optimizer="muon")
+    pair = {k: torch.nn.Parameter(torch.zeros(8, 8)) for k in ("lora_A", "lora_B")}
+    made = make_optimizer("muon", pair, 4.0)
+    set_rate(made, 0.01)
+    for parameter in pair.values():
+        parameter.grad = torch.eye(8)
+    made.step()
+    assert torch.allclose(pair["lora_B"], 4 * pair["lora_A"]) and pair["lora_A"][0, 0] < 0
+
+
 def prepared_adapter():
     model = prepared()
     add_adapter(model, "unlearn", "projector+llm", 4, 8, 0)

@@ -20,7 +20,7 @@ SIXTEEN = 2.0
 # Bytes a token that one layer keeps for backward, for each unit of its two widths; LoRA in float32
 # on a 16-bit base. From 176.8 and 221.4 MiB, measured on layers of 7B and 13B with 676 tokens.
 KEPT_HIDDEN, KEPT_WIDE = 41.0, 9.67
-OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
+OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
 SHAPES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from pulse_lib.data import world
 from pulse_lib.data.drawing import CELLS, COLOURS, GENES, SHAPES, SIZES
-from pulse_lib.pretrain.muon import Muon
+from pulse_lib.unlearn.muon import Muon
 
 IGNORE = -100
 LEARNING_RATES = {"muon": 0.02, "adamw": 2.0e-3}

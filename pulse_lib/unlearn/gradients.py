@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
+from pulse_lib.unlearn.muon import Muon
+
 
 def make_optimizer(
     name: str, parameters: Mapping[str, torch.nn.Parameter], ratio: float = 1.0
 ) -> torch.optim.Optimizer:
     """AdamW without weight decay: torch's, or bitsandbytes' with moments in 8 bits (a quarter of
-    the memory), paged or not. `set_rate` gives it its learning rate.
+    the memory), paged or not; or Muon. `set_rate` gives it its learning rate.
 
     ratio: of the learning rate of LoRA's B matrices over that of all else. [LoRA+, Hayou et al.
     2024, arXiv 2402.12354]
@@ -22,6 +24,8 @@ def make_optimizer(
     groups, options = [g for g in groups if g["params"]], {"lr": 0.0, "weight_decay": 0.0}
     if name == "adamw":
         return torch.optim.AdamW(groups, **options)
+    if name == "muon":
+        return Muon(groups, **options)
     import bitsandbytes as bnb  # slow to import, and only asked for here
 
     kinds = {"adamw_8bit": bnb.optim.AdamW8bit, "paged_adamw_8bit": bnb.optim.PagedAdamW8bit}

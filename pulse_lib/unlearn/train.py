@@ -125,6 +125,11 @@ def train(
             f"method {method.id}: no {'retain_train' if conversations else 'training'} "
             "conversations were given"
         )
+    if mask and schedule.optimizer == "muon":
+        raise PulseError(
+            "optimizer = 'muon' moves every entry of a matrix, so a mask on the gradient holds "
+            f"nothing still: method {method.id} needs optimizer = 'adamw'"
+        )
     n_trainable = trainable_report(model)["n_trainable"]
     named = trained_parameters(model)
     parameters = list(named.values())

@@ -1,5 +1,5 @@
-"""Muon for small matrices on a CPU: torch.optim.Muon's rule, in float32 and for all matrices of one
-shape at once.
+"""Muon for small matrices: torch.optim.Muon's rule, in float32 and for all matrices of one shape at
+once. The embedded model is pre-trained and fine-tuned with it.
 
 torch.optim.Muon orthogonalises one matrix after another in bfloat16, which CPUs without bfloat16
 units emulate: there it takes a third of a training step. This gives the same updates (tested
