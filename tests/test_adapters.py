@@ -172,7 +172,8 @@ def test_peft_itself_can_load_what_was_saved(folder, tmp_path):
     save_adapter(model, "unlearn", tmp_path / "adapter", parent=None)
     fresh = loaded(folder)
     PeftModel.from_pretrained(fresh.network, str(tmp_path / "adapter"))
-    assert torch.equal(logits(fresh), logits(model))
+    # peft sends tokens through A and B, the model reads W + B A: another order of rounding
+    torch.testing.assert_close(logits(fresh), logits(model), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_go_out_and_in_again(folder):

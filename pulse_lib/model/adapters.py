@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_json
+from pulse_lib.model.folding import fold
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.params import TRAINED_PARTS
 
@@ -85,6 +86,7 @@ def stack(model: LoadedModel, frozen: Sequence[str], train: str | None = None) -
         layer._active_adapter = names
     for key, parameter in model.network.named_parameters():
         parameter.requires_grad_(train is not None and f".{train}." in key and "lora_" in key)
+    fold(_layers(model))
 
 
 @contextmanager
