@@ -96,6 +96,7 @@ rule unlearn_single_shot:
         f"{OUT}/single_shot/{{run}}/notebook.ipynb",
     wildcard_constraints:
         run=names("single_shot"),
+    priority: 10  # on the embedded model, asked at every step, the longest runs: first
     threads: 1
     params:
         command=lambda w, threads: command(f"single_shot/{w.run}", threads),
@@ -111,7 +112,6 @@ rule unlearn_sequential:
         f"{OUT}/sequential/{{run}}/notebook.ipynb",
     wildcard_constraints:
         run=names("sequential"),
-    priority: 10  # the longest runs first
     threads: 1
     params:
         command=lambda w, threads: command(f"sequential/{w.run}", threads),

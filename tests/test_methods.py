@@ -313,14 +313,16 @@ def test_penalties():
     held = orthogonal(model, "third", ["first", "second"], 0.1)
     assert held().item() == pytest.approx(0.1 * expected, rel=1e-5)
     assert orthogonal(model, "third", [], 0.1) is None
-    pull, weighted = (
-        anchor(model, 2.0),
-        anchor(model, 2.0, [torch.full_like(p, 7.0) for p in trained.values()]),
-    )
+    importance = [torch.full_like(p, 7.0) for p in trained.values()]
+    importance[0][0, 0] = 21.0  # three times the others'
+    pull, weighted = anchor(model, 2.0), anchor(model, 2.0, importance)
     assert pull().item() == 0
     with torch.no_grad():
         next(iter(trained.values()))[0, :3] += 0.5
-    assert pull().item() == pytest.approx(2.0 * 3 * 0.25) == weighted().item()
+    assert pull().item() == pytest.approx(2.0 * 3 * 0.25)
+    n = sum(p.numel() for p in trained.values())
+    mean = (7.0 * (n - 1) + 21.0) / n
+    assert weighted().item() == pytest.approx(2.0 * (21.0 + 7.0 + 7.0) / mean * 0.25)
 
 
 def test_l1_counts_in_the_loss():
