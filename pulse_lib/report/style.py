@@ -144,6 +144,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
 def title(figure: Figure, text: str, width: int | None = None) -> None:
     """Set the figure's title (the finding), wrapped to the figure's width and aligned left."""
     width = width or int(figure.get_figwidth() * 9.4)
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     figure.suptitle(
         "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)), x=0.01, ha="left", color=INK
     )
