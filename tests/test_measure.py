@@ -40,7 +40,10 @@ class Study:
 
     def __init__(self, folder):
         people = mllmu_files.write_mllmu(folder / "mllmu", n_fictitious=4, n_celebrities=3)
-        self.tsv = mmbench_files.write_tsv(folder / "dev.tsv", N_GROUPS)
+        rows = mmbench_files.groups(N_GROUPS)
+        for row in rows[:4]:  # the first question's key names another option: never all right
+            row["answer"] = "BCDA"["ABCD".index(row["answer"])]
+        self.tsv = mmbench_files.write_rows(folder / "dev.tsv", rows)
         self.file, self.out = folder / "own.yaml", folder / "study"
         self.settings = {
             "description": "Benchmarks' formats, embedded model; for tests.",
