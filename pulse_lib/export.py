@@ -28,6 +28,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, show, write_error, write_json
 from pulse_lib.model.adapters import CONFIG, WEIGHTS, adapter_chain
 from pulse_lib.params import ModelSettings
+from pulse_lib.unlearn.policies import get_policy
 from pulse_lib.unlearn.single_shot import model_of
 
 CARD = "pulse_export.json"
@@ -254,6 +255,11 @@ def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) ->
         there = [s for s in STATES if f"adapters/{s}/{WEIGHTS}" in manifest["files"]]
         return run / "adapters" / _chosen(run, "--state", state or STATES[0], there)
     if kind == "sequential":
+        if get_policy(manifest["parameters"]["policy"]).gated:
+            raise PulseError(
+                f"{show(run)} left no one model: its policy has a gate pick an adapter for each "
+                "question; the adapters are in its round-... folders"
+            )
         there = list(_rounds(manifest))
         return run / f"round-{_chosen(run, '--round', round_number or max(there), there)}/adapter"
     raise PulseError(f"{show(run)} is a {kind} run: only runs that train a model leave one")

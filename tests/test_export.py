@@ -58,9 +58,9 @@ class Study:
         spec = study.single_shot_run(**self.shared, method="npo")
         return self.run(spec, places, self.target / "adapters/finetune")
 
-    def sequential(self):
+    def sequential(self, policy="adapter_per_request"):
         """A sequential run of two rounds, the second on top of the first."""
-        spec = study.sequential_run(**self.shared, method="npo")
+        spec = study.sequential_run(**self.shared, method="npo", policy=policy)
         started = runs.start(spec, load_profile(str(self.file)))
         for name in spec.files:
             (started.folder / name).write_text(name)
@@ -194,6 +194,7 @@ def test_wrong_wishes_are_named(made, tmp_path):
         (run, {"round_number": 1}, "--round is for sequential"),
         (rounds, {"state": "final"}, "--state is for single-shot"),
         (rounds, {"round_number": 3}, "no --round 3; there are: 1, 2"),
+        (made.sequential("experts"), {}, "left no one model"),
         (made.out / "data/seed-0", {}, "is a data run: only runs that train"),
         (made.out / "nowhere", {}, "is missing"),
     ):

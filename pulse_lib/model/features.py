@@ -83,6 +83,10 @@ class FeatureCache:
             self.network.lm_head.weight.device
         )
 
+    def mean(self, image_ids: Sequence[str]) -> torch.Tensor:
+        """Features averaged over the image's tokens, (len(image_ids), H_vision) float32 on the CPU."""
+        return torch.stack([self.get([i])[0].float().mean(dim=0).cpu() for i in image_ids])
+
     def _check_same(self, image_id: str, images: ImageStore) -> None:
         if image_id not in images:
             raise PulseError(f"image {image_id!r} is not in the image store ({len(images)} images)")

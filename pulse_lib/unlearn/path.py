@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,7 @@ class PathRecorder:
     last_step: int = 0
     adapter: str = ""
     trained: str = ""  # the adapter that a utility floor goes back to
+    answer: Callable[..., pd.DataFrame] = answer_questions
     points: list[dict] = field(default_factory=list)
     matched_step: int | None = None
     matched: AdapterWeights | None = None
@@ -106,9 +107,7 @@ class PathRecorder:
         return bool(self.adapter) and now < self.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
-        answers = answer_questions(
-            self.model, questions, self.images, self.evaluate, with_loglik=False
-        )
+        answers = self.answer(self.model, questions, self.images, self.evaluate, with_loglik=False)
         return scored(questions, answers, self.evaluate.extraction_rules)
 
 

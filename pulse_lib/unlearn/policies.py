@@ -1,9 +1,4 @@
-"""The table of policies: how requests follow one another, whatever the method. No torch here.
-
-Left out: gated experts (LUMoE, arXiv 2606.12809), one adapter per request and a gate that decides for
-each question which one is on. Questions share batches with one list of adapters in force; and the
-gate would be what is measured.
-"""
+"""The table of policies: how requests follow one another, whatever the method. No torch here."""
 
 from __future__ import annotations
 
@@ -22,6 +17,7 @@ class Policy:
     continued: bool = False  # one adapter goes on; else a new one on the frozen earlier ones
     replay: bool = False  # people of earlier requests join each batch
     penalty: str = ""  # "orthogonal" | "anchor"
+    gated: bool = False  # the new adapter lies on the target, not on earlier ones; a gate picks
 
 
 _ROWS = (
@@ -45,6 +41,12 @@ _ROWS = (
         "L2, or EWC with anchor_fisher, Kirkpatrick et al. 2017, arXiv 1612.00796",
         continued=True,
         penalty="anchor",
+    ),
+    Policy(
+        "experts",
+        "a new adapter on the target alone; a gate picks the one that answers a question, if any",
+        "LUMoE, Li et al. 2026, arXiv 2606.12809, with a gate of names and pictures",
+        gated=True,
     ),
 )
 POLICIES: dict[str, Policy] = {policy.id: policy for policy in _ROWS}

@@ -9,14 +9,15 @@ interrupted run ends with the same rows.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import read_rows, rows, scored, write_rows
 from pulse_lib.evaluate.generate import answer_questions
@@ -34,6 +35,7 @@ from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, UnlearnSettings
 from pulse_lib.runs import Started, finish_round, finished_round
+from pulse_lib.unlearn.experts import answer_gated, fit_gate, routing
 from pulse_lib.unlearn.methods import Method, get
 from pulse_lib.unlearn.path import PathRecorder
 from pulse_lib.unlearn.penalties import Penalty, anchor, orthogonal
@@ -65,6 +67,7 @@ class SequentialOutcome:
     resumed: int  # rounds that were finished before this call
     # forget_multimodal and forget_text (also ..._likelihood) once the projector is the target's
     projector_reload: dict[str, float]
+    gate: dict[str, float]  # policy experts: how well its gate finds people; else empty
 
     def result(self) -> dict:
         """What goes into result.json; final_step and seconds_train are sums over the rounds."""
@@ -77,7 +80,7 @@ class SequentialOutcome:
             "rounds": self.rounds,
             "resumed": self.resumed,
             "projector_reload": {k: round(v, 4) for k, v in self.projector_reload.items()},
-        }
+        } | ({"gate": {k: round(v, 4) for k, v in self.gate.items()}} if self.gate else {})
 
 
 def request_order(requests: Sequence[int], order: int) -> list[int]:
@@ -115,6 +118,7 @@ def run_sequential(
     parent: Path | None = None,
     label: str = "round",
     tuned: Mapping[str, float] | None = None,
+    people: Sequence[Person] = (),
 ) -> SequentialOutcome:
     """Unlearn each request's people in turn from the target (base + adapters `target`); after each
     round everything is asked again.
@@ -122,8 +126,8 @@ def run_sequential(
     `before`: rows of the target, which become round 0. `parent`: folder of the target's newest
     adapter, for the manifests. The rounds lie in started.folder as round-1, round-2 ...; those that
     are whole and belong to this very run are not done again. Epochs are per person, as in
-    single-shot. `tuned` sets numbers of the method anew. Raises PulseError for an unknown policy or
-    order, or conversations without a request.
+    single-shot. `tuned` sets numbers of the method anew. `people`: who is who, for policy experts.
+    Raises PulseError for an unknown policy or order, or conversations without a request.
     """
     way = get_policy(policy)
     if order < 0:
@@ -157,9 +161,15 @@ def run_sequential(
         list(target),
         0,
     )
+    answer, experts = answer_questions, {}
     for number, request in enumerate(requests, start=1):
         folder = started.folder / f"round-{number}"
         name = ONE if way.continued else f"round-{number}"
+        if way.gated:
+            experts[request] = name
+            met = [c for c in forget if c.request in experts]
+            gate = fit_gate(model, met, retain_train, people)
+            answer = partial(answer_gated, gate=gate, target=target, experts=experts)
         manifest = finished_round(started, number) if resumed == number - 1 else None
         if manifest is not None:
             resumed = number
@@ -179,9 +189,9 @@ def run_sequential(
             recorder = PathRecorder(
                 model, questions, images, unlearn, evaluate, derive_seed(seed, "path")
             )
-            people = [c for c in forget if c.request == request]
-            recorder.trained = name
-            recorder.last_step = -(-len(people) // unlearn.batch_size) * epochs
+            due = [c for c in forget if c.request == request]
+            recorder.trained, recorder.answer = name, answer
+            recorder.last_step = -(-len(due) // unlearn.batch_size) * epochs
             # A continued policy goes on training an adapter that belongs to the round's start
             start = active(model) if way.continued else frozen
             references = {"round_start": start, "target": list(target), "base": []}
@@ -189,7 +199,7 @@ def run_sequential(
             trained = unlearn_people(
                 model,
                 method,
-                people,
+                due,
                 retain_train,
                 epochs,
                 unlearn,
@@ -207,7 +217,7 @@ def run_sequential(
             )
             chosen_step = recorder.settle(trained.n_steps)
             stack(model, [*frozen, name])
-            answers = answer_questions(model, questions, images, evaluate)
+            answers = answer(model, questions, images, evaluate)
             table = rows(
                 questions,
                 answers,
@@ -236,14 +246,16 @@ def run_sequential(
         tables.append(read_rows(folder / "rows.parquet"))
         rounds.append({k: v for k, v in manifest.items() if k not in ("files", "fingerprint")})
         stack(model, [*frozen, name])
-        if not way.continued:
+        if not (way.continued or way.gated):
             frozen, parent = [*frozen, name], folder / "adapter"
+    reloaded = partial(answer, projector=target) if way.gated else answer
     return SequentialOutcome(
         pd.concat(tables, ignore_index=True),
         requests,
         rounds,
         resumed,
-        projector_reload(model, target, questions, images, evaluate),
+        projector_reload(model, target, questions, images, evaluate, reloaded),
+        routing(model, gate, questions, requests) if way.gated else {},
     )
 
 
@@ -253,6 +265,7 @@ def projector_reload(
     questions: Sequence[Question],
     images: ImageStore,
     evaluate: EvaluateSettings,
+    answer: Callable[..., pd.DataFrame] = answer_questions,
 ) -> dict[str, float]:
     """Forget accuracies (0-1; forget_multimodal, forget_text, and each by _likelihood) of the model
     as it is, but with the projector of base + adapters `target`. What was only cut off there comes
@@ -260,7 +273,7 @@ def projector_reload(
     """
     asked = [q for q in questions if q.set == "forget" and q.wording == "trained"]
     with projector_of(model, *target):
-        answers = answer_questions(model, asked, images, evaluate)
+        answers = answer(model, asked, images, evaluate)
     table = scored(asked, answers, evaluate.extraction_rules)
     found = {}
     for modality, rows_here in table.groupby("modality"):
