@@ -80,6 +80,19 @@ def test_people_are_recognised_by_other_pictures_and_strangers_are_not(gate):
     assert fitted.route(model, questions) == [1, 2, 0, 0, 0, 0]
 
 
+def test_the_radius_comes_from_other_pictures_of_the_same_people(gate):
+    model, fitted = gate
+
+    def apart(a, b):
+        first, second = (model.features.known[i].double().mean(0) for i in (a, b))
+        return float(((first - second) ** 2).sum() ** 0.5)
+
+    same = max(apart(f"{p}-0", f"{p}-1") for p in (0, 1))
+    ids = [f"{p}-{v}" for p in (0, 1, 2, 3) for v in (0, 1)]
+    other = min(apart(a, b) for a in ids[:4] for b in ids[4:])
+    assert fitted.radius == pytest.approx((same + other) / 2, rel=1e-3)
+
+
 def test_names_count_as_whole_words_and_before_pictures(gate):
     model, fitted = gate
     name = PEOPLE[1].name  # request 2
