@@ -185,6 +185,7 @@ def search(
     store: Annotated[
         bool, typer.Option("--store", help="Write the best into the profile's file.")
     ] = False,
+    sequential: Sequential = "",
 ) -> None:
     """Search learning rate and coefficients with the same budget for every method; goes on where it
     was stopped.
@@ -192,7 +193,9 @@ def search(
     from pulse_lib import search as searching
     from pulse_lib import study
 
-    chosen = study.options_from_text(profile, methods, scenarios=scenarios, out_dir=out_dir)
+    chosen = study.options_from_text(
+        profile, methods, scenarios=scenarios, out_dir=out_dir, sequential=sequential
+    )
     table = searching.search(
         chosen["profile"],
         chosen["methods"],
@@ -201,6 +204,7 @@ def search(
         seed,
         chosen["out_dir"],
         jobs,
+        sequential=chosen["sequential"] if sequential else (),
     )
     if store:
         print(f"stored in {searching.store(chosen['profile'], table)}")

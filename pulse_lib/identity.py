@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pulse_lib.files import read_json
-from pulse_lib.params import REPOSITORY, Profile
+from pulse_lib.params import REPOSITORY, Profile, tuned_for
 
 # Which sections of the profile a kind of run depends on: a change elsewhere does not make it stale.
 SECTIONS = {
@@ -114,8 +114,8 @@ def relevant(kind: str, parameters: Mapping, settings: Mapping) -> dict:
     sections, and what its own method is tuned by, if anything.
     """
     sections = {name: settings[name] for name in SECTIONS[kind] if name in settings}
-    by_method = settings.get("tuned", {}).get(parameters.get("scenario", "finetuned"), {})
-    tuned = by_method.get(parameters.get("method"))
+    names = [parameters.get(k, "") for k in ("scenario", "method", "policy")]
+    tuned = tuned_for(settings.get("tuned", {}), names[0] or "finetuned", *names[1:])
     return sections | ({"tuned": tuned} if tuned else {})
 
 

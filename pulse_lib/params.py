@@ -18,6 +18,7 @@ import yaml
 from pulse_lib.errors import PulseError
 
 SCENARIOS = ("finetuned", "pretrained")
+SEQUENTIAL = "sequential"  # in `tuned`, beside the scenarios: by method/policy
 TRAINED_PARTS = ("projector+llm", "llm")
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full.
 OPTIMIZERS = ("adamw", "muon", "adamw_8bit", "paged_adamw_8bit")
@@ -148,18 +149,31 @@ class Profile:
     unlearn: UnlearnSettings = UnlearnSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     # What `python -m pulse_lib search` found: scenario -> method -> learning_rate and the method's
-    # own numbers. A method that is not there has the rate of `unlearn` and the numbers of its row.
+    # own numbers; sequential -> method/policy -> the same. A method that is not there has the rate
+    # of `unlearn` and the numbers of its row.
     tuned: dict = field(default_factory=dict)
 
-    def unlearn_for(self, scenario: str, method: str) -> tuple[UnlearnSettings, dict[str, float]]:
-        """The unlearning settings of one method, and the numbers that its row is tuned by."""
-        values = dict(self.tuned.get(scenario, {}).get(method, {}))
+    def unlearn_for(
+        self, scenario: str, method: str, policy: str = ""
+    ) -> tuple[UnlearnSettings, dict[str, float]]:
+        """The unlearning settings of one method (sequential: with its policy), and the numbers that
+        its row is tuned by.
+        """
+        values = tuned_for(self.tuned, scenario, method, policy)
         rate = values.pop("learning_rate", self.unlearn.learning_rate)
         return dataclasses.replace(self.unlearn, learning_rate=rate), values
 
     def as_dict(self) -> dict:
         """The resolved settings as nested plain dicts, for manifests."""
         return dataclasses.asdict(self)
+
+
+def tuned_for(tuned: dict, scenario: str, method: str, policy: str = "") -> dict[str, float]:
+    """What a profile's `tuned` holds for a run; for a sequential one of a pair that was not
+    searched, what it holds for single-shot.
+    """
+    single = tuned.get(scenario, {}).get(method, {})
+    return dict(tuned.get(SEQUENTIAL, {}).get(f"{method}/{policy}", single) if policy else single)
 
 
 def profile_path(name: str) -> Path:
@@ -263,17 +277,24 @@ def _check_counts(profile: Profile, path: Path) -> None:
 
 
 def _check_tuned(profile: Profile, path: Path) -> None:
-    from pulse_lib.unlearn.methods import get  # the table of methods, without torch
+    from pulse_lib.unlearn.methods import get  # the tables, without torch
+    from pulse_lib.unlearn.policies import get_policy
 
+    known = (*SCENARIOS, SEQUENTIAL)
     for scenario, found in profile.tuned.items():
-        if scenario not in SCENARIOS:
-            raise PulseError(f"{path}: tuned.{scenario} is not one of {', '.join(SCENARIOS)}")
-        for method, values in check_type(dict, found, f"{path}: tuned.{scenario}").items():
-            where = f"{path}: tuned.{scenario}.{method}"
-            for name, value in check_type(dict, values, where).items():
-                check_type(float, value, f"{where}.{name}")
+        if scenario not in known:
+            raise PulseError(f"{path}: tuned.{scenario} is not one of {', '.join(known)}")
+        for name, values in check_type(dict, found, f"{path}: tuned.{scenario}").items():
+            where = f"{path}: tuned.{scenario}.{name}"
+            for key, value in check_type(dict, values, where).items():
+                check_type(float, value, f"{where}.{key}")
+            method, _, policy = name.partition("/")
             try:
-                get(method).tuned(profile.unlearn_for(scenario, method)[1])
+                if scenario == SEQUENTIAL:
+                    get_policy(policy)
+                else:
+                    method = name
+                get(method).tuned(profile.unlearn_for(scenario, method, policy)[1])
             except PulseError as error:
                 raise PulseError(f"{where}: {error}") from None
 

@@ -246,13 +246,21 @@ def study(
                     specs.append(single_shot_run(profile, scenario, method, part, seed, out_dir))
         if "finetuned" in scenarios:
             for pair in dict.fromkeys(methods if sequential is None else sequential):
-                method, _, policy = pair.partition("/")
-                if _method(method) and get(method).how == "retrain":
+                method, policy = method_and_policy(pair)
+                if get(method).how == "retrain":
                     continue
                 for part in trained_parts or ("projector+llm",):
-                    policy = policy or next(iter(POLICIES))
                     specs.append(sequential_run(profile, method, policy, part, 0, seed, out_dir))
     return [*specs, analysis_run(profile, out_dir, [spec.folder for spec in specs])]
+
+
+def method_and_policy(pair: str) -> tuple[str, str]:
+    """Those of a sequential run from "method" (by the first policy) or "method/policy". Raises
+    PulseError listing what there is.
+    """
+    method, _, policy = pair.partition("/")
+    policy = policy or next(iter(POLICIES))
+    return _method(method), _one_of("policy", policy, POLICIES)
 
 
 def options_from_text(

@@ -7,18 +7,26 @@ import shutil
 
 import pandas as pd
 import pytest
+import tiny
 
-from pulse_lib import runs, search, study
+from pulse_lib import runs, search, study, trials
 from pulse_lib.data import dataset, embedded, splits
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate import accuracy
+from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.model.adapters import load_adapter, save_adapter, stack
+from pulse_lib.model.load import load_model
 from pulse_lib.params import REPOSITORY, load_profile, profile_path
+from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.methods import METHODS, get
+from pulse_lib.unlearn.path import path_questions
+from pulse_lib.unlearn.policies import POLICIES
 
 # --- what a trial sets --------------------------------------------------------------------------
 
 
 def test_trial_zero_is_the_profile_as_it_stands():
-    drawn = search.draw(get("simnpo"), 3e-3, 0)
+    drawn = trials.draw(get("simnpo"), 3e-3, 0)
     assert drawn == {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
 
 
@@ -26,12 +34,12 @@ def test_trial_zero_is_the_profile_as_it_stands():
 def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     method, seen = METHODS[name], []
     for trial in range(1, 30):
-        drawn = search.draw(method, 3e-3, trial)
-        assert drawn == search.draw(method, 3e-3, trial)
+        drawn = trials.draw(method, 3e-3, trial)
+        assert drawn == trials.draw(method, 3e-3, trial)
         assert list(drawn) == ["learning_rate", *method.numbers]
         for key, value in drawn.items():
             start = ({"learning_rate": 3e-3} | method.numbers)[key]
-            low, high = search.FACTORS.get(key, search.COEFFICIENT)
+            low, high = trials.FACTORS.get(key, trials.COEFFICIENT)
             assert 0.99 * low * start <= value <= 1.01 * high * start
         method.tuned({k: v for k, v in drawn.items() if k != "learning_rate"})  # is taken
         seen.append(drawn["learning_rate"])
@@ -39,7 +47,7 @@ def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
 
 
 def test_methods_and_seeds_draw_their_own():
-    rates = {search.draw(get(m), 1.0, 1, s)["learning_rate"] for m in METHODS for s in (0, 1)}
+    rates = {trials.draw(get(m), 1.0, 1, s)["learning_rate"] for m in METHODS for s in (0, 1)}
     assert len(rates) > 1.8 * len(METHODS)
 
 
@@ -58,14 +66,44 @@ PATH = pd.DataFrame(
 
 
 def test_the_score_is_the_mean_share_kept_at_the_matched_step():
-    found = search.score(PATH, 3)
+    found = trials.score(PATH, 3)
     assert found["score"] == pytest.approx((0.5 + 0.9 + 0.8) / 3)
     assert found["kept_retain_multimodal"] == pytest.approx(0.5) and found["reached"]
 
 
 def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
-    assert search.score(PATH, None) == {"score": pytest.approx(-0.3), "reached": False}
-    assert search.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.6)
+    assert trials.score(PATH, None) == {"score": pytest.approx(-0.3), "reached": False}
+    assert trials.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.6)
+
+
+def after(correct: float, likely: float, kept: float) -> pd.DataFrame:
+    """Ten questions of each set and modality, these shares answered right."""
+    lines = []
+    for group, modality in (("forget", "multimodal"), ("forget", "text"), *REST):
+        n = 10 * (correct if group == "forget" else kept)
+        lines += [
+            {"set": group, "modality": modality, "wording": "trained", "invalid": False}
+            | {"correct": i < n, "loglik_correct": i < 10 * likely}
+            for i in range(10)
+        ]
+    return pd.DataFrame(lines)
+
+
+REST = (("retain", "multimodal"), ("retain", "text"), ("general", "multimodal"))
+
+
+def test_all_requests_are_forgotten_only_if_each_accuracy_is_low():
+    before = after(1.0, 1.0, 0.8)
+    found = trials.score_after(before, after(0.3, 0.3, 0.6), 0.35)
+    assert found["reached"] and found["score"] == pytest.approx(0.75)
+    for other in (after(0.3, 0.4, 0.6), after(0.4, 0.3, 0.6)):
+        assert trials.score_after(before, other, 0.35) == {
+            "score": pytest.approx(-0.4),
+            "reached": False,
+        }
+    text_alone = after(0.3, 0.3, 0.6)
+    text_alone.loc[text_alone["modality"] == "text", "loglik_correct"] = True
+    assert trials.score_after(before, text_alone, 0.35)["score"] == -1.0
 
 
 # --- trials, done once --------------------------------------------------------------------------
@@ -73,44 +111,92 @@ def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The data folder of a search in the smoke profile, as 01 would leave it."""
+    """Data and target of a search in the smoke profile, as 01 and 02 would leave them; the
+    fine-tune is shaken, not trained.
+    """
     out, settings = tmp_path_factory.mktemp("search"), load_profile("smoke")
-    people = embedded.celebrities(settings.data)[: settings.data.n_candidates]
-    places = [
-        splits.Assignment(p.id, "pretrained", name)
-        for name, group in zip(
-            ("forget", "retain", "retain_train"), (people[:3], people[3:6], people[6:]), strict=True
-        )
-        for p in group
-    ]
-    made = dataset.build_dataset(embedded, people, places, settings.data, search.SEED)
-    made.write(runs.data_folder(out, search.SEED))
+    people, places = [], []
+    for scenario, drawn in (
+        ("pretrained", embedded.celebrities(settings.data)[:10]),
+        ("finetuned", embedded.fictitious(settings.data)[:9]),
+    ):
+        people += drawn
+        sets = ["forget"] * 4 + ["retain"] * 3 + ["retain_train"] * 3
+        for i, (person, name) in enumerate(zip(drawn, sets, strict=False)):
+            request = i // 2 + 1 if (scenario, name) == ("finetuned", "forget") else 0
+            places.append(splits.Assignment(person.id, scenario, name, request))
+    made = dataset.build_dataset(embedded, people, places, settings.data, trials.SEED)
+    made.write(runs.data_folder(out, trials.SEED))
+    model = tiny.with_adapters("finetune", model=load_model(settings.model))
+    save_adapter(
+        model, "finetune", runs.target_folder(out, trials.SEED) / "adapters" / "finetune", None
+    )
     return out
 
 
-def trials(folder, n: int, method: str = "ga_retain") -> list[dict]:
-    found = search.run_trials(search.Task("smoke", "pretrained", method, n, search.SEED, folder))
+def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
+    found = trials.run_trials(trials.Task("smoke", "pretrained", method, n, trials.SEED, folder))
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
 
 
 def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
-    first = trials(folder, 1)
+    first = done(folder, 1)
     file = folder / "trials" / "pretrained" / "ga_retain.jsonl"
     kept = file.read_text()
     file.write_text(kept + '{"trial": 1, "cut o')  # killed while it wrote
-    both = trials(folder, 2)
+    both = done(folder, 2)
     assert both[:1] == first and [t["trial"] for t in both] == [0, 1]
     assert file.read_text().startswith(kept)
-    assert both[0]["values"] == search.draw(get("ga_retain"), 3e-3, 0)
+    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, 0)
     shutil.copytree(folder / "data", tmp_path / "data")
-    assert trials(tmp_path, 2) == both  # one go gives the same
+    assert done(tmp_path, 2) == both  # one go gives the same
+
+
+@pytest.mark.parametrize("policy", ["adapter_per_request", "one_adapter", "experts"])
+def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy):
+    task = trials.Task("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
+    assert task.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
+    (found,) = trials.run_trials(task)
+    assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
+    assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1}
+    settings, data = load_profile("smoke"), dataset.read_dataset(runs.data_folder(folder, 1000))
+    model = load_model(settings.model)
+    load_adapter(model, runs.target_folder(folder, 1000) / "adapters" / "finetune", "finetune")
+    stack(model, ["finetune"])
+    questions = path_questions(data.evaluation("finetuned"), trials.N_ASKED, trials.SEED)
+    whose = {"run": "", "scenario": "finetuned", "state": "before", "seed": trials.SEED}
+    answers = answer_questions(model, questions, data.images, settings.evaluate)
+    before = accuracy.rows(questions, answers, settings.evaluate.extraction_rules, **whose)
+    spec = study.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
+    outcome = sequential.run_sequential(
+        model,
+        "npo",
+        started=runs.Started(spec, settings, {}, "", {}),
+        policy=policy,
+        target=["finetune"],
+        forget=data.training("finetuned", ["forget"], "unlearn"),
+        retain_train=data.training("finetuned", ["retain_train"], "unlearn"),
+        questions=questions,
+        images=data.images,
+        before=before,
+        epochs=settings.unlearn.epochs_finetuned,
+        unlearn=settings.unlearn,
+        evaluate=settings.evaluate,
+        order=0,
+        seed=trials.SEED,
+        people=data.people,
+    )
+    after = outcome.rows[outcome.rows["round"] == 2]
+    expected = trials.score_after(before, after, settings.unlearn.matched_at)
+    assert {k: found[k] for k in expected} == expected
+    assert found["step"] == outcome.result()["final_step"]
 
 
 def test_trials_of_other_settings_are_not_mixed(folder, monkeypatch):
-    trials(folder, 1, "ga")
-    monkeypatch.setattr(search, "GIVE_UP", 0.9)
+    done(folder, 1, "ga")
+    monkeypatch.setattr(trials, "GIVE_UP", 0.9)
     with pytest.raises(PulseError, match=r"ga\.jsonl holds trials of other settings.*--out-dir"):
-        trials(folder, 2, "ga")
+        done(folder, 2, "ga")
 
 
 # --- the best, stored ---------------------------------------------------------------------------
@@ -123,6 +209,7 @@ def table() -> pd.DataFrame:
         ("finetuned", "l1_lora", 2, 0.7, True, {"learning_rate": 2e-3, "l1": 2e-5}),
         ("finetuned", "ga", 0, -0.5, False, {"learning_rate": 3e-3}),
         ("pretrained", "ga", 0, 0.3, True, {"learning_rate": 9e-3}),
+        ("sequential", "ga/experts", 0, 0.9, True, {"learning_rate": 2e-2}),
     ]
     names = ["scenario", "method", "trial", "score", "reached", "values"]
     return pd.DataFrame([(*line[:5], json.dumps(line[5])) for line in lines], columns=names)
@@ -132,6 +219,7 @@ def test_the_best_matched_trial_counts_and_the_earlier_of_two():
     assert search.best(table()) == {
         "finetuned": {"l1_lora": {"learning_rate": 1e-3, "l1": 1e-5}},
         "pretrained": {"ga": {"learning_rate": 9e-3}},
+        "sequential": {"ga/experts": {"learning_rate": 2e-2}},
     }
 
 
@@ -151,6 +239,9 @@ def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
     assert get("l1_lora").tuned(numbers).coefficients == {"l1": 1e-5}
     untouched, none = profile.unlearn_for("finetuned", "npo")
     assert untouched == profile.unlearn and none == {}
+    # A pair's own numbers, else those of the method in single-shot
+    assert profile.unlearn_for("finetuned", "ga", "experts")[0].learning_rate == 2e-2
+    assert profile.unlearn_for("finetuned", "l1_lora", "experts")[0].learning_rate == 1e-3
 
 
 def test_what_was_tuned_by_hand_is_not_overwritten(tmp_path):
@@ -168,7 +259,10 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
     after = load_profile(str(plain))
 
     def changed(method: str, scenario: str) -> bool:
-        spec = study.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
+        if scenario in POLICIES:
+            spec = study.sequential_run(str(plain), method, scenario, out_dir=str(tmp_path))
+        else:
+            spec = study.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
         found = [runs.identity(spec, p, {}) for p in (before, after)]
         if found[0] == found[1]:
             return False
@@ -177,6 +271,7 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
 
     assert changed("l1_lora", "finetuned") and changed("ga", "pretrained")
     assert not changed("ga", "finetuned") and not changed("npo", "pretrained")
+    assert changed("ga", "experts") and not changed("ga", "anchor") and changed("l1_lora", "anchor")
 
 
 def test_profiles_that_are_shipped_are_tuned_by_the_search_alone():

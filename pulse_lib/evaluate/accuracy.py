@@ -191,6 +191,18 @@ def forget_mean(table: pd.DataFrame) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
+def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:
+    """forget_multimodal, forget_text and each by the likeliest option (..._likelihood), of those
+    modalities that were asked; trained wordings.
+    """
+    forget = table[(table["set"] == "forget") & (table["wording"] == "trained")]
+    found = {}
+    for modality, asked in forget.groupby("modality"):
+        found[f"forget_{modality}"] = float(asked["correct"].mean())
+        found[f"forget_{modality}_likelihood"] = float(asked["loglik_correct"].mean())
+    return found
+
+
 def _table(records: list[dict], columns: list[str]) -> pd.DataFrame:
     table = pd.DataFrame(records, columns=columns)
     # pandas would read None among letters as a missing number

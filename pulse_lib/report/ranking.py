@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import KEPT, summary
-from pulse_lib.report.collect import Run, Study, headline, pick
+from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
+from pulse_lib.params import tuned_for
+from pulse_lib.report.collect import Run, Study
 from pulse_lib.report.measures import SETTINGS
 from pulse_lib.unlearn.policies import get_policy
 
@@ -20,7 +21,7 @@ FORGET = [f"forget_{m}{by}" for m in ("multimodal", "text") for by in ("", "_lik
 AFTER = [
     *("method", "policy", "trained_part", "n_seeds", *FORGET),
     *("retain_kept", "general_kept", "steps", "seconds", "adapter_mb"),
-    *("reload_multimodal", "reload_text", "aim", "misses"),
+    *("reload_multimodal", "reload_text", "aim", "misses", "numbers"),
 ]
 
 
@@ -36,8 +37,8 @@ def ranking(study: Study) -> pd.DataFrame:
     lines = []
     for run in study.of("single_shot"):
         who = {key: run.parameter(key) for key in SETTINGS}
-        tuned = run.manifest["profile"].get("tuned", {}).get(who["scenario"], {})
-        who["numbers"] = "searched" if who["method"] in tuned else "as given"
+        tuned = run.manifest["profile"].get("tuned", {})
+        who["numbers"] = _numbers(tuned_for(tuned, who["scenario"], who["method"]))
         after = study.part(run.name, "matched")
         line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
         if len(after):
@@ -77,12 +78,10 @@ def after_requests(study: Study) -> pd.DataFrame:
         if len(states) < 2:
             continue
         before, now = summary(states[0]), summary(states[max(states)])
-        forget = pick(headline(states[max(states)]), set="forget")
         line = {key: run.parameter(key) for key in ("method", "policy", "trained_part")}
-        for modality in ("multimodal", "text"):
-            part = pick(forget, modality=modality)
-            line[f"forget_{modality}"] = part["correct"].mean()
-            line[f"forget_{modality}_likelihood"] = part["loglik_correct"].mean()
+        tuned = run.manifest["profile"].get("tuned", {})
+        line["numbers"] = _numbers(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
+        line |= forget_accuracies(states[max(states)])
         retain = [sum(s[f"retain_{m}"] for m in ("multimodal", "text")) for s in (now, before)]
         line["retain_kept"] = _share(*retain)
         line["general_kept"] = _share(now["general"], before["general"])
@@ -93,9 +92,9 @@ def after_requests(study: Study) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=[c for c in AFTER if c not in ("n_seeds", "aim", "misses")])
     if table.empty:
         return table.reindex(columns=AFTER)
-    grouped = table.astype(dict.fromkeys(table.columns[3:], float)).groupby(
-        ["method", "policy", "trained_part"], sort=False
-    )
+    who = ["method", "policy", "trained_part", "numbers"]
+    measured = dict.fromkeys([c for c in table if c not in who], float)
+    grouped = table.astype(measured).groupby(who, sort=False)
     means = grouped.mean().assign(n_seeds=grouped.size()).reset_index()
     means["misses"] = [_misses(row) for row in means.to_dict("records")]
     means["aim"] = means["misses"] == ""
@@ -104,6 +103,10 @@ def after_requests(study: Study) -> pd.DataFrame:
     order = pd.concat([means["aim"], forgot, means["worst"]], axis=1)
     means = means.loc[order.sort_values(list(order), ascending=False, kind="stable").index]
     return means[AFTER].reset_index(drop=True)
+
+
+def _numbers(tuned: dict) -> str:
+    return "searched" if tuned else "as given"
 
 
 def _share(now: float, before: float) -> float:

@@ -19,7 +19,13 @@ import pandas as pd
 
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import read_rows, rows, scored, write_rows
+from pulse_lib.evaluate.accuracy import (
+    forget_accuracies,
+    read_rows,
+    rows,
+    scored,
+    write_rows,
+)
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_csv
 from pulse_lib.model.adapters import (
@@ -274,12 +280,7 @@ def projector_reload(
     asked = [q for q in questions if q.set == "forget" and q.wording == "trained"]
     with projector_of(model, *target):
         answers = answer(model, asked, images, evaluate)
-    table = scored(asked, answers, evaluate.extraction_rules)
-    found = {}
-    for modality, rows_here in table.groupby("modality"):
-        found[f"forget_{modality}"] = float(rows_here["correct"].mean())
-        found[f"forget_{modality}_likelihood"] = float(rows_here["loglik_correct"].mean())
-    return found
+    return forget_accuracies(scored(asked, answers, evaluate.extraction_rules))
 
 
 def _check_fits(method: Method, policy: Policy) -> None:
