@@ -217,8 +217,10 @@ def _mark(task: Task, settings: Profile) -> dict:
     else:
         spec = study.single_shot_run(task.profile, task.scenario, task.method, seed=task.seed)
     bare = settings.as_dict() | {"tuned": {}}
+    own = {"policy": task.policy, "n_asked": N_ASKED} if task.policy else {}
     return runs.plain(
-        {
+        own
+        | {
             "scenario": task.scenario,
             "method": get(task.method).describe(),
             "profile": runs.relevant(spec.kind, spec.parameters, bare),
