@@ -116,6 +116,16 @@ def test_unreached_level_is_written_into_the_figure(gallery):
     assert "0.35 not reached" in text_of(plots.at_matched(table, 0.35))
 
 
+def test_the_aim_is_named_where_it_is_reached(gallery):
+    table = gallery.table("after_requests").assign(aim=False)
+    first, second = (f"{plots.label(r.method)}, {r.policy}" for r in table[:2].itertuples())
+    said = text_of(plots.after_requests(table))
+    assert f"none of {len(table)} configurations; nearest: {first}" in said
+    table.loc[1, "aim"] = True
+    said = text_of(plots.after_requests(table))
+    assert f"1 of {len(table)} configurations ({second})" in said
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
 def test_nothing_measured_says_so(empty, name):
     assert re.search("No (complete|method)", text_of(Gallery(empty).show(name)))

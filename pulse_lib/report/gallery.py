@@ -10,14 +10,23 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib.errors import PulseError
-from pulse_lib.report import comparisons, measures, radar, sequential, style, trajectories
+from pulse_lib.report import (
+    aim,
+    comparisons,
+    measures,
+    radar,
+    ranking,
+    sequential,
+    style,
+    trajectories,
+)
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.style import Figure
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure of the catalogue. table: a function of `measures`; select: its lines that this
+    """One figure of the catalogue. table: a function of `measures` or `ranking`; select: its lines that this
     figure draws."""
 
     name: str  # of its files
@@ -113,6 +122,15 @@ ENTRIES = (
         "relapse",
         lambda table, _: sequential.relapse(table),
     ),
+    Entry(
+        "after_requests",
+        "Is there a configuration that forgets five times and stays useful?",
+        "Each line is a method with a policy, best first, means over seeds. Shaded is the aim: all"
+        " red and orange marks on the left, blue and green on the right. Crosses: the forget set"
+        " once the projector is that of the target again.",
+        "after_requests",
+        lambda table, _: aim.after_requests(table),
+    ),
 )
 
 
@@ -127,9 +145,10 @@ class Gallery:
     images: dict[str, bytes] = field(default_factory=dict)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of `measures` for this study."""
+        """A table of `measures` or `ranking` for this study."""
         if name not in self.tables:
-            self.tables[name] = getattr(measures, name)(self.study)
+            source = measures if hasattr(measures, name) else ranking
+            self.tables[name] = getattr(source, name)(self.study)
         return self.tables[name]
 
     def show(self, name: str) -> Figure:

@@ -1,6 +1,7 @@
 """Every figure of the kit by name, for notebooks: each a pure function from a table (or records) to
 a Figure."""
 
+from pulse_lib.report.aim import after_requests
 from pulse_lib.report.comparisons import at_matched, breaking, projector
 from pulse_lib.report.pictures import (
     conversation_card,
@@ -17,6 +18,7 @@ from pulse_lib.report.trajectories import run_path, trade_off, training_curve
 
 __all__ = [
     "Figure",
+    "after_requests",
     "at_matched",
     "breaking",
     "conversation_card",
