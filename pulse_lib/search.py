@@ -114,7 +114,11 @@ def store(profile: str, table: pd.DataFrame) -> Path:
         for name, values in methods.items():
             lines.append(f"    {name}: {{{', '.join(f'{k}: {v!r}' for k, v in values.items())}}}")
     # YAML reads 1e-05 as text
-    text = re.sub(r"\b(\d)e-", r"\1.0e-", "\n".join(lines))
-    replace_file(path, lambda tmp: tmp.write_text(f"{above}\n\n{text}\n"))
-    load_profile(profile)
+    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", "\n".join(lines))
+
+    def write(tmp: Path) -> None:
+        tmp.write_text(f"{above}\n\n{text}\n")
+        load_profile(str(tmp))  # before it takes the profile's place
+
+    replace_file(path, write)
     return path

@@ -207,6 +207,7 @@ def table() -> pd.DataFrame:
         ("finetuned", "l1_lora", 0, 0.5, True, {"learning_rate": 3e-3, "l1": 1e-5}),
         ("finetuned", "l1_lora", 1, 0.7, True, {"learning_rate": 1e-3, "l1": 1e-5}),
         ("finetuned", "l1_lora", 2, 0.7, True, {"learning_rate": 2e-3, "l1": 2e-5}),
+        ("pretrained", "l1_lora", 0, 0.4, True, {"learning_rate": 1.25e-10, "l1": 5.6e-6}),
         ("finetuned", "ga", 0, -0.5, False, {"learning_rate": 3e-3}),
         ("pretrained", "ga", 0, 0.3, True, {"learning_rate": 9e-3}),
         ("sequential", "ga/experts", 0, 0.9, True, {"learning_rate": 2e-2}),
@@ -218,7 +219,10 @@ def table() -> pd.DataFrame:
 def test_the_best_matched_trial_counts_and_the_earlier_of_two():
     assert search.best(table()) == {
         "finetuned": {"l1_lora": {"learning_rate": 1e-3, "l1": 1e-5}},
-        "pretrained": {"ga": {"learning_rate": 9e-3}},
+        "pretrained": {
+            "l1_lora": {"learning_rate": 1.25e-10, "l1": 5.6e-6},
+            "ga": {"learning_rate": 9e-3},
+        },
         "sequential": {"ga/experts": {"learning_rate": 2e-2}},
     }
 
@@ -242,6 +246,14 @@ def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
     # A pair's own numbers, else those of the method in single-shot
     assert profile.unlearn_for("finetuned", "ga", "experts")[0].learning_rate == 2e-2
     assert profile.unlearn_for("finetuned", "l1_lora", "experts")[0].learning_rate == 1e-3
+
+
+def test_numbers_that_no_run_would_take_are_not_stored(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text := profile_path("smoke").read_text())
+    with pytest.raises(PulseError, match="'gone' is not known"):
+        search.store(str(path), table().replace({"method": {"l1_lora": "gone"}}))
+    assert path.read_text() == text and [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_what_was_tuned_by_hand_is_not_overwritten(tmp_path):
