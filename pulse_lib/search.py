@@ -8,6 +8,7 @@ so methods are compared at equal forgetting. Trials: pulse_lib/trials.py.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,6 +24,7 @@ from pulse_lib.params import SEQUENTIAL, Profile, load_profile, profile_path
 from pulse_lib.trials import SEED, Task, read_trials, run_trials
 from pulse_lib.unlearn.methods import get
 
+SAFE = 2 / 3  # share of a whole run's steps
 START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
 
 
@@ -38,7 +40,7 @@ def search(
     sequential: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
-    kept_*, step, seconds, then the values tried. Written to <out>/trials.csv too. `sequential`:
+    kept_*, step, n_steps (of a whole run), seconds and the values tried. Written to <out>/trials.csv too. `sequential`:
     pairs method/policy, whose scenario is SEQUENTIAL.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
@@ -64,8 +66,13 @@ def search(
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
-    found = [trial for task in tasks for trial in read_trials(task, settings)[:trials]]
-    table = pd.DataFrame([t | {"values": json.dumps(t["values"])} for t in found])
+    steps = {scenario: _n_steps(settings, scenario, seed, out) for scenario in scenarios}
+    found = [
+        trial | {"n_steps": steps.get(task.scenario), "values": json.dumps(trial["values"])}
+        for task in tasks
+        for trial in read_trials(task, settings)[:trials]
+    ]
+    table = pd.DataFrame(found)
     write_csv(out / "trials.csv", table)
     return table
 
@@ -82,15 +89,30 @@ def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Pr
             run_notebook(spec.notebook, dict(spec.parameters), None, echo=False)
 
 
+def _n_steps(settings: Profile, scenario: str, seed: int, out: Path) -> int:
+    from pulse_lib.data.dataset import read_dataset
+
+    forget = read_dataset(runs.data_folder(out, seed)).training(scenario, ["forget"], "unlearn")
+    epochs = getattr(settings.unlearn, f"epochs_{scenario}")
+    return math.ceil(len(forget) / settings.unlearn.batch_size) * epochs
+
+
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """scenario -> method (or method/policy) -> values of its best trial that has forgotten; a
     method none of whose trials has is left out.
+
+    Trials matched within SAFE of a whole run's steps come before later ones: slow ones keep more,
+    and are not matched at all on the next seed.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (scenario, method), trials in table[table["reached"]].groupby(
         ["scenario", "method"], sort=False
     ):
-        top = trials.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
+        safe = trials[trials["step"] <= SAFE * trials["n_steps"]]
+        best_first = (safe if len(safe) else trials).sort_values(
+            ["score", "trial"], ascending=[False, True]
+        )
+        top = best_first.iloc[0]
         found.setdefault(scenario, {})[method] = json.loads(top["values"])
     return found
 

@@ -29,7 +29,7 @@ from pulse_lib.unlearn.methods import Method, get
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
 FACTORS = {"learning_rate": (0.1, 3.0), "retain_weight": (0.3, 30.0)}
 COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not name
-MARGIN = 0.05  # a trial goes on until the forget accuracy is this far below `matched_at`
+MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.4  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
 
@@ -90,12 +90,12 @@ def score(path: pd.DataFrame, matched_step: int | None) -> dict:
     return {"reached": True} | _kept(start, there)
 
 
-def score_after(before: pd.DataFrame, after: pd.DataFrame, matched_at: float) -> dict:
+def score_after(before: pd.DataFrame, after: pd.DataFrame, goal: float) -> dict:
     """What rows after all requests are worth: as `score`, but forgotten means that every forget
-    accuracy, by generation and by likelihood, is at most matched_at; minus the largest if one is not.
+    accuracy, by generation and by likelihood, is at most `goal`; minus the largest if one is not.
     """
     highest = max(forget_accuracies(after).values())
-    if not highest <= matched_at:
+    if not highest <= goal:
         return {"score": -highest, "reached": False}
     return {"reached": True} | _kept(summary(before), summary(after))
 
@@ -197,7 +197,7 @@ def _after_requests(task: Task, settings: Profile, data, model, target: list[str
             people=data.people,
         )
     after = outcome.rows[outcome.rows["round"] == len(outcome.requests)]
-    worth = score_after(before, after, settings.unlearn.matched_at)
+    worth = score_after(before, after, max(settings.unlearn.matched_at - MARGIN, 0.0))
     return worth | {"step": outcome.result()["final_step"]}
 
 

@@ -187,7 +187,7 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
         people=data.people,
     )
     after = outcome.rows[outcome.rows["round"] == 2]
-    expected = trials.score_after(before, after, settings.unlearn.matched_at)
+    expected = trials.score_after(before, after, settings.unlearn.matched_at - trials.MARGIN)
     assert {k: found[k] for k in expected} == expected
     assert found["step"] == outcome.result()["final_step"]
 
@@ -213,7 +213,9 @@ def table() -> pd.DataFrame:
         ("sequential", "ga/experts", 0, 0.9, True, {"learning_rate": 2e-2}),
     ]
     names = ["scenario", "method", "trial", "score", "reached", "values"]
-    return pd.DataFrame([(*line[:5], json.dumps(line[5])) for line in lines], columns=names)
+    found = pd.DataFrame([(*line[:5], json.dumps(line[5])) for line in lines], columns=names)
+    whole = found["scenario"].map({"finetuned": 50.0, "pretrained": 60.0})
+    return found.assign(step=10, n_steps=whole)
 
 
 def test_the_best_matched_trial_counts_and_the_earlier_of_two():
@@ -225,6 +227,15 @@ def test_the_best_matched_trial_counts_and_the_earlier_of_two():
         },
         "sequential": {"ga/experts": {"learning_rate": 2e-2}},
     }
+
+
+def test_a_trial_matched_at_the_last_moment_counts_only_if_there_is_no_other():
+    late = table()
+    late.loc[1, "step"] = 34  # of 50
+    assert search.best(late)["finetuned"]["l1_lora"] == {"learning_rate": 2e-3, "l1": 2e-5}
+    late.loc[1, "step"] = 33
+    assert search.best(late) == search.best(table())
+    assert search.best(late.assign(step=50)) == search.best(table())
 
 
 def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
