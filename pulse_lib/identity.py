@@ -114,8 +114,12 @@ def relevant(kind: str, parameters: Mapping, settings: Mapping) -> dict:
     sections, and what its own method is tuned by, if anything.
     """
     sections = {name: settings[name] for name in SECTIONS[kind] if name in settings}
-    names = [parameters.get(k, "") for k in ("scenario", "method", "policy")]
-    tuned = tuned_for(settings.get("tuned", {}), names[0] or "finetuned", *names[1:])
+    tuned = tuned_for(
+        settings.get("tuned", {}),
+        parameters.get("scenario", "finetuned"),
+        parameters.get("method", ""),
+        parameters.get("policy", ""),
+    )
     return sections | ({"tuned": tuned} if tuned else {})
 
 

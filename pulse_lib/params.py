@@ -8,6 +8,7 @@ Notebook parameters are the axes of a study (profile, scenario, method, seed ...
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -124,6 +125,10 @@ class UnlearnSettings:
     anchor_fisher: bool = False  # policy anchor: weighted by the Fisher information of retain_train
     # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
     oracle_model: str = ""
+
+    def n_steps(self, n_conversations: int, epochs: int) -> int:
+        """Steps of a whole run; an epoch's last short batch is one, too."""
+        return math.ceil(n_conversations / self.batch_size) * epochs
 
 
 @dataclass(frozen=True)
@@ -288,12 +293,11 @@ def _check_tuned(profile: Profile, path: Path) -> None:
             where = f"{path}: tuned.{scenario}.{name}"
             for key, value in check_type(dict, values, where).items():
                 check_type(float, value, f"{where}.{key}")
-            method, _, policy = name.partition("/")
+            pair = scenario == SEQUENTIAL
+            method, _, policy = name.partition("/") if pair else (name, "", "")
             try:
-                if scenario == SEQUENTIAL:
+                if pair:
                     get_policy(policy)
-                else:
-                    method = name
                 get(method).tuned(profile.unlearn_for(scenario, method, policy)[1])
             except PulseError as error:
                 raise PulseError(f"{where}: {error}") from None

@@ -151,12 +151,12 @@ def stages(profile: Profile) -> list[Stage]:
         ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
     ):
         asked = n[scenario]
-        steps = math.ceil(forget * n["forget a person"] / u.batch_size) * epochs
+        steps = u.n_steps(forget * n["forget a person"], epochs)
         along = _measured(profile, steps, forget * each, asked - forget * each)
         name = f"03 single shot, {scenario}"
         found.append(Stage(name, steps, 2 * u.batch_size, 2 * asked + along))
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
-    steps = math.ceil(request / u.batch_size) * u.epochs_finetuned
+    steps = u.n_steps(request, u.epochs_finetuned)
     along = _measured(profile, steps, d.n_finetuned_forget * each, n["finetuned"])
     name, times = f"04 sequential, {d.n_requests} requests", d.n_requests
     asked = (n["finetuned"] + along) * times

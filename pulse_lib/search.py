@@ -8,7 +8,6 @@ so methods are compared at equal forgetting. Trials: pulse_lib/trials.py.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.params import SEQUENTIAL, Profile, load_profile, profile_path
 from pulse_lib.trials import SEED, Task, read_trials, run_trials
 from pulse_lib.unlearn.methods import get
+from pulse_lib.unlearn.policies import check_fits, get_policy
 
 SAFE = 2 / 3  # share of a whole run's steps
 START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
@@ -40,24 +40,26 @@ def search(
     sequential: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
-    kept_*, step, n_steps (of a whole run), seconds and the values tried. Written to <out>/trials.csv too. `sequential`:
-    pairs method/policy, whose scenario is SEQUENTIAL.
+    kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
+    <out>/trials.csv too. `sequential`: pairs method/policy, whose scenario is SEQUENTIAL.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
-    trials made with other settings.
+    trials made with other settings, and for a pair that does not fit.
     """
     settings = load_profile(profile)
     out = runs.out_folder(profile, out_dir or str(Path("outputs") / f"{settings.name}-search"))
-    _prepare(profile, "finetuned" in scenarios or bool(sequential), seed, out, settings, log)
+    pairs = [study.method_and_policy(pair) for pair in sequential]
+    for method, policy in pairs:
+        check_fits(get(method), get_policy(policy))
+    _prepare(profile, "finetuned" in scenarios or bool(pairs), seed, out, settings, log)
     tasks = [
         Task(profile, scenario, method, trials, seed, out)
         for scenario in scenarios
         for method in methods
         if get(method).how != "retrain"  # nothing to tune: it is fine-tuned as the target is
     ]
-    for method, policy in map(study.method_and_policy, sequential):
-        tasks.append(Task(profile, SEQUENTIAL, method, trials, seed, out, policy))
+    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in pairs]
     todo = [task for task in tasks if len(read_trials(task, settings)) < trials]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -66,7 +68,7 @@ def search(
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
-    steps = {scenario: _n_steps(settings, scenario, seed, out) for scenario in scenarios}
+    steps = _n_steps(settings, scenarios, seed, out)
     found = [
         trial | {"n_steps": steps.get(task.scenario), "values": json.dumps(trial["values"])}
         for task in tasks
@@ -89,30 +91,33 @@ def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Pr
             run_notebook(spec.notebook, dict(spec.parameters), None, echo=False)
 
 
-def _n_steps(settings: Profile, scenario: str, seed: int, out: Path) -> int:
+def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) -> dict[str, int]:
     from pulse_lib.data.dataset import read_dataset
 
-    forget = read_dataset(runs.data_folder(out, seed)).training(scenario, ["forget"], "unlearn")
-    epochs = getattr(settings.unlearn, f"epochs_{scenario}")
-    return math.ceil(len(forget) / settings.unlearn.batch_size) * epochs
+    data, unlearn = read_dataset(runs.data_folder(out, seed)), settings.unlearn
+    return {
+        scenario: unlearn.n_steps(
+            len(data.training(scenario, ["forget"], "unlearn")),
+            getattr(unlearn, f"epochs_{scenario}"),
+        )
+        for scenario in scenarios
+    }
 
 
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """scenario -> method (or method/policy) -> values of its best trial that has forgotten; a
     method none of whose trials has is left out.
 
-    Trials matched within SAFE of a whole run's steps come before later ones: slow ones keep more,
-    and are not matched at all on the next seed.
+    Trials matched within SAFE of a whole run's steps come before later ones: those keep more, and
+    may not be matched at all on another seed.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (scenario, method), trials in table[table["reached"]].groupby(
         ["scenario", "method"], sort=False
     ):
         safe = trials[trials["step"] <= SAFE * trials["n_steps"]]
-        best_first = (safe if len(safe) else trials).sort_values(
-            ["score", "trial"], ascending=[False, True]
-        )
-        top = best_first.iloc[0]
+        pool = safe if len(safe) else trials
+        top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
         found.setdefault(scenario, {})[method] = json.loads(top["values"])
     return found
 
@@ -129,8 +134,9 @@ def store(profile: str, table: pd.DataFrame) -> Path:
     lines = [
         START,
         f"# best of {n} trials for each method and scenario, by what is kept of retain and",
+        "# general accuracy once it has forgotten; seed not reported",
+        "tuned:",
     ]
-    lines += ["# general accuracy once it has forgotten; seed not reported", "tuned:"]
     for scenario, methods in best(table).items():
         lines.append(f"  {scenario}:")
         for name, values in methods.items():

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from pulse_lib.params import REPOSITORY
+from pulse_lib.unlearn.policies import POLICIES
 
 README = (REPOSITORY / "README.md").read_text()
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
@@ -41,3 +42,13 @@ def test_links_lead_somewhere(name):
 
 def test_the_two_commands():
     assert "make demo" in README and "make test" in README and "{{" not in README
+
+
+def test_the_search_is_as_large_as_told():
+    trials = pd.read_csv(REFERENCE / "search.csv")
+    assert f"its {len(trials)} trials" in README
+    assert trials.groupby(["scenario", "method"]).size().nunique() == 1  # the same for every method
+
+
+def test_every_policy_is_named():
+    assert all(f"`{policy}`" in README for policy in POLICIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,15 +13,13 @@ import tiny
 from pulse_lib import runs, search, study, trials
 from pulse_lib.data import dataset, embedded, splits
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate import accuracy
-from pulse_lib.evaluate.generate import answer_questions
-from pulse_lib.model.adapters import load_adapter, save_adapter, stack
+from pulse_lib.model.adapters import load_adapter, save_adapter
 from pulse_lib.model.load import load_model
 from pulse_lib.params import REPOSITORY, load_profile, profile_path
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.methods import METHODS, get
-from pulse_lib.unlearn.path import path_questions
 from pulse_lib.unlearn.policies import POLICIES
+from pulse_lib.unlearn.sequential import run_sequential
 
 # --- what a trial sets --------------------------------------------------------------------------
 
@@ -153,43 +152,50 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["adapter_per_request", "one_adapter", "experts"])
-def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy):
+def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy, monkeypatch):
+    seen = []
+
+    def noted(model, method, **given):
+        seen.append(given)
+        return run_sequential(model, method, **given)
+
+    monkeypatch.setattr(sequential, "run_sequential", noted)
     task = trials.Task("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
     assert task.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
     (found,) = trials.run_trials(task)
     assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
     assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1}
-    settings, data = load_profile("smoke"), dataset.read_dataset(runs.data_folder(folder, 1000))
+    settings = load_profile("smoke")
+    (given,) = seen
+    assert (given["policy"], given["target"], given["tuned"]) == (
+        policy,
+        ["finetune"],
+        {"beta": 0.1},
+    )
+    assert given["unlearn"] == replace(settings.unlearn, path_every=0)
+    assert given["epochs"] == settings.unlearn.epochs_finetuned
+    assert {c.set for c in given["forget"]} == {"forget"} and len(given["people"]) == 19
+    assert {c.set for c in given["retain_train"]} == {"retain_train"}
+    # The same run again, on a fresh model, in a folder that is kept, its path measured
     model = load_model(settings.model)
     load_adapter(model, runs.target_folder(folder, 1000) / "adapters" / "finetune", "finetune")
-    stack(model, ["finetune"])
-    questions = path_questions(data.evaluation("finetuned"), trials.N_ASKED, trials.SEED)
-    whose = {"run": "", "scenario": "finetuned", "state": "before", "seed": trials.SEED}
-    answers = answer_questions(model, questions, data.images, settings.evaluate)
-    before = accuracy.rows(questions, answers, settings.evaluate.extraction_rules, **whose)
     spec = study.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
-    outcome = sequential.run_sequential(
-        model,
-        "npo",
-        started=runs.Started(spec, settings, {}, "", {}),
-        policy=policy,
-        target=["finetune"],
-        forget=data.training("finetuned", ["forget"], "unlearn"),
-        retain_train=data.training("finetuned", ["retain_train"], "unlearn"),
-        questions=questions,
-        images=data.images,
-        before=before,
-        epochs=settings.unlearn.epochs_finetuned,
-        unlearn=settings.unlearn,
-        evaluate=settings.evaluate,
-        order=0,
-        seed=trials.SEED,
-        people=data.people,
+    started = runs.Started(spec, settings, {}, "", {})
+    outcome = run_sequential(
+        model, "npo", **given | {"started": started, "unlearn": settings.unlearn}
     )
     after = outcome.rows[outcome.rows["round"] == 2]
-    expected = trials.score_after(before, after, settings.unlearn.matched_at - trials.MARGIN)
+    goal = settings.unlearn.matched_at - trials.MARGIN
+    expected = trials.score_after(given["before"], after, goal)
     assert {k: found[k] for k in expected} == expected
     assert found["step"] == outcome.result()["final_step"]
+
+
+@pytest.mark.parametrize("pair", ["oracle", "task_vector/one_adapter", "ga/nowhere"])
+def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_path):
+    with pytest.raises(PulseError, match=r"cannot be carried out|policy = 'nowhere'"):
+        search.search("smoke", ["ga"], out_dir=str(tmp_path / "out"), sequential=[pair])
+    assert not (tmp_path / "out").exists()
 
 
 def test_trials_of_other_settings_are_not_mixed(folder, monkeypatch):

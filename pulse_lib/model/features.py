@@ -73,19 +73,22 @@ class FeatureCache:
         """Features (len(image_ids), n_image_tokens, H_vision) on the model's device. Raises
         PulseError for an unknown id.
         """
+        return torch.stack(self._known(image_ids)).to(self.network.lm_head.weight.device)
+
+    def mean(self, image_ids: Sequence[str]) -> torch.Tensor:
+        """Features averaged over the image's tokens, (len(image_ids), H_vision) float32 on the CPU.
+        Raises PulseError for an unknown id.
+        """
+        return torch.stack([features.float().mean(dim=0) for features in self._known(image_ids)])
+
+    def _known(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
         for image_id in image_ids:
             if image_id not in self.known:
                 raise PulseError(
                     f"image {image_id!r} has no features yet: call model.features.add(ids, images) "
                     "first"
                 )
-        return torch.stack([self.known[i] for i in image_ids]).to(
-            self.network.lm_head.weight.device
-        )
-
-    def mean(self, image_ids: Sequence[str]) -> torch.Tensor:
-        """Features averaged over the image's tokens, (len(image_ids), H_vision) float32 on the CPU."""
-        return torch.stack([self.get([i])[0].float().mean(dim=0).cpu() for i in image_ids])
+        return [self.known[i] for i in image_ids]
 
     def _check_same(self, image_id: str, images: ImageStore) -> None:
         if image_id not in images:

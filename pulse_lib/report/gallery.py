@@ -26,8 +26,8 @@ from pulse_lib.report.style import Figure
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure of the catalogue. table: a function of `measures` or `ranking`; select: its lines that this
-    figure draws."""
+    """One figure of the catalogue. table: a function of `measures` or `ranking`; select: its lines
+    that this figure draws."""
 
     name: str  # of its files
     question: str

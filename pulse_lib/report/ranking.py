@@ -70,7 +70,8 @@ def after_requests(study: Study) -> pd.DataFrame:
     the target's again (reload_...).
 
     aim: whether all forget accuracies, those after the reload too, are at most AIM_FORGET and both
-    shares at least AIM_KEPT; misses says where not.
+    shares at least AIM_KEPT; misses says where not. numbers: as in `ranking`, those of single-shot
+    where the pair of method and policy was not searched.
     """
     lines = []
     for run in study.of("sequential"):

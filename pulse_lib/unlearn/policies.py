@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pulse_lib.errors import PulseError
+from pulse_lib.unlearn.methods import Method
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,12 @@ def get_policy(policy_id: str) -> Policy:
     if policy_id not in POLICIES:
         raise PulseError(f"policy = {policy_id!r} is not one of {', '.join(POLICIES)}")
     return POLICIES[policy_id]
+
+
+def check_fits(method: Method, policy: Policy) -> None:
+    """Raises PulseError for a method that cannot be carried out request by request, or not by this
+    policy.
+    """
+    if method.how == "retrain" or (method.how == "negate" and policy.continued):
+        fix = "use a policy with an adapter per request" if method.how == "negate" else "use 03"
+        raise PulseError(f"method {method.id} cannot be carried out by policy {policy.id}: {fix}")

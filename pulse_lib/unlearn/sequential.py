@@ -42,10 +42,10 @@ from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.params import EvaluateSettings, UnlearnSettings
 from pulse_lib.runs import Started, finish_round, finished_round
 from pulse_lib.unlearn.experts import answer_gated, fit_gate, routing
-from pulse_lib.unlearn.methods import Method, get
+from pulse_lib.unlearn.methods import get
 from pulse_lib.unlearn.path import PathRecorder
 from pulse_lib.unlearn.penalties import Penalty, anchor, orthogonal
-from pulse_lib.unlearn.policies import Policy, get_policy
+from pulse_lib.unlearn.policies import Policy, check_fits, get_policy
 from pulse_lib.unlearn.request import unlearn_people
 from pulse_lib.unlearn.saliency import fisher
 from pulse_lib.unlearn.single_shot import load_features
@@ -149,7 +149,7 @@ def run_sequential(
         get(method_id).tuned(tuned or {}),
         request_order([c.request for c in forget], order),
     )
-    _check_fits(method, way)
+    check_fits(method, way)
     load_features(model, [*forget, *retain_train], questions, images)
     columns = {
         "run": started.spec.name,
@@ -197,7 +197,7 @@ def run_sequential(
             )
             due = [c for c in forget if c.request == request]
             recorder.trained, recorder.answer = name, answer
-            recorder.last_step = -(-len(due) // unlearn.batch_size) * epochs
+            recorder.last_step = unlearn.n_steps(len(due), epochs)
             # A continued policy goes on training an adapter that belongs to the round's start
             start = active(model) if way.continued else frozen
             references = {"round_start": start, "target": list(target), "base": []}
@@ -254,6 +254,7 @@ def run_sequential(
         stack(model, [*frozen, name])
         if not (way.continued or way.gated):
             frozen, parent = [*frozen, name], folder / "adapter"
+    # A gate sets the state for each question itself, so it is told which projector
     reloaded = partial(answer, projector=target) if way.gated else answer
     return SequentialOutcome(
         pd.concat(tables, ignore_index=True),
@@ -281,12 +282,6 @@ def projector_reload(
     with projector_of(model, *target):
         answers = answer(model, asked, images, evaluate)
     return forget_accuracies(scored(asked, answers, evaluate.extraction_rules))
-
-
-def _check_fits(method: Method, policy: Policy) -> None:
-    if method.how == "retrain" or (method.how == "negate" and policy.continued):
-        fix = "use a policy with an adapter per request" if method.how == "negate" else "use 03"
-        raise PulseError(f"method {method.id} cannot be carried out by policy {policy.id}: {fix}")
 
 
 def _penalties(

@@ -105,7 +105,7 @@ def unlearn_single_shot(
         unlearn,
         evaluate,
         derive_seed(seed, "path"),
-        last_step=-(-len(forget) // unlearn.batch_size) * epochs,
+        last_step=unlearn.n_steps(len(forget), epochs),
         adapter=name,
         trained=name,
     )
