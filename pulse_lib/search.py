@@ -105,18 +105,19 @@ def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) 
 
 
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """scenario -> method (or method/policy) -> values of its best trial that has forgotten; a
-    method none of whose trials has is left out.
+    """scenario -> method (or method/policy) -> values of its best trial: the one that keeps most of
+    those that have forgotten, else the one that came nearest to it; a method whose every trial
+    failed is left out.
 
     Trials matched within SAFE of a whole run's steps come before later ones: those keep more, and
     may not be matched at all on another seed.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for (scenario, method), trials in table[table["reached"]].groupby(
-        ["scenario", "method"], sort=False
-    ):
-        safe = trials[trials["step"] <= SAFE * trials["n_steps"]]
-        pool = safe if len(safe) else trials
+    done = table[table["error"].isna()] if "error" in table else table
+    for (scenario, method), trials in done.groupby(["scenario", "method"], sort=False):
+        reached = trials[trials["reached"]]
+        safe = reached[reached["step"] <= SAFE * reached["n_steps"]]
+        pool = next((t for t in (safe, reached) if len(t)), trials)
         top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
         found.setdefault(scenario, {})[method] = json.loads(top["values"])
     return found
@@ -134,7 +135,7 @@ def store(profile: str, table: pd.DataFrame) -> Path:
     lines = [
         START,
         f"# best of {n} trials for each method and scenario, by what is kept of retain and",
-        "# general accuracy once it has forgotten; seed not reported",
+        "# general accuracy once it has forgotten, else the nearest to it; seed not reported",
         "tuned:",
     ]
     for scenario, methods in best(table).items():

@@ -215,6 +215,7 @@ def table() -> pd.DataFrame:
         ("finetuned", "l1_lora", 2, 0.7, True, {"learning_rate": 2e-3, "l1": 2e-5}),
         ("pretrained", "l1_lora", 0, 0.4, True, {"learning_rate": 1.25e-10, "l1": 5.6e-6}),
         ("finetuned", "ga", 0, -0.5, False, {"learning_rate": 3e-3}),
+        ("finetuned", "ga", 1, -0.4, False, {"learning_rate": 8e-3}),
         ("pretrained", "ga", 0, 0.3, True, {"learning_rate": 9e-3}),
         ("sequential", "ga/experts", 0, 0.9, True, {"learning_rate": 2e-2}),
     ]
@@ -226,7 +227,10 @@ def table() -> pd.DataFrame:
 
 def test_the_best_matched_trial_counts_and_the_earlier_of_two():
     assert search.best(table()) == {
-        "finetuned": {"l1_lora": {"learning_rate": 1e-3, "l1": 1e-5}},
+        "finetuned": {
+            "l1_lora": {"learning_rate": 1e-3, "l1": 1e-5},
+            "ga": {"learning_rate": 8e-3},  # neither has forgotten: the nearest to it
+        },
         "pretrained": {
             "l1_lora": {"learning_rate": 1.25e-10, "l1": 5.6e-6},
             "ga": {"learning_rate": 9e-3},
@@ -242,6 +246,12 @@ def test_a_trial_matched_at_the_last_moment_counts_only_if_there_is_no_other():
     late.loc[1, "step"] = 33
     assert search.best(late) == search.best(table())
     assert search.best(late.assign(step=50)) == search.best(table())
+
+
+def test_a_trial_that_failed_is_not_the_best():
+    failed = table().assign(error=None)
+    failed.loc[failed["method"] == "ga/experts", "error"] = "the loss is nan"
+    assert "sequential" not in search.best(failed)
 
 
 def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):

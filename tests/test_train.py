@@ -388,12 +388,11 @@ def test_norms_of_both_gradients_are_logged():
 
 
 # --- the path -------------------------------------------------------------------------------------
-# --------------------------
 
 
-def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn"):
+def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn", **rules):
     """The recorder on a model whose forget accuracy follows `accuracy(step)`; `full(step)` is that
-    of the whole forget set.
+    of the whole forget set. It ends where a stop rule is met.
     """
     now = {"step": 0}
 
@@ -415,14 +414,15 @@ def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn"):
         None,
         QUESTIONS,
         None,
-        replace(UNLEARN, path_every=5, matched_at=0.35, path_dense_below=0.9),
+        replace(UNLEARN, path_every=5, matched_at=0.35, path_dense_below=0.9, **rules),
         EVALUATE,
         0,
         steps,
         adapter,
     )
     for now["step"] in range(steps + 1):
-        recorder(now["step"], now["step"] / 2)
+        if recorder(now["step"], now["step"] / 2):
+            break
     return recorder
 
 
@@ -441,6 +441,14 @@ def test_the_whole_forget_set_decides(monkeypatch):
         monkeypatch, lambda s: 1 if s < 5 else 0.3, full=lambda s: 0.36 if s < 9 else 0.35
     )
     assert recorder.matched_step == 9
+
+
+def test_the_whole_forget_set_decides_when_to_stop(monkeypatch):
+    full = {5: 0.40, 6: 0.36, 7: 0.34, 8: 0.1}  # at 8 it is not asked any more
+    recorder = recorded(
+        monkeypatch, lambda s: 1 if s < 5 else 0.25, full=lambda s: full[s], stop_forget=0.3
+    )
+    assert (recorder.matched_step, recorder.table()["step"].max()) == (7, 8)
 
 
 def test_not_reached(monkeypatch):

@@ -98,8 +98,10 @@ class PathRecorder:
                 self.fell = True
                 return f"retain and general keep {kept:.3f}, below stop_utility = {floor:g}"
             self.good = step, adapter_weights(self.model, self.trained)
-        if goal > 0 and step > 0 and _forget(point) <= goal:
-            return f"forget accuracy {_forget(point):.3f}, at or below stop_forget = {goal:g}"
+        # The whole forget set, where it was asked, has the last word: a few questions may say less.
+        forget = np.fmax(_forget(point), point["forget_full"])
+        if goal > 0 and step > 0 and forget <= goal:
+            return f"forget accuracy {forget:.3f}, at or below stop_forget = {goal:g}"
         return ""
 
     def _falling(self) -> bool:
