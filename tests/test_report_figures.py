@@ -17,7 +17,7 @@ from pulse_lib.data import embedded, world
 from pulse_lib.data.records import ImageStore
 from pulse_lib.data.splits import Assignment
 from pulse_lib.errors import PulseError
-from pulse_lib.report import collect, explore, ledger, plots, style, tables
+from pulse_lib.report import collect, explore, ledger, plots, sequential, style, tables
 from pulse_lib.report import html as page
 from pulse_lib.report.gallery import ENTRIES, Gallery
 from pulse_lib.unlearn.methods import METHODS
@@ -148,6 +148,22 @@ def test_twenty_methods_and_three_seeds_fit(gallery):
         titles = [ax.get_title() for ax in drawn.axes]
         assert len(titles) == len(methods) and titles[:3] == ["GA", "GA+KLR", "NPO"]
         assert len(drawn.legends[0].get_texts()) <= 8
+
+
+def test_ten_sequential_configurations_fit(gallery):
+    """Several rows of panels, each with its own labels, and the policy in its title."""
+    tables = {}
+    for name in ("requests", "relapse"):
+        one = gallery.table(name).query("method == 'ga'")
+        more = [one.assign(method=m, policy=p) for m in MANY[:5] for p in ("replay", "anchor")]
+        tables[name] = pd.concat(more)
+    panels = sequential.round_figure(tables["requests"], tables["relapse"], 2).axes
+    assert len(panels) == 10 and len({ax.get_title() for ax in panels}) == 10
+    for ax in panels:
+        named = [t.get_text() for t in ax.get_xticklabels() if t.get_visible()]
+        assert named == [*(f"req {k}" for k in range(1, 6)), "retain", "general"]
+    assert "GA\nreplay" in {ax.get_title() for ax in plots.relapse(tables["relapse"]).axes}
+    assert "GA\nreplay" in {ax.get_title() for ax in plots.requests(tables["requests"]).axes}
 
 
 def test_unknown_figure_lists_the_names(gallery):

@@ -106,9 +106,7 @@ def _requests_small(table: pd.DataFrame, series: list) -> Figure:
                 alpha=0.15,
                 linewidth=0,
             )
-        ax.set_title(
-            series_label(method, part) + (f"\n{policy}" if policies > 1 else ""), fontsize=10
-        )
+        ax.set_title(_panel(method, policy, part, policies), fontsize=10)
         ax.set_ylim(-0.03, 1.06)
         ax.set_xticks(sorted(table["round"].unique()))
     figure.supxlabel("requests carried out", fontsize=10)
@@ -117,6 +115,11 @@ def _requests_small(table: pd.DataFrame, series: list) -> Figure:
     legend_outside(figure, handles, [h.get_label() for h in handles])
     title(figure, _requests_title(table))
     return figure
+
+
+def _panel(method: str, policy: str, part: str, policies: int) -> str:
+    """A panel's name, with the policy where there are several."""
+    return series_label(method, part) + (f"\n{policy}" if policies > 1 else "")
 
 
 def _requests_title(table: pd.DataFrame) -> str:
@@ -148,7 +151,7 @@ def relapse(table: pd.DataFrame) -> Figure:
     policies = table["policy"].nunique()
     for ax, ((method, policy, part), here) in zip(axes, series, strict=False):
         stairs_map(ax, here.pivot(index="round", columns="turn", values="value"))
-        ax.set_title(series_label(method, part) + (f"\n{policy}" if policies > 1 else ""))
+        ax.set_title(_panel(method, policy, part, policies))
     for ax in axes[len(series) :]:
         ax.remove()
     figure.colorbar(
@@ -271,10 +274,9 @@ def round_figure(requests: pd.DataFrame, relapse: pd.DataFrame, number: int) -> 
     figure = new_figure(min(3.4 * len(series), 13) + 0.6, 3.6 * -(-len(series) // 4) + 0.6)
     columns = min(4, len(series))
     axes = np.ravel(
-        figure.subplots(
-            -(-len(series) // columns), columns, sharey=True, sharex=True, squeeze=False
-        )
+        figure.subplots(-(-len(series) // columns), columns, sharey=True, squeeze=False)
     )
+    policies = relapse["policy"].nunique()
     for ax, (whose, here) in zip(axes, series, strict=False):
         others = pick(
             requests, **dict(zip(("method", "policy", "trained_part"), whose, strict=True))
@@ -303,7 +305,7 @@ def round_figure(requests: pd.DataFrame, relapse: pd.DataFrame, number: int) -> 
         ax.set_xticks(range(len(names)), names, rotation=45)
         for tick, colour in zip(ax.get_xticklabels(), colours, strict=True):
             tick.set_color(colour)
-        ax.set_title(series_label(whose[0], whose[2]))
+        ax.set_title(_panel(*whose, policies), fontsize=10)
         ax.grid(axis="x", visible=False)
         reference_line(ax, 0.25)
     for ax in axes[len(series) :]:
