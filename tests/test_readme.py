@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from pulse_lib.unlearn.policies import POLICIES
 
 README = (REPOSITORY / "README.md").read_text()
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
+THREE_SEEDS = REFERENCE / "three_seeds"
 MEASURES = ["forget_multimodal", "forget_text", "retain_multimodal", "retain_text", "general"]
 
 
@@ -33,6 +35,32 @@ def test_the_table_is_the_reference_table():
         ]
         for text, name in zip(shown[4:], [*MEASURES, "invalid_rate"], strict=True):
             assert text == ("-" if kept[name] == "" else f"{float(kept[name]):.2f}"), (shown, name)
+
+
+def cells(first: str) -> list[list[str]]:
+    """The body of the table whose first heading this is."""
+    table = README[README.index(f"| {first} |") :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def two_digits(values) -> list[str]:
+    return ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
+
+
+def test_what_is_left_after_five_requests_is_the_reference_table():
+    said = ("forget_multimodal", "forget_text")
+    likeliest = (f"{name}_likelihood" for name in said)
+    names = [*said, *likeliest, "reload_multimodal", "reload_text", "retain_kept", "general_kept"]
+    table = pd.read_csv(THREE_SEEDS / "after_requests.csv").to_dict("records")
+    assert cells("method / policy") == [
+        [
+            f"{line['method']}/{line['policy']}",
+            *two_digits([line[name] for name in names]),
+            f"{line['seconds']:.0f}",
+            "reached" if line["aim"] else "no",
+        ]
+        for line in table
+    ]
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^)h#][^)]*)\)", README))
