@@ -197,7 +197,7 @@ def _after_requests(task: Task, settings: Profile, data, model, target: list[str
             people=data.people,
         )
     after = outcome.rows[outcome.rows["round"] == len(outcome.requests)]
-    worth = score_after(before, after, max(settings.unlearn.matched_at - MARGIN, 0.0))
+    worth = score_after(before, after, _goal(settings.unlearn))
     return worth | {"step": outcome.result()["final_step"]}
 
 
@@ -206,8 +206,17 @@ def _numbers(drawn: Mapping[str, float]) -> dict[str, float]:
 
 
 def _short(unlearn: UnlearnSettings, learning_rate: float) -> UnlearnSettings:
-    goal = max(unlearn.matched_at - MARGIN, 0.0)
-    return replace(unlearn, learning_rate=learning_rate, stop_forget=goal, stop_utility=GIVE_UP)
+    return replace(
+        unlearn,
+        learning_rate=learning_rate,
+        stop_forget=_goal(unlearn),
+        stop_utility=GIVE_UP,
+    )
+
+
+def _goal(unlearn: UnlearnSettings) -> float:
+    """The forget accuracy that a trial is to come down to."""
+    return max(unlearn.matched_at - MARGIN, 0.0)
 
 
 def _mark(task: Task, settings: Profile) -> dict:
