@@ -116,6 +116,20 @@ def test_unreached_level_is_written_into_the_figure(gallery):
     assert "0.35 not reached" in text_of(plots.at_matched(table, 0.35))
 
 
+def test_what_some_seeds_missed_is_said_and_wins_no_title(gallery):
+    table = gallery.table("at_matched").assign(n_runs=3, n_seeds=3)
+    best = (table["scenario"] == "finetuned") & (table["method"] == "npo")
+    table.loc[best, "value"] = 99.0
+    before = text_of(plots.at_matched(table))
+    assert "kept by NPO (99 %, fine-tuned" in before and "seeds" not in before
+    table.loc[best, "n_seeds"] = 1
+    after = text_of(plots.at_matched(table))
+    assert "1 of 3 seeds" in after and "NPO (99 %" not in after and "retraining" not in after
+    table["n_seeds"], table["method"] = 3, table["method"].replace("npo", "oracle")
+    after = text_of(plots.at_matched(table))
+    assert "retraining apart" in after and "Oracle (99 %" not in after
+
+
 def test_the_aim_is_named_where_it_is_reached(gallery):
     table = gallery.table("after_requests").assign(aim=False)
     first, second = (f"{plots.label(r.method)}, {r.policy}" for r in table[:2].itertuples())

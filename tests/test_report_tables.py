@@ -255,6 +255,21 @@ def test_seeds_make_lines_in_tables_and_means_in_figures(tmp_path):
     assert line[line["scenario"] == "pretrained"]["value"].iloc[0] == pytest.approx(kept.mean())
 
 
+@pytest.mark.parametrize("method", ["ga", "npo"])
+def test_methods_that_missed_the_level_on_a_seed_come_after_the_others(tmp_path, method):
+    out = made.write_study(tmp_path / "out", ("ga", "npo"), seeds=(0, 1), llm=())
+    study = collect.collect(out, made.PROFILE)
+    rows = study.rows
+    missed = (rows["method"] == method) & (rows["seed"] == 0) & (rows["state"] == "matched")
+    study = dataclasses.replace(study, rows=rows[~(missed & (rows["scenario"] == "pretrained"))])
+    for table in (ranking.ranking(study), tables.matched(study)):
+        there = table.query("scenario == 'pretrained'")
+        assert there["method"].iloc[-1] == method and list(there["n_reached"]) == [2, 1]
+    seen = measures.at_matched(study).query("scenario == 'pretrained' and measure == 'general'")
+    assert (seen["n_runs"] == 2).all()
+    assert dict(zip(seen["method"], seen["n_seeds"], strict=True))[method] == 1
+
+
 def test_a_study_with_data_alone_has_empty_tables(tmp_path):
     out = made.write_study(tmp_path / "out", methods=())
     study = collect.collect(out, made.PROFILE)

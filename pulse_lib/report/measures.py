@@ -206,11 +206,11 @@ def breaking(study: Study) -> pd.DataFrame:
 
 
 def at_matched(study: Study) -> pd.DataFrame:
-    """Methods at matched forgetting: percent kept of retain and general, per method; value empty
-    where the level was not reached."""
+    """Methods at matched forgetting: percent kept of retain and general, per method, over the
+    n_seeds of n_runs seeds that reached the level; value empty where none did."""
     lines = []
     reached = {tuple(w[k] for k in SETTINGS): (b, a) for w, b, a in states(study, ["matched"])}
-    for whose, _, _ in states(study, ["final"]):
+    for whose, _, final in states(study, ["final"]):
         before_after = reached.get(tuple(whose[k] for k in SETTINGS))
         for measure in ("retain_multimodal", "retain_text", "general"):
             found = (
@@ -218,8 +218,9 @@ def at_matched(study: Study) -> pd.DataFrame:
                 if before_after
                 else stats.NOTHING
             )
-            lines.append(whose | {"selection": "matched", "measure": measure} | spread(found))
-    return _frame(lines, "measure")
+            who = whose | {"selection": "matched", "measure": measure}
+            lines.append(who | {"n_runs": final["seed"].nunique()} | spread(found))
+    return _frame(lines, "measure", "n_runs")
 
 
 def projector(study: Study) -> pd.DataFrame:

@@ -29,8 +29,8 @@ def ranking(study: Study) -> pd.DataFrame:
     """Single-shot runs at their matched step, best first in each scenario. Columns RANKING: `kept`
     is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left (of
     those that were above 0 before), then each; forget the mean forget accuracy; step, seconds of
-    training and MB of one adapter are what it cost. Means over the seeds that reached it; a method
-    that no seed reached comes last.
+    training and MB of one adapter are what it cost. Means over the seeds that reached it; methods
+    that missed it on a seed come after those that never did, since their means are of other seeds.
 
     numbers: "searched" if the profile holds numbers of a search for the method, else "as given".
     """
@@ -56,11 +56,12 @@ def ranking(study: Study) -> pd.DataFrame:
     numbers = [c for c in RANKING if c in table and c not in (*SETTINGS, "numbers", "rank")]
     means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
     means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
+    means["missed"] = means["n_reached"] < means["n_seeds"]
     means = means.reset_index().sort_values(
-        ["scenario", "kept"], ascending=[True, False], kind="stable", ignore_index=True
+        ["scenario", "missed", "kept"], ascending=[True, True, False], kind="stable"
     )
     means["rank"] = means.groupby("scenario").cumcount() + 1
-    return means[RANKING]
+    return means[RANKING].reset_index(drop=True)
 
 
 def after_requests(study: Study) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def projector(study: Study) -> pd.DataFrame:
 
 def matched(study: Study) -> pd.DataFrame:
     """Methods at matched forgetting: forget accuracy there, percent of retain and general kept with
-    intervals, best general first."""
+    intervals, best general first, those that missed the level on a seed after the others."""
     table = measures.at_matched(study)
     single = pick(single_shot(study), selection="matched")
     single = single.assign(forget=(single["forget_multimodal"] + single["forget_text"]) / 2)
@@ -113,9 +113,13 @@ def matched(study: Study) -> pd.DataFrame:
     result = pd.DataFrame(
         lines, columns=[*measures.SETTINGS, "n_runs", "n_reached", "step", "forget", *kept]
     )
-    return result.sort_values(
-        ["scenario", "general_kept"], ascending=[True, False], kind="stable", ignore_index=True
+    result = result.assign(missed=result["n_reached"] < result["n_runs"]).sort_values(
+        ["scenario", "missed", "general_kept"],
+        ascending=[True, True, False],
+        kind="stable",
+        ignore_index=True,
     )
+    return result.drop(columns="missed")
 
 
 def wordings(study: Study) -> pd.DataFrame:
