@@ -47,6 +47,26 @@ def two_digits(values) -> list[str]:
     return ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
 
 
+def test_the_ranking_is_the_reference_ranking():
+    table = pd.read_csv(THREE_SEEDS / "ranking.csv")
+    part = table["trained_part"].map({"projector+llm": "", "llm": ", LLM only"})
+    table["name"] = table["method"] + part
+    shown = {line[0]: line[1:] for line in cells("method | pre-trained: kept")}
+    ranked = dict(list(table.groupby("scenario")))
+    assert list(shown)[: len(ranked["pretrained"])] == list(ranked["pretrained"]["name"])
+    for first, scenario in ((0, "pretrained"), (4, "finetuned")):
+        expected = {
+            line["name"]: [
+                *two_digits([line["kept"], line["general_kept"]]),
+                f"{line['n_reached']} of {line['n_seeds']}",
+                "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
+            ]
+            for line in ranked[scenario].to_dict("records")
+        }
+        there = {name: line[first : first + 4] for name, line in shown.items()}
+        assert there == dict.fromkeys(shown, ["-"] * 4) | expected
+
+
 def test_what_is_left_after_five_requests_is_the_reference_table():
     said = ("forget_multimodal", "forget_text")
     likeliest = (f"{name}_likelihood" for name in said)
