@@ -128,6 +128,8 @@ def test_what_some_seeds_missed_is_said_and_wins_no_title(gallery):
     table["n_seeds"], table["method"] = 3, table["method"].replace("npo", "oracle")
     after = text_of(plots.at_matched(table))
     assert "retraining apart" in after and "Oracle (99 %" not in after
+    after = text_of(plots.at_matched(table[table["method"] == "oracle"]))
+    assert "No method but retraining reached forget accuracy 0.35 on every seed" in after
 
 
 def test_the_aim_is_named_where_it_is_reached(gallery):

@@ -178,6 +178,7 @@ def at_matched(table: pd.DataFrame, matched_at: float = 0.35) -> Figure:
 
 def _matched_title(table: pd.DataFrame, matched_at: float) -> str:
     every_seed = table[(table["n_seeds"] == table["n_runs"]) & (table["measure"] == "general")]
+    every_seed = every_seed.dropna(subset="value")
     retrained = every_seed["method"].isin([m.id for m in METHODS.values() if m.how == "retrain"])
     said = []
     for scenario, name in SCENARIOS.items():
@@ -192,7 +193,8 @@ def _matched_title(table: pd.DataFrame, matched_at: float) -> str:
         f"At forget accuracy {matched_at:g}{', retraining apart' if retrained.any() else ''}, most"
         f" general ability is kept by {' and '.join(said)}"
         if said
-        else f"No method reached forget accuracy {matched_at:g} on every seed"
+        else f"No method{' but retraining' if retrained.any() else ''} reached forget accuracy"
+        f" {matched_at:g} on every seed"
     )
 
 
