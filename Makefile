@@ -51,12 +51,12 @@ setup: $(READY)
 
 demo: $(READY)
 	@echo "Demo: five notebooks, 7 single-shot and 3 sequential runs, profile $(PROFILE), seed 0."
-	@echo "10 to 15 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
+	@echo "10 to 20 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0
 
 study: $(READY)
 	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."
-	@echo "10 to 15 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
+	@echo "10 to 20 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
 test: $(READY)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from pulse_lib.report.collect import pick
+from pulse_lib.report.collect import best_first, pick
 from pulse_lib.report.series import NOTHING_YET, line_style, series_of, spread_text
 from pulse_lib.report.style import (
     BEFORE,
@@ -133,10 +133,8 @@ def at_matched(table: pd.DataFrame, matched_at: float = 0.35) -> Figure:
     order = {}
     for scenario in scenarios:
         general = pick(table, scenario=scenario, measure="general")
-        general = general.assign(missed=general["n_seeds"] < general["n_runs"])
-        order[scenario] = general.sort_values(
-            ["missed", "value"], ascending=[True, False], kind="stable"
-        )[["method", "trained_part"]].values.tolist()
+        general = best_first(general, "value", "n_seeds", "n_runs")
+        order[scenario] = general[["method", "trained_part"]].values.tolist()
     heights = [len(order[s]) + 0.8 for s in scenarios]
     figure = new_figure(11.5, 0.36 * sum(heights) + 1.7)
     axes = figure.subplots(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
 from pulse_lib.params import tuned_for
-from pulse_lib.report.collect import Run, Study
+from pulse_lib.report.collect import Run, Study, best_first
 from pulse_lib.report.measures import SETTINGS
 from pulse_lib.unlearn.policies import get_policy
 
@@ -56,12 +56,9 @@ def ranking(study: Study) -> pd.DataFrame:
     numbers = [c for c in RANKING if c in table and c not in (*SETTINGS, "numbers", "rank")]
     means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
     means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
-    means["missed"] = means["n_reached"] < means["n_seeds"]
-    means = means.reset_index().sort_values(
-        ["scenario", "missed", "kept"], ascending=[True, True, False], kind="stable"
-    )
+    means = best_first(means.reset_index(), "kept", "n_reached", "n_seeds")
     means["rank"] = means.groupby("scenario").cumcount() + 1
-    return means[RANKING].reset_index(drop=True)
+    return means[RANKING]
 
 
 def after_requests(study: Study) -> pd.DataFrame:

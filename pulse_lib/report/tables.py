@@ -9,7 +9,7 @@ import pandas as pd
 from pulse_lib.evaluate.accuracy import SUMMARY, request_accuracies, summary
 from pulse_lib.params import Profile
 from pulse_lib.report import measures, paper
-from pulse_lib.report.collect import Study, headline, pick
+from pulse_lib.report.collect import Study, best_first, headline, pick
 from pulse_lib.report.mmbench import mmbench
 from pulse_lib.report.ranking import after_requests, ranking
 from pulse_lib.report.style import method_order
@@ -113,13 +113,7 @@ def matched(study: Study) -> pd.DataFrame:
     result = pd.DataFrame(
         lines, columns=[*measures.SETTINGS, "n_runs", "n_reached", "step", "forget", *kept]
     )
-    result = result.assign(missed=result["n_reached"] < result["n_runs"]).sort_values(
-        ["scenario", "missed", "general_kept"],
-        ascending=[True, True, False],
-        kind="stable",
-        ignore_index=True,
-    )
-    return result.drop(columns="missed")
+    return best_first(result, "general_kept", "n_reached", "n_runs")
 
 
 def wordings(study: Study) -> pd.DataFrame:
