@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 .PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check setup
 
 help:
-	@echo "make demo           the whole protocol on a small model, seed 0: 10 to 15 minutes on two cores, 3 GB of memory"
+	@echo "make demo           the whole protocol on a small model, seed 0: 10 to 20 minutes on two cores, 3 GB of memory"
 	@echo "make test           all tests, the notebooks through the real runner among them"
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
