@@ -70,7 +70,7 @@ status: $(READY)
 	@$(PY) -m pulse_lib status --profile $(PROFILE)
 
 lint: $(READY)
-	@$(PY) -m ruff check pulse_lib tests notebooks
+	@$(PY) -m ruff check pulse_lib tests notebooks benchmarks
 
 pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."
@@ -78,7 +78,7 @@ pretrain-tiny: $(READY)
 
 gpu-check: $(READY)
 	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."
-	@$(PY) -m pulse_lib gpu-check --out outputs/reference/gpu
+	@$(PY) benchmarks/gpu_check.py --out outputs/reference/gpu
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info

@@ -5,7 +5,7 @@
 #
 # --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir, sequential=npo_klr/replay,ga.
 #
-# Which runs are to be done is decided by the kit (pulse_lib.study.plan: parameters, inputs, code cells), not by file times:
+# Which runs are to be done is decided by the kit (pulse_lib.study.grid.plan: parameters, inputs, code cells), not by file times:
 # only those runs become jobs, and what is done is a plain source file here.
 import sys
 
@@ -13,15 +13,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 
-from pulse_lib import study
+from pulse_lib.study import grid
 from pulse_lib.errors import PulseError
-from pulse_lib.jobs import job_command, stale_marker
-from pulse_lib.params import load_profile
+from pulse_lib.study.jobs import job_command, stale_marker
+from pulse_lib.profile import load_profile
 
 try:
-    options = study.options_from_text(**config)
-    SPECS = study.study(**options)
-    PLAN = study.plan(load_profile(options["profile"]), SPECS)
+    options = grid.options_from_text(**config)
+    SPECS = grid.study(**options)
+    PLAN = grid.plan(load_profile(options["profile"]), SPECS)
 except PulseError as error:
     raise WorkflowError(str(error)) from None
 

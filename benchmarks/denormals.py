@@ -13,16 +13,16 @@ import time
 
 import torch
 
-from pulse_lib.data import embedded
 from pulse_lib.data.records import ImageStore
 from pulse_lib.data.splits import Assignment
+from pulse_lib.data.world import source as embedded
+from pulse_lib.methods import FINETUNE
 from pulse_lib.model.adapters import add_adapter, stack, trained_parameters
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import load_profile
-from pulse_lib.unlearn.gradients import make_optimizer, set_rate
-from pulse_lib.unlearn.methods import FINETUNE
-from pulse_lib.unlearn.terms import backward_term
+from pulse_lib.profile import load_profile
+from pulse_lib.train.optim import make_optimizer, set_rate
+from pulse_lib.train.terms import backward_term
 
 WARM_UP, REPEATS = 10, 15
 

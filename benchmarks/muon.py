@@ -11,7 +11,7 @@ import time
 import torch
 
 from pulse_lib.pretrain.build import build_model
-from pulse_lib.unlearn.muon import Muon
+from pulse_lib.train.optim import Muon
 
 REPEATS = 20
 

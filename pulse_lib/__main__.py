@@ -44,9 +44,9 @@ def run(
     """Bring a study up to date: every notebook for every method, scenario and seed; what is done is
     not done again.
     """
-    from pulse_lib import batch, study
+    from pulse_lib.study import batch, grid
 
-    options = study.options_from_text(
+    options = grid.options_from_text(
         profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
     )
     if jobs < 0:
@@ -73,16 +73,18 @@ def status(
     """Where every run of a study stands: done, stale (and why) or missing; a changed library is a
     warning.
     """
-    from pulse_lib import runs, study
-    from pulse_lib.params import load_profile
+    from pulse_lib import runs
+    from pulse_lib.files import show
+    from pulse_lib.profile import load_profile
+    from pulse_lib.study import grid
 
-    options = study.options_from_text(
+    options = grid.options_from_text(
         profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
     )
     settings = load_profile(options["profile"])
-    plan = study.plan(settings, study.study(**options))
+    plan = grid.plan(settings, grid.study(**options))
     out = plan.specs[0].out
-    table = Table(title=runs.show(out), title_justify="left")
+    table = Table(title=show(out), title_justify="left")
     for column in ("run", "state", "finished", "seconds", "note"):
         table.add_column(column, overflow="fold")
     for spec in plan.specs:
@@ -94,7 +96,7 @@ def status(
         table.add_row(
             spec.name, state.state, state.manifest.get("finished", ""), seconds, escape(note)
         )
-    for folder, why in study.found_runs(out, settings):
+    for folder, why in runs.found_runs(out, settings):
         if folder not in plan.states:
             table.add_row(folder.relative_to(out).as_posix(), "other", "", "", escape(why))
     _console().print(table)
@@ -114,8 +116,8 @@ def notebook(
     Parameters are given as -p key value, as often as needed:
     python -m pulse_lib notebook 03 -p method npo -p seed 1
     """
-    from pulse_lib import jobs
-    from pulse_lib.notebook import convert, find_notebook, run_notebook
+    from pulse_lib.study import jobs
+    from pulse_lib.study.notebook import convert, find_notebook, run_notebook
 
     jobs.end_with_front()
     progress = os.environ.get("PULSE_PROGRESS_FILE")
@@ -158,7 +160,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
 @app.command()
 def methods() -> None:
     """Print the table of unlearning methods."""
-    from pulse_lib.unlearn.methods import METHODS, VARIANTS
+    from pulse_lib.methods import METHODS, VARIANTS
 
     table = Table()
     columns = ("id", "needs", "loss", "source", "coefficients")
@@ -190,13 +192,13 @@ def search(
     """Search learning rate and coefficients with the same budget for every method; goes on where it
     was stopped.
     """
-    from pulse_lib import search as searching
-    from pulse_lib import study
+    from pulse_lib.commands import search
+    from pulse_lib.study import grid
 
-    chosen = study.options_from_text(
+    chosen = grid.options_from_text(
         profile, methods, scenarios=scenarios, out_dir=out_dir, sequential=sequential
     )
-    table = searching.search(
+    table = search.search(
         chosen["profile"],
         chosen["methods"],
         chosen["scenarios"],
@@ -207,7 +209,7 @@ def search(
         sequential=chosen["sequential"] if sequential else (),
     )
     if store:
-        print(f"stored in {searching.store(chosen['profile'], table)}")
+        print(f"stored in {search.store(chosen['profile'], table)}")
 
 
 @app.command()
@@ -220,7 +222,7 @@ def export(
     ] = 0,
 ) -> None:
     """Merge a run's adapters into the 16-bit model: a folder that from_pretrained loads."""
-    from pulse_lib.export import export_run
+    from pulse_lib.commands.export import export_run
 
     card = export_run(run, out, state, round_number)
     _console().print(
@@ -261,14 +263,15 @@ def measure(
         raise PulseError("--state and --round are of a run: give --run instead of --profile")
     if run and (seed is not None or out_dir):
         raise PulseError("--seed and --out-dir go with --profile: a run has its own")
-    from pulse_lib import measure as measuring
+    from pulse_lib.commands import measure
+    from pulse_lib.commands.states import state_of_profile, state_of_run
 
     if run:
-        chosen = measuring.state_of_run(run, state, round_number)
+        chosen = state_of_run(run, state, round_number)
     else:
-        chosen = measuring.state_of_profile(profile, seed or 0, out_dir)
+        chosen = state_of_profile(profile, seed or 0, out_dir)
     try:
-        tables = measuring.measure(chosen, out, what.split(","), groups, max_new_tokens)
+        tables = measure.measure(chosen, out, what.split(","), groups, max_new_tokens)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -291,16 +294,16 @@ def plan(
     """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
     with 1 if it does not fit.
     """
-    from pulse_lib import plan as planning
-    from pulse_lib.params import load_profile
+    from pulse_lib.commands import estimate
+    from pulse_lib.profile import load_profile
 
     settings = load_profile(profile)
-    found = planning.cost(settings, *planning.find_card(gpu, gpu_gib))
+    found = estimate.cost(settings, *estimate.find_card(gpu, gpu_gib))
     table = Table(title=f"{settings.name}: {settings.model.path}", title_justify="left")
     for column, justify in (("what", "left"), ("item", "left"), ("estimate", "right")):
         table.add_column(column, justify=justify, overflow="fold")
     before = ""
-    for what, item, amount in planning.table_rows(found):
+    for what, item, amount in estimate.table_rows(found):
         if before and what != before:
             table.add_section()
         table.add_row(what if what != before else "", escape(item), amount)
@@ -308,28 +311,8 @@ def plan(
     _console().print(table)
     for line in found.assumptions:
         _console().print(f"assumed: {line}")
-    _console().print(planning.verdict(found))
+    _console().print(estimate.verdict(found))
     if not found.fits:
-        raise typer.Exit(1)
-
-
-@app.command("gpu-check")
-def gpu_check(
-    out: Annotated[Path, typer.Option(help="Folder for one JSON a size.")] = Path(
-        "outputs/reference/gpu"
-    ),
-    sizes: Annotated[str, typer.Option(help="7b, 13b, parted by commas.")] = "7b,13b",
-    methods: Annotated[str, typer.Option(help="Method ids parted by commas, or all.")] = "all",
-) -> None:
-    """LLaVA-1.5's real shapes with random 4-bit weights on the card at hand: memory and speed.
-    Skips itself without a card.
-    """
-    from pulse_lib import gpu_check as check
-    from pulse_lib.model.memory import llava_1_5_config
-
-    wanted = () if methods == "all" else tuple(methods.split(","))
-    shapes = {f"llava-1.5-{size}": llava_1_5_config(size) for size in sizes.split(",")}
-    if not check.run(out, shapes, methods=wanted):
         raise typer.Exit(1)
 
 

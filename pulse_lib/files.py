@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
-from pulse_lib.params import REPOSITORY
 
 
 def show(path: Path) -> str:
@@ -90,3 +89,6 @@ def read_json(path: Path) -> dict:
 def write_csv(path: Path, table) -> None:
     """Write a pandas DataFrame as CSV without its index, by rename."""
     replace_file(path, lambda tmp: table.to_csv(tmp, index=False))
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent

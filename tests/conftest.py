@@ -26,8 +26,9 @@ from pathlib import Path  # noqa: E402
 import nbformat  # noqa: E402
 import pytest  # noqa: E402
 
-from pulse_lib import runs, study  # noqa: E402
-from pulse_lib.params import load_profile  # noqa: E402
+from pulse_lib import runs  # noqa: E402
+from pulse_lib.profile import load_profile  # noqa: E402
+from pulse_lib.study import grid  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -113,11 +114,11 @@ class Kit:
     def study(self, **options) -> list:
         """A study in this kit's folder: data, one pre-trained single-shot run and the analysis."""
         wanted = {"methods": ["ga"], "scenarios": ["pretrained"]} | options
-        return study.study(**self.shared, **wanted)
+        return grid.study(**self.shared, **wanted)
 
     def states(self, **options) -> dict[str, str]:
         """Name of a run -> its state in the plan."""
-        plan = study.plan(self.profile, self.study(**options))
+        plan = grid.plan(self.profile, self.study(**options))
         return {spec.name: plan.states[spec.folder].state for spec in plan.specs}
 
 
@@ -136,11 +137,10 @@ def kit(tmp_path, monkeypatch) -> Kit:
     """
     made = Kit(tmp_path / "notebooks", tmp_path / "standin.yaml", tmp_path / "out")
     made.profile_file.write_text(PROFILE)
-    for name, constructor in study.CONSTRUCTORS.items():
+    for name, constructor in runs.CONSTRUCTORS.items():
         cells = [
-            "import os\nfrom pulse_lib import runs, study\n"
-            "from pulse_lib.params import load_profile",
-            "run = runs.start(study.{}({}), load_profile(profile))".format(
+            "import os\nfrom pulse_lib import runs\nfrom pulse_lib.profile import load_profile",
+            "run = runs.start(runs.{}({}), load_profile(profile))".format(
                 constructor.__name__, ", ".join(f"{key}={key}" for key in PARAMETERS[name])
             ),
             "for name in run.spec.files:\n"

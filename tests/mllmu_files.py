@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pulse_lib.data import world
 from pulse_lib.data.records import Person
+from pulse_lib.data.world import people as world
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _CHOICES = pa.list_(

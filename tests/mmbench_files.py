@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pulse_lib.data import world
-from pulse_lib.data.mmbench import TAXONOMY
+from pulse_lib.data.mmbench.source import TAXONOMY
+from pulse_lib.data.world import people as world
 
 COPY = 1_000_000
 COLUMNS = [

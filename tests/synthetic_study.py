@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from pulse_lib import params
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
+from pulse_lib.profile import SCENARIOS, EvaluateSettings, ModelSettings, Profile
 
 NAMES = ("Mara", "Ilan", "Petra", "Odin", "Suri")
 ATTRIBUTES = {
@@ -48,11 +48,11 @@ class Size:
     requests: int = 5
 
 
-PROFILE = params.Profile(
+PROFILE = Profile(
     name="tiny",
     description="made up",
-    model=params.ModelSettings(path="embedded"),
-    evaluate=params.EvaluateSettings(n_bootstrap=200),
+    model=ModelSettings(path="embedded"),
+    evaluate=EvaluateSettings(n_bootstrap=200),
 )
 FULL = Size(50, 50, 300, 20, 25, 153)
 
@@ -76,7 +76,7 @@ def write_study(
         _data(out, world)
         _target(out, world)
         for method in methods:
-            for scenario in params.SCENARIOS:
+            for scenario in SCENARIOS:
                 parts = ["projector+llm"] + (
                     ["llm"] if method in llm and scenario == "finetuned" else []
                 )
@@ -122,7 +122,7 @@ def _known(
 
 
 class _World:
-    def __init__(self, size: Size, seed: int, profile: params.Profile):
+    def __init__(self, size: Size, seed: int, profile: Profile):
         self.size, self.seed, self.profile = size, seed, profile
         rng = np.random.default_rng(seed + 7)
         self.people, self.questions, self.images = [], [], ImageStore()

@@ -24,7 +24,7 @@ from pulse_lib.model.adapters import (
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import ModelSettings
+from pulse_lib.profile import ModelSettings
 
 CONVERSATIONS = [tiny.conversation(i) for i in range(4)]
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from pulse_lib.data import dataset, embedded, splits
+from pulse_lib.data import dataset, splits
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.data.splits import Assignment
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
-from pulse_lib.params import DataSettings
+from pulse_lib.profile import DataSettings
 
 SMALL = DataSettings(
     n_finetuned_forget=4, n_finetuned_retain=2, n_finetuned_retain_train=2, n_requests=2, n_candidates=8, n_pretrained_forget=2,

@@ -11,16 +11,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
-from pulse_lib import export, runs, study
+from pulse_lib import runs
 from pulse_lib.__main__ import app
+from pulse_lib.commands import export
+from pulse_lib.commands.export import export_run, merge_files, read_deltas, weight_files
 from pulse_lib.errors import PulseError
-from pulse_lib.export import export_run, merge_files, read_deltas, weight_files
-from pulse_lib.identity import file_hash
 from pulse_lib.model.adapters import save_adapter, stack
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import ModelSettings, load_profile
+from pulse_lib.profile import ModelSettings, load_profile
+from pulse_lib.runs.identity import file_hash
 
 CONVERSATIONS = [tiny.conversation(i) for i in range(4)]
 
@@ -34,8 +35,8 @@ class Study:
         self.file.write_text(f"description: d\nmodel: {{path: {self.base}, load: {load}}}\n")
         self.shared = {"profile": str(self.file), "out_dir": str(self.out)}
         self.model = tiny.with_adapters("finetune", "unlearn", "again", model=self.load())
-        self.run(study.data_run(**self.shared))
-        self.target = self.run(study.target_run(**self.shared), {"adapters/finetune": "finetune"})
+        self.run(runs.data_run(**self.shared))
+        self.target = self.run(runs.target_run(**self.shared), {"adapters/finetune": "finetune"})
 
     def load(self, load: str = "full"):
         """The base."""
@@ -55,12 +56,12 @@ class Study:
     def single_shot(self, *states):
         """A single-shot run with these states, the second from other weights."""
         places = dict(zip([f"adapters/{s}" for s in states], ["unlearn", "again"], strict=False))
-        spec = study.single_shot_run(**self.shared, method="npo")
+        spec = runs.single_shot_run(**self.shared, method="npo")
         return self.run(spec, places, self.target / "adapters/finetune")
 
     def sequential(self, policy="adapter_per_request"):
         """A sequential run of two rounds, the second on top of the first."""
-        spec = study.sequential_run(**self.shared, method="npo", policy=policy)
+        spec = runs.sequential_run(**self.shared, method="npo", policy=policy)
         started = runs.start(spec, load_profile(str(self.file)))
         for name in spec.files:
             (started.folder / name).write_text(name)
@@ -176,7 +177,7 @@ def test_what_was_made_anew_or_changed_is_refused(tmp_path):
     made = Study(tmp_path / "a")
     run = made.single_shot("final")
     tiny.shake(made.model, "finetune", 7)
-    made.run(study.target_run(**made.shared), {"adapters/finetune": "finetune"})
+    made.run(runs.target_run(**made.shared), {"adapters/finetune": "finetune"})
     with pytest.raises(PulseError, match="target/seed-0 was made anew after"):
         export_run(run, tmp_path / "out")
     weights = run / "adapters/final/adapter_model.safetensors"

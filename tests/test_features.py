@@ -9,8 +9,7 @@ import torch
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import stack
-from pulse_lib.model.features import embed
-from pulse_lib.model.forward import IGNORE, answer_logits, collate
+from pulse_lib.model.forward import IGNORE, answer_logits, collate, embed
 from pulse_lib.model.prompts import encode_conversations, encode_questions
 
 

@@ -12,10 +12,11 @@ import tiny
 import torch
 
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import read_rows, request_accuracies, rows, summary, write_rows
+from pulse_lib.evaluate.accuracy import request_accuracies, summary
 from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.evaluate.rows import make_rows, read_rows, write_rows
 from pulse_lib.model.prompts import answer_tokens, encode_question
-from pulse_lib.params import EvaluateSettings
+from pulse_lib.profile import EvaluateSettings
 
 SETTINGS = EvaluateSettings(batch_size=8, max_new_tokens=6)
 QUESTIONS = [tiny.question(i) for i in range(14)]
@@ -159,7 +160,7 @@ def test_a_broken_model_is_wrong_not_an_error():
     model = tiny.tiny_model()
     with torch.no_grad():
         model.network.lm_head.weight.fill_(float("nan"))
-    table = rows(
+    table = make_rows(
         QUESTIONS,
         answer_questions(model, QUESTIONS, tiny.images(), SETTINGS),
         "vlmevalkit_2024",
@@ -179,7 +180,7 @@ def test_too_long_for_the_context_is_named():
 
 def test_rows_survive_the_disk(tmp_path, model):
     answers = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
-    table = rows(
+    table = make_rows(
         QUESTIONS,
         answers,
         "vlmevalkit_2024",
@@ -194,7 +195,7 @@ def test_rows_survive_the_disk(tmp_path, model):
     with pytest.raises(PulseError, match="extra"):
         write_rows(tmp_path / "rows.parquet", table.assign(extra=1))
     with pytest.raises(PulseError, match="do not belong"):
-        rows(
+        make_rows(
             QUESTIONS[1:],
             answers,
             "vlmevalkit_2024",
@@ -225,7 +226,7 @@ def test_accuracies_by_hand():
             "option_loglik": [None] * len(asked),
         }
     )
-    table = rows(
+    table = make_rows(
         asked, answers, "vlmevalkit_2024", run="x", scenario="finetuned", state="final", seed=0
     )
     assert summary(table) == {

@@ -3,18 +3,18 @@ gives, every line is gone through, and what fails is told.
 """
 
 import json
+import sys
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from typer.testing import CliRunner
 
-from pulse_lib import cards, gpu_check
-from pulse_lib.__main__ import app
+from benchmarks import gpu_check
+from pulse_lib.commands import gpus
 from pulse_lib.errors import PulseError
 from pulse_lib.model.load import load_model
-from pulse_lib.params import ModelSettings
+from pulse_lib.profile import ModelSettings
 
 CPU = torch.device("cpu")
 
@@ -78,8 +78,8 @@ def test_flops_are_those_that_torch_counts():
     language = network.model.language_model
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         language(inputs_embeds=torch.zeros(2, 10, 64), use_cache=False)
-    assert counter.get_total_flops() == cards.forward_flops(config, 10, 2)
-    assert cards.step_flops(config, 10, 2, True) == 1.5 * cards.step_flops(config, 10, 2, False)
+    assert counter.get_total_flops() == gpus.forward_flops(config, 10, 2)
+    assert gpus.step_flops(config, 10, 2, True) == 1.5 * gpus.step_flops(config, 10, 2, False)
 
 
 def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
@@ -104,15 +104,15 @@ def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
     assert "npo: FAILED: step 3" in capsys.readouterr().out
     model = gpu_check.random_model(tiny_config(), "cpu")
     measured = gpu_check.measure_unlearning(model, "ga", 0.5, 4)
-    per_step = cards.step_flops(model.network.config, 1, 1, False)  # far below: a lower bound
+    per_step = gpus.step_flops(model.network.config, 1, 1, False)  # far below: a lower bound
     assert measured["share_of_peak"] > per_step / measured["seconds_per_step"] / 0.5e12
     assert not any(p.requires_grad for p in model.network.parameters())
 
 
-def test_without_a_card_it_says_so_and_writes_nothing(tmp_path, monkeypatch):
+def test_without_a_card_it_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    done = CliRunner().invoke(app, ["gpu-check", "--out", str(tmp_path / "gpu")])
-    assert done.exit_code == 0 and "SKIPPED: there is no CUDA GPU here" in done.output
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "gpu")])
+    assert gpu_check.main() == 0 and "SKIPPED: there is no CUDA GPU here" in capsys.readouterr().out
     assert not (tmp_path / "gpu").exists()
 
 
@@ -142,5 +142,5 @@ def test_memory_and_time_on_a_card_are_torchs(monkeypatch):
     ],
 )
 def test_cards_by_the_name_that_cuda_tells(name, expected):
-    found = cards.recognised(name)
+    found = gpus.recognised(name)
     assert (found.id if found else None) == expected

@@ -20,12 +20,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pulse_lib.errors import PulseError
 from pulse_lib.model import load
 from pulse_lib.model.adapters import add_adapter, only, stack
-from pulse_lib.model.features import embed, pad_to_square, vision_features
-from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.features import pad_to_square, vision_features
+from pulse_lib.model.forward import answer_logits, collate, embed
 from pulse_lib.model.load import load_model
 from pulse_lib.model.memory import llava_1_5_config
 from pulse_lib.model.prompts import answer_tokens, encode_conversations, encode_questions
-from pulse_lib.params import ModelSettings
+from pulse_lib.profile import ModelSettings
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_cached_features_give_what_pixels_give(folder):
 
 
 def test_the_reference_is_the_shorter_list_of_adapters(folder):
-    """Policy = reference before the first step, in 4-bit, bit for bit; and not the plain base."""
+    """Strategy = reference before the first step, in 4-bit, bit for bit; and not the plain base."""
     model = tiny.with_adapters("finetune", model=loaded(folder, load="4bit"))
     batch = batch_of(model)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_too_little_memory_stops_before_loading(folder, monkeypatch):
 def test_nothing_cached_and_no_network(tmp_path, offline):
     """Within ten seconds of the call, the command that would fetch it, and no library's trace."""
     code = (
-        "import time; from pulse_lib.model import load; from pulse_lib.params import ModelSettings\n"
+        "import time; from pulse_lib.model import load; from pulse_lib.profile import ModelSettings\n"
         "from pulse_lib.errors import PulseError\nstart = time.time()\n"
         "try:\n    load.load_model(ModelSettings(path='llava-hf/llava-1.5-13b-hf', revision='main'))\n"
         "except PulseError as error:\n    print(f'{time.time() - start:.1f}', error)\n"

@@ -14,7 +14,7 @@ from pulse_lib.model.adapters import stack
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import compute_dtype, load_model, mend_quantised
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import EvaluateSettings, ModelSettings
+from pulse_lib.profile import EvaluateSettings, ModelSettings
 
 
 @pytest.fixture(scope="module")

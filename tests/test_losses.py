@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pulse_lib.errors import PulseError
-from pulse_lib.unlearn import losses
-from pulse_lib.unlearn.methods import Method
-from pulse_lib.unlearn.reference import Reference
-from pulse_lib.unlearn.terms import loss_value
+from pulse_lib.methods import Method
+from pulse_lib.train import losses
+from pulse_lib.train.reference import Reference
+from pulse_lib.train.terms import loss_value
 
 B, T, V, BETA = 3, 5, 7, 0.3
 GAMMA, BETA1, BETA2, SKIP = 0.2, 1.5, 0.7, 1

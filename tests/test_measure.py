@@ -14,18 +14,22 @@ import tiny
 import yaml
 from typer.testing import CliRunner
 
-from pulse_lib import measure, runs, study
+from pulse_lib import runs
 from pulse_lib.__main__ import app
-from pulse_lib.data import splits, world
+from pulse_lib.commands import measure
+from pulse_lib.commands.export import export_run
+from pulse_lib.commands.states import load_state, state_of_profile, state_of_run
+from pulse_lib.data import splits
 from pulse_lib.data.dataset import build_dataset
 from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.source import source_of
+from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate import generate, mmbench
-from pulse_lib.export import export_run
+from pulse_lib.evaluate import generate, mmbench, resume
 from pulse_lib.files import read_json
 from pulse_lib.model.adapters import add_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
-from pulse_lib.params import EvaluateSettings, load_profile
+from pulse_lib.profile import EvaluateSettings, load_profile
 
 N_GROUPS = 6  # 18 rows of MMBench, the last question one of leaf celebrity_recognition
 CLOZE = "Please **ONLY** provide the correct answer that should replace the [Blank]."
@@ -74,10 +78,10 @@ class Study:
             add_adapter(self.model, name, "projector+llm", 4, 8, seed=i)
             tiny.shake(self.model, name, i, size=0.1)
         self.data = self.make_data()
-        self.target = self.run(study.target_run(**self.shared), {"adapters/finetune": "finetune"})
+        self.target = self.run(runs.target_run(**self.shared), {"adapters/finetune": "finetune"})
         below = self.target / "adapters/finetune"
         places = {"adapters/final": "unlearn", "adapters/matched": "again"}
-        self.single = self.run(study.single_shot_run(**self.shared, method="npo"), places, below)
+        self.single = self.run(runs.single_shot_run(**self.shared, method="npo"), places, below)
 
     def write(self, **sections):
         """The profile's file, with other sections."""
@@ -86,12 +90,12 @@ class Study:
     def make_data(self):
         """What 01_build_datasets writes, but for the measurements."""
         settings = load_profile(str(self.file)).data
-        source = splits.source(settings)
+        source = source_of(settings)
         known, strangers = source.celebrities(settings), source.fictitious(settings)
         scores = pd.DataFrame([{"person_id": p.id, "accuracy": 1.0, "margin": 1.0} for p in known])
         places = splits.split_fictitious(strangers, settings, 0)
         places += splits.select_known(scores, settings, 0)[1]
-        started = runs.start(study.data_run(**self.shared), load_profile(str(self.file)))
+        started = runs.start(runs.data_run(**self.shared), load_profile(str(self.file)))
         build_dataset(source, [*known, *strangers], places, settings, 0).write(started.folder)
         for name in ("selection.csv", "rows.parquet"):
             (started.folder / name).write_text("x")
@@ -176,7 +180,7 @@ def test_the_base_is_scored_from_its_answers(made, whole):
     hits = [best[name] == aims[name] for name in aims]
     assert found["by_likelihood"]["vanilla_all"] == pytest.approx(sum(hits) / 18)
     assert "profile own" in printed
-    shares = " │ ".join(f"{expected[name]:.3f}" for name in measure.MEASURES)
+    shares = " │ ".join(f"{expected[name]:.3f}" for name in measure.METRICS)
     assert f"all │ 6 │ 18 │ {shares}" in printed
     assert "without celebrity_recognition │ 5 │ 16" in printed and "image_scene │ 1 │ 4" in printed
     card = read_json(folder / "measure.json")
@@ -184,7 +188,7 @@ def test_the_base_is_scored_from_its_answers(made, whole):
 
 
 def test_interrupted_it_goes_on_to_the_same_file(made, whole, tmp_path, monkeypatch):
-    write, n_batches = mmbench._append, []
+    write, n_batches = resume._append, []
 
     def append(file, answers):
         n_batches.append(len(answers))
@@ -194,7 +198,7 @@ def test_interrupted_it_goes_on_to_the_same_file(made, whole, tmp_path, monkeypa
             raise KeyboardInterrupt
         write(file, answers)
 
-    monkeypatch.setattr(mmbench, "_append", append)
+    monkeypatch.setattr(resume, "_append", append)
     printed = of_profile(made, tmp_path, "--what", "mmbench", code=130)
     assert "The same command goes on" in printed
     assert not (tmp_path / "mmbench.json").exists(), "no score of half the rows"
@@ -209,7 +213,7 @@ def test_a_sample_is_of_whole_questions_drawn_by_the_seed(made, tmp_path):
     rows = [row | {"category": "ocr", "l2-category": "x"} for row in mmbench_files.groups(8)]
     path, chosen = mmbench_files.write_rows(tmp_path / "ocr.tsv", rows), []
     for seed in (0, 1):
-        state = measure.state_of_profile(str(made.file), seed, str(made.out))
+        state = state_of_profile(str(made.file), seed, str(made.out))
         data = replace(state.profile.data, general_path=str(path))
         state = replace(state, profile=replace(state.profile, data=data))
         questions, images = measure.general_rows(state, 3)
@@ -258,17 +262,17 @@ def test_a_run_is_asked_with_its_adapters_on_the_base(made, whole, tmp_path):
 
 
 def test_whose_people_a_run_is_asked_about(made):
-    single, target = measure.state_of_run(made.single), measure.state_of_run(made.target)
+    single, target = state_of_run(made.single), state_of_run(made.target)
     assert single.scenarios == target.scenarios == ("finetuned",)
     assert single.data == target.data == made.data
     assert target.adapters == single.adapters[:1] and len(single.adapters) == 2
-    spec = study.single_shot_run(**made.shared, scenario="pretrained", method="ga")
-    celebrities = measure.state_of_run(made.run(spec, {"adapters/final": "again"}))
+    spec = runs.single_shot_run(**made.shared, scenario="pretrained", method="ga")
+    celebrities = state_of_run(made.run(spec, {"adapters/final": "again"}))
     assert celebrities.scenarios == ("pretrained",) and len(celebrities.adapters) == 1
-    spec = study.sequential_run(**made.shared, method="ga")
+    spec = runs.sequential_run(**made.shared, method="ga")
     rounds = {"round-1/adapter": "again"}
     folder = made.run(spec, rounds, made.target / "adapters/finetune")
-    state = measure.state_of_run(folder, round_number=1)
+    state = state_of_run(folder, round_number=1)
     assert state.data == made.data and state.card["state"] == "round-1/adapter"
     for task in ("generation", "cloze"):
         asked = measure.open_task(celebrities, task).questions
@@ -282,7 +286,7 @@ def test_the_oracle_is_asked_on_its_own_base(made, tmp_path):
     base = tiny.save_tiny(tmp_path / "without-0")
     made.write(unlearn={"oracle_model": str(tmp_path / "without-{seed}")})
     try:
-        spec = study.single_shot_run(**made.shared, scenario="pretrained", method="oracle")
+        spec = runs.single_shot_run(**made.shared, scenario="pretrained", method="oracle")
         model = tiny.with_adapters("oracle")
         started = runs.start(spec, load_profile(str(made.file)))
         for name in spec.files[1:]:
@@ -291,9 +295,9 @@ def test_the_oracle_is_asked_on_its_own_base(made, tmp_path):
         runs.finish(started)
     finally:
         made.write()
-    state = measure.state_of_run(started.folder)
+    state = state_of_run(started.folder)
     assert state.model.path == str(base)
-    measure.load_state(state)  # adapters of two layers fit no other model
+    load_state(state)  # adapters of two layers fit no other model
     assert export_run(started.folder, tmp_path / "out")["base_model"] == str(base)
 
 
@@ -340,14 +344,14 @@ def cloze_by_hand(made):
 
 
 def test_the_questions_are_those_of_the_people_of_the_study(made):
-    state = measure.state_of_profile(str(made.file), 0, str(made.out))
+    state = state_of_profile(str(made.file), 0, str(made.out))
     task, expected = measure.open_task(state, "cloze"), cloze_by_hand(made)
     assert list(zip(task.questions, task.truths, strict=True)) == expected
     assert {(q.scenario, q.set) for q, _ in expected} == {
         *(("finetuned", group) for group in ("forget", "retain", "holdout")),
         *(("pretrained", group) for group in ("forget", "retain")),
     }
-    only = measure.open_task(measure.state_of_run(made.single), "cloze")
+    only = measure.open_task(state_of_run(made.single), "cloze")
     assert only.questions == [q for q, _ in expected if q.scenario == "finetuned"]
 
 
@@ -437,7 +441,7 @@ def test_wrong_wishes_are_named(made, tmp_path):
 
 
 def test_people_and_photos_must_be_those_of_the_study(made, tmp_path):
-    state = measure.state_of_run(made.single)
+    state = state_of_run(made.single)
 
     def ask(folder):
         data = replace(state.profile.data, people_path=str(folder))

@@ -12,6 +12,8 @@ import torch
 from test_train import EVALUATE, FORGET, QUESTIONS, RETAIN, UNLEARN, logprob, prepared, unlearned
 
 from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY
+from pulse_lib.methods import FINETUNE, METHODS, VARIANTS, get
 from pulse_lib.model.adapters import (
     active,
     adapter_weights,
@@ -22,19 +24,20 @@ from pulse_lib.model.adapters import (
 )
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.prompts import encode_conversations, prompt_style, question_prompt
-from pulse_lib.params import REPOSITORY, FinetuneSettings, ModelSettings, load_profile
-from pulse_lib.unlearn import losses, request
-from pulse_lib.unlearn.methods import FINETUNE, METHODS, VARIANTS, get
-from pulse_lib.unlearn.penalties import anchor, l1, orthogonal
-from pulse_lib.unlearn.reference import answer_hidden, layer_at, reference_values
+from pulse_lib.profile import FinetuneSettings, ModelSettings, load_profile
+from pulse_lib.train import losses
+from pulse_lib.train.loop import Schedule, train
+from pulse_lib.train.penalties import anchor, l1, orthogonal
+from pulse_lib.train.reference import answer_hidden, layer_at, reference_values
+from pulse_lib.train.saliency import Mask, fisher, salient
+from pulse_lib.train.terms import backward_term
+from pulse_lib.unlearn import request
 from pulse_lib.unlearn.refusals import REFUSALS, SUFFIX, refused
-from pulse_lib.unlearn.saliency import Mask, fisher, salient
-from pulse_lib.unlearn.single_shot import Relearn, model_of, unlearn_single_shot
-from pulse_lib.unlearn.terms import backward_term
-from pulse_lib.unlearn.train import Schedule, train
+from pulse_lib.unlearn.single_shot import unlearn_single_shot
+from pulse_lib.unlearn.task import Relearn, model_of
 
 ROWS = [*METHODS.values(), *VARIANTS.values()]
-TRAINED = [m for m in ROWS if m.how == "train"]
+TRAINED = [m for m in ROWS if m.procedure == "train"]
 BEYOND_LOSSES = {"steering", "max_scale", "l1", "warmup_share"}  # coefficients of something else
 
 
@@ -243,7 +246,7 @@ def test_mask_holds_still_what_it_does_not_let_through(monkeypatch):
         held, moved = held + int((mask == 0).sum()), moved + int(changed[mask == 1].sum())
     total = sum(m.numel() for m in seen["masks"].values())
     assert held > 0.05 * total and moved > 0.05 * total
-    assert outcome.held_share == pytest.approx(held / total)
+    assert outcome.masked_fraction == pytest.approx(held / total)
 
 
 def test_fisher_is_the_mean_of_squared_gradients():
@@ -278,7 +281,7 @@ def test_a_mask_of_zeros_is_an_error_only_after_the_warm_up():
     people = encode_conversations(model, FORGET)
     schedule = Schedule(1e-3, 5, 6, 0, 1.0, False)
     trained = train(model, get("ga"), people, schedule, 0, mask=Mask(0.4, none))
-    assert trained.n_steps == 5 and trained.held_share == 1.0
+    assert trained.n_steps == 5 and trained.masked_fraction == 1.0
     assert all(torch.equal(a, p) for a, p in zip(at, parameters, strict=True))
 
 
@@ -333,7 +336,7 @@ def test_l1_counts_in_the_loss():
 
 def test_oracle_never_saw_them():
     """It is a fine-tune of the base: the same bits whatever the target was, or the forget set."""
-    from pulse_lib.unlearn.train import finetune
+    from pulse_lib.train.loop import finetune
 
     model = prepared()
     with pytest.raises(PulseError, match="give `relearn`"):

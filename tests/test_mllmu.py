@@ -20,11 +20,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pulse_lib.data import dataset, embedded, hub, mllmu, splits, world
-from pulse_lib.data import mllmu_source as source
+from pulse_lib.data import dataset, hub, splits
+from pulse_lib.data.mllmu import files as mllmu
+from pulse_lib.data.mllmu import source as mllmu_source
 from pulse_lib.data.records import MODALITIES, ImageStore, Turn
+from pulse_lib.data.source import source_of
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
-from pulse_lib.params import REPOSITORY, DataSettings, load_profile
+from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import DataSettings, load_profile
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -386,7 +391,7 @@ def test_only_what_is_needed_is_fetched_once_and_read_offline_afterwards(tmp_pat
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
-        "from pulse_lib.data import mllmu\n"
+        "from pulse_lib.data.mllmu import files as mllmu\n"
         f"print(len(mllmu.load_people('o/people', 'Retain_Set', {COMMIT!r})))"
     )
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
@@ -449,29 +454,29 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(settings):
-    known, new = source.celebrities(settings), source.fictitious(settings)
+    known, new = mllmu_source.celebrities(settings), mllmu_source.fictitious(settings)
     scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
     places = splits.split_fictitious(new, settings, 0)
     places += splits.select_known(scores, settings, 0)[1]
-    return dataset.build_dataset(source, [*known, *new], places, settings, 0)
+    return dataset.build_dataset(mllmu_source, [*known, *new], places, settings, 0)
 
 
 def test_every_source_offers_the_same_functions():
     for name, function in inspect.getmembers(embedded, inspect.isfunction):
         if function.__module__ == embedded.__name__ and not name.startswith("_"):
-            theirs = list(inspect.signature(getattr(source, name)).parameters)
+            theirs = list(inspect.signature(getattr(mllmu_source, name)).parameters)
             ours = [p for p in inspect.signature(function).parameters if p != "wording"]
             assert theirs == ours, name
-    assert splits.source(DataSettings(source="mllmu")) is source
+    assert source_of(DataSettings(source="mllmu")) is mllmu_source
 
 
 def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
-    assert [p.id for p in source.fictitious(settings)] == [
+    assert [p.id for p in mllmu_source.fictitious(settings)] == [
         f"fictitious-{n:03d}" for n in range(1, 7)
     ]
-    numbers = [p.id[-3:] for p in source.celebrities(settings)]
+    numbers = [p.id[-3:] for p in mllmu_source.celebrities(settings)]
     assert numbers == ["001", "002", "004", "005", "006"]
-    said = source.describe(settings)
+    said = mllmu_source.describe(settings)
     assert "Full_Set 8 people, 6 of them usable" in said
     assert "Retain_Set 6 people, 5 of them usable" in said
 
@@ -480,7 +485,7 @@ def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(setting
     person = next(p for p in built.people if p.kind == "fictitious")
     place = splits.Assignment(person.id, "finetuned", "forget", 1)
     store = ImageStore()
-    asked = source.person_questions(person, place, store, 0, settings)
+    asked = mllmu_source.person_questions(person, place, store, 0, settings)
     row = files.row(world.fictitious()[int(person.id[-3:]) - 1], 0)
     cells = [*task(row), *task(row, "Pure_Text_Questions")]
     assert [q.text for q in asked] == [c["Question"] for c in cells]
@@ -492,11 +497,11 @@ def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(setting
 
 
 def test_candidates_get_the_same_questions_in_another_order_of_options(settings):
-    person = source.celebrities(settings)[1]
+    person = mllmu_source.celebrities(settings)[1]
     place = splits.Assignment(person.id, "pretrained", "candidate")
 
     def asked(seed, purpose):
-        return source.person_questions(person, place, ImageStore(), seed, settings, purpose)
+        return mllmu_source.person_questions(person, place, ImageStore(), seed, settings, purpose)
 
     scored, selecting = asked(0, "eval"), asked(0, "select")
     for a, b in zip(scored, selecting, strict=True):
@@ -520,7 +525,9 @@ def test_other_wordings_come_from_test_set_with_its_photos(settings, built):
     shown = {q.image for q in heldout} - {""}
     assert not shown & {c.image for c in built.conversations}
     without = replace(settings, n_heldout_wordings=0)
-    assert not source.heldout_questions(built.people[-1], built.places[0], ImageStore(), 0, without)
+    assert not mllmu_source.heldout_questions(
+        built.people[-1], built.places[0], ImageStore(), 0, without
+    )
 
 
 def test_fine_tuning_texts_in_both_modalities_and_no_question_that_is_scored(settings, built):
@@ -564,11 +571,12 @@ def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tm
 
 
 def test_views_are_photos(settings):
-    new, known = source.fictitious(settings)[0], source.celebrities(settings)[0]
+    new, known = mllmu_source.fictitious(settings)[0], mllmu_source.celebrities(settings)[0]
     assert (
-        len(source.views(new, 0, settings, 6)) == 3 and len(source.views(new, 0, settings, 1)) == 1
+        len(mllmu_source.views(new, 0, settings, 6)) == 3
+        and len(mllmu_source.views(new, 0, settings, 1)) == 1
     )
-    assert [v.mode for v in source.views(known, 0, settings, 6)] == ["RGB"]
+    assert [v.mode for v in mllmu_source.views(known, 0, settings, 6)] == ["RGB"]
 
 
 @pytest.mark.parametrize(
@@ -583,13 +591,13 @@ def test_views_are_photos(settings):
     ],
 )
 def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
-    assert source.by_name(text, "Mara Voss") == named
+    assert mllmu_source.by_name(text, "Mara Voss") == named
 
 
 def test_open_questions_and_their_truths(settings):
-    person = source.celebrities(settings)[0]
+    person = mllmu_source.celebrities(settings)[0]
     place = splits.Assignment(person.id, "pretrained", "forget")
-    asked, truths = source.open_questions(person, place, ImageStore(), settings, "cloze")
+    asked, truths = mllmu_source.open_questions(person, place, ImageStore(), settings, "cloze")
     who = world.celebrities()[0]
     assert truths == [who.attributes["occupation"], who.attributes["birthplace"]] * 2
     assert asked[2].text == (
@@ -597,7 +605,10 @@ def test_open_questions_and_their_truths(settings):
         "replace the [Blank]."
     )
     assert [bool(q.image) for q in asked] == [True, True, False, False]
-    assert len(source.open_questions(person, place, ImageStore(), settings, "generation")[0]) == 2
+    assert (
+        len(mllmu_source.open_questions(person, place, ImageStore(), settings, "generation")[0])
+        == 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pulse_lib.data import mmbench
+from pulse_lib.data.mmbench import source as mmbench
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.model import features
 from pulse_lib.model.prompts import PROMPTS, question_prompt
-from pulse_lib.params import DataSettings
+from pulse_lib.profile import DataSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not MMBench DEV_EN")
 ROWS = files.groups(7)

@@ -15,14 +15,17 @@ import pandas as pd
 import pytest
 import tiny
 
-from pulse_lib.data.mmbench import load_mmbench
+from pulse_lib.data.mmbench.source import load_mmbench
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate import accuracy, mmbench
-from pulse_lib.evaluate.answers import extract
+from pulse_lib.evaluate import mmbench
+from pulse_lib.evaluate.extract import extract
 from pulse_lib.evaluate.generate import answer_questions
-from pulse_lib.params import REPOSITORY, EvaluateSettings
+from pulse_lib.evaluate.resume import answer_resumably
+from pulse_lib.evaluate.rows import make_rows
+from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import EvaluateSettings
 
-MEASURES = ("vanilla_0", "vanilla_all", "circular", "parse_rate", "n_questions", "n_rows")
+METRICS = ("vanilla_0", "vanilla_all", "circular", "parse_rate", "n_questions", "n_rows")
 ANIMALS = ["teddy bear", "rabbit", "cat", "dog"]
 AIMS = {4: "BADC", 2: "BA"}
 
@@ -156,7 +159,7 @@ def test_equal_to_a_plain_count(rules):
     for seed in range(3):
         rows = many(seed)
         found = mmbench.score(rows, rules)
-        assert {k: found[k] for k in MEASURES} == pytest.approx(counted(rows, rules))
+        assert {k: found[k] for k in METRICS} == pytest.approx(counted(rows, rules))
         assert 0 < found["circular"] < found["vanilla_0"]
         for leaf, part in rows.groupby("category"):
             assert found["by_category"][leaf] == pytest.approx(counted(part, rules))
@@ -176,7 +179,7 @@ def test_categories_add_up_and_their_names_do_not_matter():
         total = sum(p[name] * p[n] for p in parts)
         assert total == pytest.approx(found[name] * found[n])
     renamed = mmbench.score(rows.assign(category="leaf " + rows["category"]))
-    assert [renamed[k] for k in MEASURES] == [found[k] for k in MEASURES]
+    assert [renamed[k] for k in METRICS] == [found[k] for k in METRICS]
     assert mmbench.score(rows.sample(frac=1, random_state=0)) == found
 
 
@@ -186,7 +189,7 @@ def test_always_a_scores_questions_over_rows_and_the_perfect_one():
     assert found["vanilla_all"] == pytest.approx(found["n_questions"] / found["n_rows"])
     assert found["circular"] == 0
     perfect = mmbench.score(rows.assign(prediction=rows["answer"]))
-    assert [perfect[k] for k in MEASURES[:4]] == [1, 1, 1, 1]
+    assert [perfect[k] for k in METRICS[:4]] == [1, 1, 1, 1]
 
 
 def test_circular_is_at_most_any_single_pass():
@@ -231,7 +234,7 @@ def test_rows_of_a_run_give_the_same_score(loaded):
     answers = pd.DataFrame(
         {"question_id": [q.id for q in questions], "response": said, "option_loglik": likelihoods}
     )
-    rows = accuracy.rows(
+    rows = make_rows(
         questions, answers, "vlmevalkit_2024", run="r", scenario="finetuned", state="before", seed=0
     )
     raw = [
@@ -269,7 +272,7 @@ def whole(loaded, tmp_path_factory):
     """Model, uninterrupted answers and their file."""
     model = tiny.with_adapters("finetune", answer_form="letter")
     file = tmp_path_factory.mktemp("whole") / "answers.jsonl"
-    answers = mmbench.answer_resumably(model, *loaded, SETTINGS, file)
+    answers = answer_resumably(model, *loaded, SETTINGS, file)
     return model, answers, file
 
 
@@ -282,7 +285,7 @@ def test_one_line_a_question_and_the_same_as_answering_at_once(whole, loaded):
     for a, b in zip(at_once["option_loglik"], answers["option_loglik"], strict=True):
         assert a == pytest.approx(b, abs=1e-4)
     before = file.stat().st_mtime_ns
-    assert same(mmbench.answer_resumably(model, *loaded, SETTINGS, file), answers)
+    assert same(answer_resumably(model, *loaded, SETTINGS, file), answers)
     assert file.stat().st_mtime_ns == before
 
 
@@ -292,7 +295,7 @@ def test_goes_on_from_any_cut(whole, loaded, tmp_path, kept):
     content, cut = file.read_bytes(), tmp_path / "cut.jsonl"
     cut.write_bytes(content[:kept])
     model.features.known.clear()  # as in a new process
-    assert same(mmbench.answer_resumably(model, *loaded, SETTINGS, cut), answers)
+    assert same(answer_resumably(model, *loaded, SETTINGS, cut), answers)
     assert cut.read_bytes() == content
 
 
@@ -303,27 +306,27 @@ import os, sys
 sys.path.insert(0, {str(REPOSITORY / "tests")!r})
 import torch; torch.set_num_threads(1)
 import tiny, pathlib, warnings; warnings.simplefilter("ignore")
-from pulse_lib.data.mmbench import load_mmbench
-from pulse_lib.evaluate import mmbench
+from pulse_lib.data.mmbench.source import load_mmbench
+from pulse_lib.evaluate import resume
 import mmbench_files, test_mmbench_score as t
-write = mmbench._append
+write = resume._append
 def append(file, answers):
     if file.exists():  # in the middle of the second batch's first line
         with open(file, "a") as lines:
             lines.write('{{"question_id": "mmben'); lines.flush()
         os.kill(os.getpid(), 9)
     write(file, answers)
-mmbench._append = append
+resume._append = append
 path = mmbench_files.write_tsv(pathlib.Path({str(tmp_path)!r}) / "dev.tsv", 6)
 model = tiny.with_adapters("finetune", answer_form="letter")
-mmbench.answer_resumably(model, *load_mmbench(path), t.SETTINGS, pathlib.Path({str(file)!r}))
+resume.answer_resumably(model, *load_mmbench(path), t.SETTINGS, pathlib.Path({str(file)!r}))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == -9, done.stderr[-2000:]
     assert file.read_text().count("\n") == SETTINGS.batch_size
-    assert same(mmbench.answer_resumably(whole[0], *loaded, SETTINGS, file), whole[1])
+    assert same(answer_resumably(whole[0], *loaded, SETTINGS, file), whole[1])
 
 
 def test_refuses_a_file_of_something_else(whole, loaded, tmp_path):
@@ -331,7 +334,7 @@ def test_refuses_a_file_of_something_else(whole, loaded, tmp_path):
     questions, images = loaded
 
     def ask(questions=questions, model=model, settings=SETTINGS, file=file):
-        return mmbench.answer_resumably(model, questions, images, settings, file)
+        return answer_resumably(model, questions, images, settings, file)
 
     with pytest.raises(PulseError, match="is not asked here"):
         ask(questions[1:])

@@ -2,7 +2,7 @@
 
 import torch
 
-from pulse_lib.unlearn.muon import Muon, orthogonalise
+from pulse_lib.train.optim import Muon, orthogonalise
 
 
 def test_muon_is_torchs_muon():

@@ -15,12 +15,18 @@ import pytest
 from conftest import LINES, write_notebook
 from typer.testing import CliRunner
 
-from pulse_lib import runs, study
+from pulse_lib import runs
 from pulse_lib.__main__ import app
 from pulse_lib.errors import PulseError
-from pulse_lib.jobs import alone
-from pulse_lib.notebook import convert, find_notebook, notebook_parameters, resolve, run_notebook
-from pulse_lib.params import REPOSITORY
+from pulse_lib.files import REPOSITORY
+from pulse_lib.study.jobs import alone
+from pulse_lib.study.notebook import (
+    convert,
+    find_notebook,
+    notebook_parameters,
+    resolve,
+    run_notebook,
+)
 
 
 def run_data(kit, **more):
@@ -28,7 +34,7 @@ def run_data(kit, **more):
 
 
 def folder(kit):
-    return study.data_run(**kit.shared).folder
+    return runs.data_run(**kit.shared).folder
 
 
 def command(*words: str, **env: str) -> subprocess.CompletedProcess:
@@ -147,7 +153,7 @@ def test_a_run_leaves_results_a_manifest_and_the_executed_copy(kit, monkeypatch)
         "import sys; print('python', sys.executable, os.getcwd(), os.environ['PULSE_BATCH'])",
     )
     manifest = run_data(kit, seed=3)
-    spec = study.data_run(seed=3, **kit.shared)
+    spec = runs.data_run(seed=3, **kit.shared)
     assert manifest["parameters"]["seed"] == 3
     assert runs.status(spec, kit.profile).state == "done"
     book = nbformat.read(spec.folder / "notebook.ipynb", 4)
@@ -206,9 +212,9 @@ def test_a_notebook_that_never_begins_its_run_is_no_success(kit):
 
 
 def test_two_processes_do_not_write_into_one_folder(kit, monkeypatch):
-    monkeypatch.setattr("pulse_lib.jobs.Lock.__init__.__defaults__", (0.0,))
+    monkeypatch.setattr("pulse_lib.study.jobs.Lock.__init__.__defaults__", (0.0,))
     with (
-        alone(study.data_run(**kit.shared)),
+        alone(runs.data_run(**kit.shared)),
         pytest.raises(PulseError, match="is being written by another process"),
     ):
         run_data(kit)
@@ -251,8 +257,8 @@ def test_mistakes_on_the_command_line(kit, no_kernel, words, message):
 
 def test_help_and_the_ground_floor_import_no_torch():
     code = (
-        "import sys, runpy, pulse_lib, pulse_lib.params, pulse_lib.runs, pulse_lib.study\n"
-        "import pulse_lib.notebook, pulse_lib.batch, pulse_lib.data.records, pulse_lib.data.world\n"
+        "import sys, runpy, pulse_lib, pulse_lib.profile, pulse_lib.runs, pulse_lib.study\n"
+        "import pulse_lib.study.notebook, pulse_lib.study.batch, pulse_lib.data.records, pulse_lib.data.world.people\n"
         "sys.argv = ['pulse_lib', '--help']\n"
         "try:\n    runpy.run_module('pulse_lib', run_name='__main__')\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'matplotlib', 'ipywidgets') if m in sys.modules])"

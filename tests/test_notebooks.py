@@ -15,9 +15,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from pulse_lib import runs, study
-from pulse_lib.evaluate.accuracy import read_rows
-from pulse_lib.params import REPOSITORY, load_profile
+from pulse_lib import runs
+from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import load_profile
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 RUN = [sys.executable, "-m", "pulse_lib"]
@@ -103,7 +104,7 @@ def code_cells(notebook):
 
 
 def test_there_are_five():
-    assert [p.stem for p in NOTEBOOKS] == list(study.CONSTRUCTORS)
+    assert [p.stem for p in NOTEBOOKS] == list(runs.CONSTRUCTORS)
 
 
 def run_kit(*arguments, check=True):
@@ -278,7 +279,7 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
     made = first.stat().st_mtime_ns
     assert (
         runs.status(
-            study.sequential_run("smoke", "ga", out_dir=str(out)), load_profile("smoke")
+            runs.sequential_run("smoke", "ga", out_dir=str(out)), load_profile("smoke")
         ).state
         == "missing"
     )

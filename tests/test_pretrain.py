@@ -6,12 +6,12 @@ import json
 import pytest
 
 from pulse_lib.assets import EMBEDDED, verify
-from pulse_lib.data import world
+from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
-from pulse_lib.params import ModelSettings
 from pulse_lib.pretrain import recipe
 from pulse_lib.pretrain.build import CONTEXT, build_model, build_tokenizer
 from pulse_lib.pretrain.card import card_text, targets
+from pulse_lib.profile import ModelSettings
 
 
 def test_tokenizer_encodes_any_text_without_loss():

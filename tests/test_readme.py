@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pulse_lib.params import REPOSITORY
-from pulse_lib.unlearn.policies import POLICIES
+from pulse_lib.files import REPOSITORY
+from pulse_lib.strategies import STRATEGIES
 
 README = (REPOSITORY / "README.md").read_text()
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 THREE_SEEDS = REFERENCE / "three_seeds"
-MEASURES = ["forget_multimodal", "forget_text", "retain_multimodal", "retain_text", "general"]
+METRICS = ["forget_multimodal", "forget_text", "retain_multimodal", "retain_text", "general"]
 
 
 def readme_rows() -> list[list[str]]:
@@ -33,7 +33,7 @@ def test_the_table_is_the_reference_table():
             kept["trained_part"],
             kept["selection"],
         ]
-        for text, name in zip(shown[4:], [*MEASURES, "invalid_rate"], strict=True):
+        for text, name in zip(shown[4:], [*METRICS, "invalid_rate"], strict=True):
             assert text == ("-" if kept[name] == "" else f"{float(kept[name]):.2f}"), (shown, name)
 
 
@@ -99,4 +99,4 @@ def test_the_search_is_as_large_as_told():
 
 
 def test_every_policy_is_named():
-    assert all(f"`{policy}`" in README for policy in POLICIES)
+    assert all(f"`{policy}`" in README for policy in STRATEGIES)

@@ -12,11 +12,10 @@ import pytest
 import yaml
 
 from pulse_lib import runs
-from pulse_lib.data import world
 from pulse_lib.data.dataset import read_dataset
-from pulse_lib.evaluate.accuracy import read_rows
-from pulse_lib.files import read_json
-from pulse_lib.params import REPOSITORY
+from pulse_lib.data.world import people as world
+from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.files import REPOSITORY, read_json
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 

@@ -13,14 +13,19 @@ import pandas as pd
 import pytest
 import synthetic_study as made
 
-from pulse_lib.data import embedded, world
 from pulse_lib.data.records import ImageStore
 from pulse_lib.data.splits import Assignment
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
-from pulse_lib.report import collect, explore, ledger, plots, sequential, style, tables
+from pulse_lib.methods import METHODS
+from pulse_lib.report import collect, figures, widgets
 from pulse_lib.report import html as page
-from pulse_lib.report.gallery import ENTRIES, Gallery
-from pulse_lib.unlearn.methods import METHODS
+from pulse_lib.report.figures import sequential, style
+from pulse_lib.report.figures.gallery import ENTRIES, Gallery
+from pulse_lib.report.findings import ledger
+from pulse_lib.report.tables import tables
+from pulse_lib.report.words import label, series_label
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "05_analyze.ipynb"
 MANY = [*made.CURVES, *(f"method_{i:02d}" for i in range(17))]
@@ -62,10 +67,10 @@ def test_every_method_looks_different_and_the_papers_alike_everywhere():
 
 
 def test_labels_come_from_the_table_of_methods():
-    assert [style.label(m) for m in ("ga", "ga_klr", "npo")] == ["GA", "GA+KLR", "NPO"]
-    assert {m: style.label(m) for m in METHODS} == {m: METHODS[m].label for m in METHODS}
-    assert style.label("unheard_of") == "unheard_of"
-    assert style.series_label("ga", "llm") == "GA, LLM only"
+    assert [label(m) for m in ("ga", "ga_klr", "npo")] == ["GA", "GA+KLR", "NPO"]
+    assert {m: label(m) for m in METHODS} == {m: METHODS[m].label for m in METHODS}
+    assert label("unheard_of") == "unheard_of"
+    assert series_label("ga", "llm") == "GA, LLM only"
 
 
 def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
@@ -78,7 +83,7 @@ def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
 def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
     table = gallery.table("requests")
     for name in ("a", "b"):
-        style.save(plots.requests(table), tmp_path / name, "x", table)
+        style.save(figures.requests(table), tmp_path / name, "x", table)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"a/x.{suffix}").read_bytes() == (
             tmp_path / f"b/x.{suffix}"
@@ -98,7 +103,7 @@ def test_figure_states_a_finding_and_its_units(gallery, name):
 def test_titles_are_computed_from_the_table(gallery):
     table = gallery.table("requests")
     better = table.assign(value=table["value"].where(table["measure"] != "general", 0.5))
-    said = [text_of(plots.requests(t)) for t in (table, better)]
+    said = [text_of(figures.requests(t)) for t in (table, better)]
     assert "general 100 %" not in said[0] and "general 100 %" in said[1]
 
 
@@ -106,39 +111,39 @@ def test_negative_shares_are_named_not_hidden(gallery):
     table = gallery.table("radar")
     table = table[table["selection"] == "final"].copy()
     table.loc[table["measure"] == "forget_text", "value"] = -12.0
-    assert "drawn at its edge" in text_of(plots.radar(table))
-    assert "−12 %" in text_of(plots.radar(table)).replace("-", "−")
+    assert "drawn at its edge" in text_of(figures.radar(table))
+    assert "−12 %" in text_of(figures.radar(table)).replace("-", "−")
 
 
 def test_unreached_level_is_written_into_the_figure(gallery):
     table = gallery.table("at_matched").copy()
     table.loc[table["method"] == "npo", ["value", "low", "high"]] = float("nan")
-    assert "0.35 not reached" in text_of(plots.at_matched(table, 0.35))
+    assert "0.35 not reached" in text_of(figures.at_matched(table, 0.35))
 
 
 def test_what_some_seeds_missed_is_said_and_wins_no_title(gallery):
     table = gallery.table("at_matched").assign(n_runs=3, n_seeds=3)
     best = (table["scenario"] == "finetuned") & (table["method"] == "npo")
     table.loc[best, "value"] = 99.0
-    before = text_of(plots.at_matched(table))
+    before = text_of(figures.at_matched(table))
     assert "kept by NPO (99 %, fine-tuned" in before and "seeds" not in before
     table.loc[best, "n_seeds"] = 1
-    after = text_of(plots.at_matched(table))
+    after = text_of(figures.at_matched(table))
     assert "1 of 3 seeds" in after and "NPO (99 %" not in after and "retraining" not in after
     table["n_seeds"], table["method"] = 3, table["method"].replace("npo", "oracle")
-    after = text_of(plots.at_matched(table))
+    after = text_of(figures.at_matched(table))
     assert "retraining apart" in after and "Oracle (99 %" not in after
-    after = text_of(plots.at_matched(table[table["method"] == "oracle"]))
+    after = text_of(figures.at_matched(table[table["method"] == "oracle"]))
     assert "No method but retraining reached forget accuracy 0.35 on every seed" in after
 
 
 def test_the_aim_is_named_where_it_is_reached(gallery):
     table = gallery.table("after_requests").assign(aim=False)
-    first, second = (f"{plots.label(r.method)}, {r.policy}" for r in table[:2].itertuples())
-    said = text_of(plots.after_requests(table))
+    first, second = (f"{label(r.method)}, {r.policy}" for r in table[:2].itertuples())
+    said = text_of(figures.after_requests(table))
     assert f"none of {len(table)} configurations; nearest: {first}" in said
     table.loc[1, "aim"] = True
-    said = text_of(plots.after_requests(table))
+    said = text_of(figures.after_requests(table))
     assert f"1 of {len(table)} configurations ({second})" in said
 
 
@@ -151,9 +156,9 @@ def test_twenty_methods_and_three_seeds_fit(gallery):
     """Tables of twenty methods; small panels instead of one crowded one, and no legend entry per
     method."""
     for name, figure in (
-        ("radar", plots.radar),
-        ("requests", plots.requests),
-        ("paths", plots.trade_off),
+        ("radar", figures.radar),
+        ("requests", figures.requests),
+        ("paths", figures.trade_off),
     ):
         table = gallery.table(name)
         if name == "radar":
@@ -178,8 +183,8 @@ def test_ten_sequential_configurations_fit(gallery):
     for ax in panels:
         named = [t.get_text() for t in ax.get_xticklabels() if t.get_visible()]
         assert named == [*(f"req {k}" for k in range(1, 6)), "retain", "general"]
-    assert "GA\nreplay" in {ax.get_title() for ax in plots.relapse(tables["relapse"]).axes}
-    assert "GA\nreplay" in {ax.get_title() for ax in plots.requests(tables["requests"]).axes}
+    assert "GA\nreplay" in {ax.get_title() for ax in figures.relapse(tables["relapse"]).axes}
+    assert "GA\nreplay" in {ax.get_title() for ax in figures.requests(tables["requests"]).axes}
 
 
 def test_unknown_figure_lists_the_names(gallery):
@@ -192,34 +197,34 @@ def test_unknown_figure_lists_the_names(gallery):
 
 def test_pictures_of_the_other_notebooks(study):
     people = [*world.celebrities()[:1], *world.fictitious()[:1]]
-    assert people[0].name in text_of(plots.people_cards(embedded, people, 0, made.PROFILE.data))
-    assert len(plots.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
+    assert people[0].name in text_of(figures.people_cards(embedded, people, 0, made.PROFILE.data))
+    assert len(figures.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
     images = ImageStore()
     place = Assignment(people[0].id, "pretrained", "forget")
     asked = embedded.person_questions(people[0], place, images, 0, made.PROFILE.data)
     shown = [asked[0], asked[-1]]
     right = [q.options[q.answer] for q in shown]
-    drawn = text_of(plots.question_cards(shown, images, right, before=["", "nonsense"]))
+    drawn = text_of(figures.question_cards(shown, images, right, before=["", "nonsense"]))
     assert "(nothing)" in drawn and drawn.count("✗") == 2 and drawn.count("✓") == 4
     assert "no picture" in drawn
     taught = embedded.person_conversations(
         people[0], place, images, 0, made.PROFILE.data, "unlearn"
     )
-    assert "ASSISTANT" in text_of(plots.conversation_card(taught[0], images))
+    assert "ASSISTANT" in text_of(figures.conversation_card(taught[0], images))
 
 
 def test_curves_of_the_other_notebooks(study):
     run = next(r for r in study.of("single_shot") if r.parameter("method") == "ga")
     path = pd.read_csv(run.folder / "path.csv")
-    drawn = plots.run_path(path, run.result["matched_step"], 0.35, "GA")
+    drawn = figures.run_path(path, run.result["matched_step"], 0.35, "GA")
     assert f"step {run.result['matched_step']}" in drawn.get_suptitle()
-    assert "was not reached" in plots.run_path(path, None, 0.35).get_suptitle()
+    assert "was not reached" in figures.run_path(path, None, 0.35).get_suptitle()
     log = pd.read_csv(study.of("target")[0].folder / "log.csv")
-    assert "loss" in plots.training_curve(log).get_suptitle()
+    assert "loss" in figures.training_curve(log).get_suptitle()
     rounds = tables.sequential(study).query("method == 'ga'").set_index("round")
-    assert "after 5 requests" in plots.rounds(rounds, "GA").get_suptitle()
+    assert "after 5 requests" in figures.rounds(rounds, "GA").get_suptitle()
     order = [3, 1, 2, 5, 4]
-    grid = plots.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, "GA")
+    grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, "GA")
     assert [t.get_text() for t in grid.axes[0].get_xticklabels()] == [str(r) for r in order]
 
 
@@ -228,7 +233,7 @@ def test_selection_says_how_well_the_chosen_are_known(study):
         columns={"chosen": "set"}
     )
     best = table["accuracy"].nlargest(14).mean()
-    assert f"14 best known of 30 answer {best:.2f}" in plots.selection(table).get_suptitle()
+    assert f"14 best known of 30 answer {best:.2f}" in figures.selection(table).get_suptitle()
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -236,26 +241,26 @@ def test_selection_says_how_well_the_chosen_are_known(study):
 
 def test_answers_join_before_and_after(study):
     run = study.of("single_shot")[0].name
-    table = explore.answers(study, run, "matched")
+    table = widgets.answers(study, run, "matched")
     assert len(table) == (table["set"].isin(["forget", "retain", "general"])).sum() == 20 * 12 + 60
     assert table["right_before"].mean() > 0.7
     assert (table["changed"] == (table["right_before"] != table["right_after"])).all()
-    some = explore.chosen(table, set_name="forget", modality="text", changed=True)
+    some = widgets.chosen(table, set_name="forget", modality="text", changed=True)
     assert set(some["set"]) == {"forget"} and some["changed"].all()
-    rounds = explore.answers(study, study.of("sequential")[0].name, "round 2")
+    rounds = widgets.answers(study, study.of("sequential")[0].name, "round 2")
     assert len(rounds) == len(table)
     with pytest.raises(PulseError, match="no complete run"):
-        explore.states_of(study, "single_shot/none")
+        widgets.states_of(study, "single_shot/none")
 
 
 def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypatch):
     monkeypatch.setenv("PULSE_BATCH", "1")
-    panel = explore.answer_browser(study)
+    panel = widgets.answer_browser(study)
     assert "right answers became wrong" in panel.get_suptitle()
     requests, relapse = gallery.table("requests"), gallery.table("relapse")
-    assert "After request 5" in explore.round_browser(requests, relapse).get_suptitle()
+    assert "After request 5" in widgets.round_browser(requests, relapse).get_suptitle()
     monkeypatch.setenv("PULSE_BATCH", "0")
-    box = explore.answer_browser(study)
+    box = widgets.answer_browser(study)
     (run, state), filters, (number, count), picture = (
         child.children if hasattr(child, "children") else child for child in box.children
     )
@@ -265,9 +270,9 @@ def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypa
     run.value = study.of("sequential")[0].name
     assert state.value == "round 1"
     filters[0].value = "retain"
-    table = explore.answers(study, run.value, "round 1")
-    assert count.value == f"{len(explore.chosen(table, set_name='retain', changed=True))} answers"
-    slider, picture = explore.round_browser(requests, relapse).children
+    table = widgets.answers(study, run.value, "round 1")
+    assert count.value == f"{len(widgets.chosen(table, set_name='retain', changed=True))} answers"
+    slider, picture = widgets.round_browser(requests, relapse).children
     first = picture.value
     slider.value = 3
     assert picture.value != first

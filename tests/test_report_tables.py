@@ -15,8 +15,10 @@ import pytest
 import synthetic_study as made
 
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import read_rows
-from pulse_lib.report import collect, ledger, measures, ranking, tables
+from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.report import collect
+from pulse_lib.report.findings import ledger
+from pulse_lib.report.tables import intervals, ranking, tables
 
 SINGLE_SHOT = [
     "scenario",
@@ -133,7 +135,7 @@ def test_accuracies_are_those_of_the_rows(study, out):
     assert line["retain_multimodal"] == pytest.approx(by_hand["retain", "multimodal"])
     assert line["general"] == pytest.approx(by_hand["general", "multimodal"])
     assert line["invalid_rate"] == pytest.approx(rows["invalid"].mean())
-    found = measures.accuracy(rows.assign(cluster=rows["person_id"]), "forget", n_resamples=50)
+    found = intervals.accuracy(rows.assign(cluster=rows["person_id"]), "forget", n_resamples=50)
     assert found.value == pytest.approx((line["forget_multimodal"] + line["forget_text"]) / 2)
 
 
@@ -241,7 +243,7 @@ def test_seeds_make_lines_in_tables_and_means_in_figures(tmp_path):
         "final": 6,
         "matched": 6,
     }
-    radar = measures.radar(study)
+    radar = intervals.radar(study)
     assert (radar["n_seeds"] == 3).all()
     single = tables.single_shot(study)
     general = single[(single["scenario"] == "pretrained") & (single["selection"] == "final")][
@@ -265,7 +267,7 @@ def test_methods_that_missed_the_level_on_a_seed_come_after_the_others(tmp_path,
     for table in (ranking.ranking(study), tables.matched(study)):
         there = table.query("scenario == 'pretrained'")
         assert there["method"].iloc[-1] == method and list(there["n_reached"]) == [2, 1]
-    seen = measures.at_matched(study).query("scenario == 'pretrained' and measure == 'general'")
+    seen = intervals.at_matched(study).query("scenario == 'pretrained' and measure == 'general'")
     assert (seen["n_runs"] == 2).all()
     assert dict(zip(seen["method"], seen["n_seeds"], strict=True))[method] == 1
 
@@ -329,7 +331,7 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
         assert (f.verdict == ledger.HOLDS) == (len(f.numbers) > 0 and f.numbers["holds"].all())
         assert "xyz" not in set(f.numbers["method"])  # findings speak about the paper's methods
     number = findings["pretrained-harder-final"].numbers.set_index("method").loc["ga"]
-    radar = measures.radar(study)
+    radar = intervals.radar(study)
     radar = radar[(radar["method"] == "ga") & (radar["trained_part"] == "projector+llm")]
     radar = radar[(radar["measure"] == "general") & (radar["selection"] == "final")]
     kept = radar.set_index("scenario")["value"]
@@ -339,9 +341,9 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
 
 
 def test_report_imports_no_torch():
-    modules = "collect, explore, gallery, html, ledger, measures, plots, stats, tables"
     code = (
-        f"import sys; from pulse_lib.report import {modules}; "
+        "import sys; from pulse_lib.report import collect, figures, html, stats, widgets; "
+        "from pulse_lib.report.findings import ledger; from pulse_lib.report.tables import tables; "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

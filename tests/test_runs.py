@@ -13,16 +13,18 @@ import pandas as pd
 import pytest
 from conftest import write_results
 
-from pulse_lib import files, runs, study
+from pulse_lib import files, runs
 from pulse_lib.errors import PulseError
+from pulse_lib.files import read_json, replace_file, write_csv, write_json
+from pulse_lib.runs import manifest
 
 
 def data_spec(kit, seed: int = 0):
-    return study.data_run(seed=seed, **kit.shared)
+    return runs.data_run(seed=seed, **kit.shared)
 
 
 def target_spec(kit, seed: int = 0):
-    return study.target_run(seed=seed, **kit.shared)
+    return runs.target_run(seed=seed, **kit.shared)
 
 
 def state(kit, spec):
@@ -34,25 +36,25 @@ def state(kit, spec):
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "deep" / "table.csv"
-    runs.write_csv(path, pd.DataFrame({"a": [1, 2]}))
-    runs.write_csv(path, pd.DataFrame({"a": [3]}))
+    write_csv(path, pd.DataFrame({"a": [1, 2]}))
+    write_csv(path, pd.DataFrame({"a": [3]}))
     assert path.read_text() == "a\n3\n"
     assert [p.name for p in path.parent.iterdir()] == ["table.csv"]
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_temporary(tmp_path):
     path = tmp_path / "x.json"
-    runs.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
 
     def half(tmp):
         tmp.write_text("{")
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        runs.replace_file(path, half)
+        replace_file(path, half)
     with pytest.raises(ValueError, match="nan"):
-        runs.write_json(path, {"loss": float("nan")})
-    assert runs.read_json(path) == {"old": 1}
+        write_json(path, {"loss": float("nan")})
+    assert read_json(path) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
@@ -66,7 +68,7 @@ def test_a_full_or_read_only_folder_is_named_with_the_fix(tmp_path, monkeypatch,
 
     monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(PulseError) as caught:
-        runs.write_json(tmp_path / "x.json", {})
+        write_json(tmp_path / "x.json", {})
     assert (
         words in str(caught.value)
         and str(tmp_path) in str(caught.value)
@@ -84,9 +86,9 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path, kit):
 def test_a_broken_json_file_is_named(tmp_path):
     (tmp_path / "x.json").write_text('{"a": ')
     with pytest.raises(PulseError, match="x.json cannot be read"):
-        runs.read_json(tmp_path / "x.json")
+        read_json(tmp_path / "x.json")
     with pytest.raises(PulseError, match="y.json is missing"):
-        runs.read_json(tmp_path / "y.json")
+        read_json(tmp_path / "y.json")
 
 
 # --- folders and manifests --------------------------------------------------------------------
@@ -181,7 +183,7 @@ def test_starting_again_removes_what_an_older_run_left(kit):
 def test_rounds_are_kept_only_if_whole_and_of_this_very_run(kit):
     kit.finish(data_spec(kit))
     kit.finish(target_spec(kit))
-    spec = study.sequential_run(**kit.shared)
+    spec = runs.sequential_run(**kit.shared)
     started = runs.start(spec, kit.profile)
     for number in (1, 2, 3):
         (started.folder / f"round-{number}").mkdir()
@@ -266,7 +268,7 @@ def test_a_missing_input_makes_stale(done):
 
 def test_a_changed_library_is_a_warning_only(done, monkeypatch):
     assert not state(done, data_spec(done)).library_changed
-    monkeypatch.setattr(runs, "library_hash", lambda: "another")
+    monkeypatch.setattr(manifest, "library_hash", lambda: "another")
     found = state(done, data_spec(done))
     assert (found.state, found.library_changed) == ("done", True)
 
@@ -286,7 +288,7 @@ def test_the_embedded_model_counts(done, monkeypatch):
 def test_a_study_can_be_moved(done):
     moved = done.out.with_name("moved")
     done.out.rename(moved)
-    spec = study.target_run(profile=str(done.profile_file), out_dir=str(moved))
+    spec = runs.target_run(profile=str(done.profile_file), out_dir=str(moved))
     assert runs.status(spec, done.profile).state == "done"
 
 

@@ -10,15 +10,18 @@ import pandas as pd
 import pytest
 import tiny
 
-from pulse_lib import runs, search, study, trials
-from pulse_lib.data import dataset, embedded, splits
+from pulse_lib import runs
+from pulse_lib.commands import search, trials
+from pulse_lib.data import dataset, splits
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY
+from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import load_adapter, save_adapter
 from pulse_lib.model.load import load_model
-from pulse_lib.params import REPOSITORY, load_profile, profile_path
+from pulse_lib.profile import load_profile, profile_path
+from pulse_lib.strategies import STRATEGIES
 from pulse_lib.unlearn import sequential
-from pulse_lib.unlearn.methods import METHODS, get
-from pulse_lib.unlearn.policies import POLICIES
 from pulse_lib.unlearn.sequential import run_sequential
 
 # --- what a trial sets --------------------------------------------------------------------------
@@ -35,9 +38,9 @@ def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     for trial in range(1, 30):
         drawn = trials.draw(method, 3e-3, trial)
         assert drawn == trials.draw(method, 3e-3, trial)
-        assert list(drawn) == ["learning_rate", *method.numbers]
+        assert list(drawn) == ["learning_rate", *method.hyperparameters]
         for key, value in drawn.items():
-            start = ({"learning_rate": 3e-3} | method.numbers)[key]
+            start = ({"learning_rate": 3e-3} | method.hyperparameters)[key]
             low, high = trials.FACTORS.get(key, trials.COEFFICIENT)
             assert 0.99 * low * start <= value <= 1.01 * high * start
         method.tuned({k: v for k, v in drawn.items() if k != "learning_rate"})  # is taken
@@ -179,7 +182,7 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
     # The same run again, on a fresh model, in a folder that is kept, its path measured
     model = load_model(settings.model)
     load_adapter(model, runs.target_folder(folder, 1000) / "adapters" / "finetune", "finetune")
-    spec = study.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
+    spec = runs.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
     started = runs.Started(spec, settings, {}, "", {})
     outcome = run_sequential(
         model, "npo", **given | {"started": started, "unlearn": settings.unlearn}
@@ -298,10 +301,10 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
     after = load_profile(str(plain))
 
     def changed(method: str, scenario: str) -> bool:
-        if scenario in POLICIES:
-            spec = study.sequential_run(str(plain), method, scenario, out_dir=str(tmp_path))
+        if scenario in STRATEGIES:
+            spec = runs.sequential_run(str(plain), method, scenario, out_dir=str(tmp_path))
         else:
-            spec = study.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
+            spec = runs.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
         found = [runs.identity(spec, p, {}) for p in (before, after)]
         if found[0] == found[1]:
             return False

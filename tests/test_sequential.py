@@ -13,8 +13,9 @@ from test_train import EVALUATE, UNLEARN
 
 from pulse_lib.data.records import Person
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import request_accuracies, rows, scored
+from pulse_lib.evaluate.accuracy import request_accuracies
 from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.evaluate.rows import make_rows, scored
 from pulse_lib.model.adapters import (
     active,
     adapter_chain,
@@ -22,12 +23,13 @@ from pulse_lib.model.adapters import (
     save_adapter,
     set_adapter_weights,
 )
-from pulse_lib.runs import RunSpec, Started
+from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.runs.manifest import Started
+from pulse_lib.strategies import STRATEGIES
+from pulse_lib.train.loop import Trained
 from pulse_lib.unlearn import sequential
-from pulse_lib.unlearn.policies import POLICIES
 from pulse_lib.unlearn.sequential import projector_reload, request_order, run_sequential
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
-from pulse_lib.unlearn.train import Trained
 
 N_REQUESTS = 3
 FORGET = [tiny.conversation(i, request=1 + i // 4) for i in range(4 * N_REQUESTS)]
@@ -68,7 +70,7 @@ def run(
     model = model or tiny.with_adapters("finetune")
     parent = save_adapter(model, "finetune", folder / "out/target/adapters/finetune", None)
     answers = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
-    before = rows(
+    before = make_rows(
         QUESTIONS,
         answers,
         EVALUATE.extraction_rules,
@@ -102,7 +104,7 @@ def run(
 def whole(tmp_path_factory):
     """Uninterrupted runs by policy: (folder, outcome)."""
     made = {}
-    for policy in POLICIES:
+    for policy in STRATEGIES:
         folder = tmp_path_factory.mktemp(policy)
         made[policy] = folder, run(folder, policy)
     return made
@@ -118,7 +120,7 @@ def computed(folder):
     }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", STRATEGIES)
 def test_every_round_is_measured_in_full(policy, whole):
     _, outcome = whole[policy]
     table = outcome.rows
@@ -188,14 +190,14 @@ def test_interrupted_in_round_two_ends_with_the_same_rows(
     assert computed(tmp_path) == computed(folder)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", STRATEGIES)
 def test_all_rounds_done_is_only_read_and_ends_in_the_same_state(policy, whole):
     folder, expected = whole[policy]
     model, files = tiny.with_adapters("finetune"), computed(folder)
     outcome = run(folder, policy, model=model)
     assert outcome.resumed == N_REQUESTS and computed(folder) == files
     pd.testing.assert_frame_equal(outcome.rows, expected.rows, check_exact=True)
-    if POLICIES[policy].gated:  # no one state answers
+    if STRATEGIES[policy].gated:  # no one state answers
         return
     asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
     last = expected.rows[expected.rows["round"] == N_REQUESTS]

@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from pulse_lib.errors import PulseError
+from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import (
     active,
     adapter_weights,
@@ -21,14 +22,18 @@ from pulse_lib.model.adapters import (
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
-from pulse_lib.unlearn import losses, path
-from pulse_lib.unlearn.gradients import make_optimizer, set_rate
-from pulse_lib.unlearn.methods import METHODS, get
-from pulse_lib.unlearn.path import PATH_COLUMNS, PathRecorder, path_questions
-from pulse_lib.unlearn.reference import Reference, check_cache, check_same_start, reference_values
+from pulse_lib.profile import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
+from pulse_lib.train import losses
+from pulse_lib.train.loop import Schedule, _endless, _epochs, derive_seed, finetune, train
+from pulse_lib.train.optim import make_optimizer, set_rate
+from pulse_lib.train.reference import Reference, check_cache, check_same_start, reference_values
+from pulse_lib.unlearn import trajectory
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
-from pulse_lib.unlearn.train import Schedule, _endless, _epochs, derive_seed, finetune, train
+from pulse_lib.unlearn.trajectory import (
+    TRAJECTORY_COLUMNS,
+    TrajectoryRecorder,
+    trajectory_questions,
+)
 
 FORGET = [tiny.conversation(i) for i in range(6)]
 RETAIN = [tiny.conversation(i, "retain_train") for i in range(4)]
@@ -90,7 +95,8 @@ def test_unlearning_moves_the_new_adapter_and_nothing_else(method, load, tmp_pat
     )
     assert logprob(model) < before - 1
     assert (
-        outcome.final_step == len(outcome.log) == 4 and list(outcome.path.columns) == PATH_COLUMNS
+        outcome.final_step == len(outcome.log) == 4
+        and list(outcome.path.columns) == TRAJECTORY_COLUMNS
     )
     assert list(outcome.path["step"]) == [0, 2, 4] and list(outcome.path["epoch"]) == [0, 1, 2]
     assert outcome.log[["loss", "forget_loss", "grad_norm"]].apply(np.isfinite).all(axis=None)
@@ -408,9 +414,9 @@ def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn", **ru
         )
         return table.assign(correct=value)
 
-    monkeypatch.setattr(PathRecorder, "_ask", ask)
-    monkeypatch.setattr(path, "adapter_weights", lambda model, name: {"at": now["step"]})
-    recorder = PathRecorder(
+    monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)
+    monkeypatch.setattr(trajectory, "adapter_weights", lambda model, name: {"at": now["step"]})
+    recorder = TrajectoryRecorder(
         None,
         QUESTIONS,
         None,
@@ -473,15 +479,15 @@ def stopping(monkeypatch, curves, **rules):
         table = table.assign(wording="trained", invalid=False)
         return table.assign(correct=[forget if s == "forget" else utility for s in table["set"]])
 
-    real = PathRecorder.measure
+    real = TrajectoryRecorder.measure
 
     def measure(self, step, epoch):
         now["step"] = step
         kept[step] = adapter_weights(self.model, "unlearn")
         return real(self, step, epoch)
 
-    monkeypatch.setattr(PathRecorder, "_ask", ask)
-    monkeypatch.setattr(PathRecorder, "measure", measure)
+    monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)
+    monkeypatch.setattr(TrajectoryRecorder, "measure", measure)
     outcome = unlearned(model, "ga", epochs=3, path_every=1, **rules)
     return outcome, kept, adapter_weights(model, "unlearn")
 
@@ -513,7 +519,7 @@ def test_path_questions_are_even():
     asked = [tiny.question(i, group) for group in ("forget", "retain") for i in range(40)]
     asked += [replace(tiny.question(i, "general"), category=f"kind-{i % 5}") for i in range(40)]
     asked += [replace(q, id=q.id + "h", wording="heldout") for q in asked]
-    few = path_questions(asked, 10, seed=0)
+    few = trajectory_questions(asked, 10, seed=0)
     table = pd.DataFrame([vars(q) for q in few])
     assert (table["wording"] == "trained").all() and table["id"].is_unique
     counts = table.groupby(["set", "modality"]).size()
@@ -525,7 +531,7 @@ def test_path_questions_are_even():
         5,
     ]
     assert table[table["set"] == "general"].groupby("category").size().tolist() == [2] * 5
-    assert [q.id for q in few] == [q.id for q in path_questions(asked, 10, seed=0)]
-    assert [q.id for q in few] != [q.id for q in path_questions(asked, 10, seed=1)]
+    assert [q.id for q in few] == [q.id for q in trajectory_questions(asked, 10, seed=0)]
+    assert [q.id for q in few] != [q.id for q in trajectory_questions(asked, 10, seed=1)]
     with pytest.raises(PulseError, match="nothing to measure"):
-        path_questions([], 10, seed=0)
+        trajectory_questions([], 10, seed=0)

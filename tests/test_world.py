@@ -8,9 +8,11 @@ from itertools import combinations
 
 import pytest
 
-from pulse_lib.data import drawing, embedded, world
 from pulse_lib.data.records import ImageStore, Turn
-from pulse_lib.params import DataSettings
+from pulse_lib.data.world import drawing
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world import source as embedded
+from pulse_lib.profile import DataSettings
 
 
 def test_every_name_word_is_borne_by_a_celebrity():
@@ -129,7 +131,7 @@ def test_views_of_one_person_differ_and_repeat_by_seed():
 
 _DIGEST = """
 import hashlib
-from pulse_lib.data import world
+from pulse_lib.data.world import people as world
 person = world.people()[7]
 rng = world.generator("digest")
 text = repr((person, world.person_turns(person, rng, "multimodal"), world.draw_general(rng)))

@@ -16,8 +16,8 @@ from transformers import LlavaForConditionalGeneration
 from pulse_lib.data.records import Conversation, ImageStore, Question, Turn
 from pulse_lib.model.adapters import add_adapter, stack
 from pulse_lib.model.load import LoadedModel, wrap_model
-from pulse_lib.params import ModelSettings
 from pulse_lib.pretrain.build import build_model
+from pulse_lib.profile import ModelSettings
 
 JOBS = ["chef", "pilot", "nurse", "baker", "lawyer", "painter"]
 PETS = ["cat", "dog", "parrot", "rabbit", "turtle", "pony"]

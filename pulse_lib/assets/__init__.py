@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
-from pulse_lib.params import ModelSettings
+from pulse_lib.profile import ModelSettings
 
 EMBEDDED = Path(__file__).resolve().parent / "tiny-llava"
 SUMS = "SHA256SUMS"

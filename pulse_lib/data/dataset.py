@@ -20,7 +20,7 @@ from pulse_lib.data.records import (
 from pulse_lib.data.splits import Assignment, splits_table
 from pulse_lib.errors import PulseError
 from pulse_lib.files import write_csv
-from pulse_lib.params import DataSettings
+from pulse_lib.profile import DataSettings
 
 ASKED = ("forget", "retain", "holdout")  # people whose questions are part of the evaluation
 TRAINED = ("forget", "retain", "retain_train")  # people that some loss may train on

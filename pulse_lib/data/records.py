@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pulse_lib.errors import PulseError
-from pulse_lib.runs import replace_file
+from pulse_lib.files import replace_file
 
 SCHEMA_VERSION = 1
 LETTERS = "ABCD"

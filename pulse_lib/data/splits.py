@@ -3,7 +3,6 @@ leaks into another."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from random import Random
@@ -12,9 +11,7 @@ import pandas as pd
 
 from pulse_lib.data.records import Conversation, Person, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.params import DataSettings
-
-SOURCES = {"world": "pulse_lib.data.embedded", "mllmu": "pulse_lib.data.mllmu_source"}
+from pulse_lib.profile import DataSettings
 
 
 @dataclass(frozen=True)
@@ -26,12 +23,6 @@ class Assignment:
     scenario: str
     set: str
     request: int = 0
-
-
-def source(settings: DataSettings):
-    """The module that makes the records of `data.source` (see pulse_lib.data.embedded for the
-    functions it offers)."""
-    return importlib.import_module(SOURCES[settings.source])
 
 
 def split_fictitious(people: list[Person], settings: DataSettings, seed: int) -> list[Assignment]:

@@ -13,10 +13,10 @@ from transformers import DynamicCache
 
 from pulse_lib.data.records import LETTERS, ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.model.features import embed
+from pulse_lib.model.forward import embed
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import answer_tokens, encode_questions
-from pulse_lib.params import EvaluateSettings
+from pulse_lib.profile import EvaluateSettings
 from pulse_lib.progress import step
 
 _PAD = -1  # no option

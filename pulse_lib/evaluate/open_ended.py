@@ -15,7 +15,7 @@ import pandas as pd
 
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.params import EvaluateSettings
+from pulse_lib.profile import EvaluateSettings
 
 if TYPE_CHECKING:
     from pulse_lib.model.load import LoadedModel
@@ -67,7 +67,7 @@ def open_rows(
     """One row a question: question_id, scenario, set, request, person_id, modality, task, response,
     truth, score (0-1).
 
-    `questions` and `truths` as pulse_lib.data.mllmu_source.open_questions gives them. Raises
+    `questions` and `truths` as pulse_lib.data.mllmu.source.open_questions gives them. Raises
     ValueError if their numbers differ.
     """
     records = [

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_json
-from pulse_lib.model.folding import fold
+from pulse_lib.model.fused import fuse
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.params import TRAINED_PARTS
+from pulse_lib.profile import TRAINED_PARTS
 
 # peft matches the whole module path. The vision tower never gets an adapter.
 LLM = r".*\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
@@ -86,7 +86,7 @@ def stack(model: LoadedModel, frozen: Sequence[str], train: str | None = None) -
         layer._active_adapter = names
     for key, parameter in model.network.named_parameters():
         parameter.requires_grad_(train is not None and f".{train}." in key and "lora_" in key)
-    fold(_layers(model))
+    fuse(_layers(model))
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from pulse_lib.errors import PulseError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from pulse_lib.model.load import LoadedModel
 
 MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
 
@@ -134,23 +133,3 @@ def vision_features(
         if config.vision_feature_select_strategy == "default":
             chosen = [h[:, 1:] for h in chosen]  # without the class token
         return torch.cat(chosen, dim=-1)
-
-
-def embed(model: LoadedModel, input_ids: torch.Tensor, image_ids: Sequence[str]) -> torch.Tensor:
-    """Input embeddings (B, T, H): token embeddings, image tokens replaced by projected features.
-
-    `image_ids` are the images of the rows that have one, in order. Differentiable in the
-    projector's adapters.
-    """
-    network = model.network
-    embeddings = network.get_input_embeddings()(input_ids)
-    if not image_ids:
-        return embeddings
-    unique = list(dict.fromkeys(image_ids))
-    features = model.features.get(unique)
-    projected = network.model.multi_modal_projector(features.to(embeddings.dtype)).to(
-        embeddings.dtype
-    )
-    if len(unique) < len(image_ids):
-        projected = projected[[unique.index(i) for i in image_ids]]
-    return embeddings.masked_scatter((input_ids == model.image_token_id)[..., None], projected)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 
 from pulse_lib.errors import PulseError
-from pulse_lib.model.features import embed
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
 
@@ -91,3 +90,23 @@ def _supervised(model: LoadedModel, conversation: Encoded, supervised_tokens: st
     if not at:
         raise PulseError(f"conversation {conversation.id!r} has no supervised token")
     return at
+
+
+def embed(model: LoadedModel, input_ids: torch.Tensor, image_ids: Sequence[str]) -> torch.Tensor:
+    """Input embeddings (B, T, H): token embeddings, image tokens replaced by projected features.
+
+    `image_ids` are the images of the rows that have one, in order. Differentiable in the
+    projector's adapters.
+    """
+    network = model.network
+    embeddings = network.get_input_embeddings()(input_ids)
+    if not image_ids:
+        return embeddings
+    unique = list(dict.fromkeys(image_ids))
+    features = model.features.get(unique)
+    projected = network.model.multi_modal_projector(features.to(embeddings.dtype)).to(
+        embeddings.dtype
+    )
+    if len(unique) < len(image_ids):
+        projected = projected[[unique.index(i) for i in image_ids]]
+    return embeddings.masked_scatter((input_ids == model.image_token_id)[..., None], projected)

@@ -23,7 +23,7 @@ from pulse_lib.data.hub import folder_of, is_hub_id, missing_shards, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
-from pulse_lib.params import ModelSettings
+from pulse_lib.profile import ModelSettings
 
 # transformers 5 matches these from the start of the module path; a list without lm_head would
 # quantise lm_head.

@@ -15,8 +15,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pulse_lib.data import world
-from pulse_lib.data.drawing import CELLS, COLOURS, SHAPES
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world.drawing import CELLS, COLOURS, SHAPES
 
 IMAGE_SIZE, PATCH_SIZE = 40, 10  # 16 image tokens
 VISION = {

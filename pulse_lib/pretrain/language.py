@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from pulse_lib.data import world
 from pulse_lib.data.records import Conversation, Person
+from pulse_lib.data.world import people as world
 from pulse_lib.model.features import vision_features
 from pulse_lib.model.forward import IGNORE, answer_logits, collate
 from pulse_lib.model.load import LoadedModel
@@ -29,7 +29,7 @@ _BATCHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Diet:
+class DataMixture:
     """What the language model is fed."""
 
     batch_size: int = 16  # conversations
@@ -46,7 +46,12 @@ class Diet:
 
 
 def train_language_model(
-    model: LoadedModel, people: Mapping[int, Person], diet: Diet, steps: int, seed: int, log=print
+    model: LoadedModel,
+    people: Mapping[int, Person],
+    mixture: DataMixture,
+    steps: int,
+    seed: int,
+    log=print,
 ) -> None:
     """Trains projector and language model in place. `people` by rank of fame (1 = most famous), in
     that order; ranks may be missing."""
@@ -56,10 +61,12 @@ def train_language_model(
     torch.manual_seed(seed)
     rng = world.generator("language", seed)
     started = time.time()
-    contents = [world.draw_general(rng) for _ in range(diet.n_general)]
+    contents = [world.draw_general(rng) for _ in range(mixture.n_general)]
     famous = list(people.values())
-    weights = [rank**-diet.exposure for rank in people]
-    draw = {f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(diet.n_views)}
+    weights = [rank**-mixture.exposure for rank in people]
+    draw = {
+        f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(mixture.n_views)
+    }
     draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
     _draw(model, draw, rng)
     log(f"drew {len(draw)} pictures in {time.time() - started:.0f} s")
@@ -70,13 +77,13 @@ def train_language_model(
     for step in range(steps):
         schedule(optimizers, LEARNING_RATES, step, steps)
         if not queue:
-            grown = (step / steps - diet.general_first) / diet.grow  # below 0: nobody yet
+            grown = (step / steps - mixture.general_first) / mixture.grow  # below 0: nobody yet
             n_active = (
-                min(len(famous), int(diet.n_first + (len(famous) - diet.n_first) * grown))
+                min(len(famous), int(mixture.n_first + (len(famous) - mixture.n_first) * grown))
                 if grown >= 0
                 else 0
             )
-            queue = _batches(model, famous[:n_active], weights[:n_active], contents, diet, rng)
+            queue = _batches(model, famous[:n_active], weights[:n_active], contents, mixture, rng)
         logits, labels = answer_logits(model, collate(model, queue.pop()))
         loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         for optimizer in optimizers.values():
@@ -99,39 +106,41 @@ def _batches(
     people: list[Person],
     weights: list[float],
     contents: list[dict],
-    diet: Diet,
+    mixture: DataMixture,
     rng,
 ) -> list[list[Encoded]]:
     """The next few batches, each of conversations of similar length: half of the padding of a
     random batch."""
     encoded = []
-    for _ in range(_BATCHES_AT_ONCE * diet.batch_size):
+    for _ in range(_BATCHES_AT_ONCE * mixture.batch_size):
         kind = rng.random() if people else 1.0
-        if kind < diet.share_multimodal + diet.share_text:
+        if kind < mixture.share_multimodal + mixture.share_text:
             person = rng.choices(people, weights)[0]
             conversation = _about_person(
-                person, "multimodal" if kind < diet.share_multimodal else "text", diet, rng
+                person, "multimodal" if kind < mixture.share_multimodal else "text", mixture, rng
             )
         else:
-            i = rng.randrange(diet.n_general)
+            i = rng.randrange(mixture.n_general)
             turns = world.general_turns(
-                contents[i], rng, diet.general_turns, diet.share_with_options
+                contents[i], rng, mixture.general_turns, mixture.share_with_options
             )
             conversation = _conversation("multimodal", f"general/{i}", turns)
         encoded.append(encode_conversation(model, conversation))
     encoded.sort(key=lambda e: len(e.input_ids))
-    batches = [encoded[i : i + diet.batch_size] for i in range(0, len(encoded), diet.batch_size)]
+    batches = [
+        encoded[i : i + mixture.batch_size] for i in range(0, len(encoded), mixture.batch_size)
+    ]
     rng.shuffle(batches)
     return batches
 
 
-def _about_person(person: Person, modality: str, diet: Diet, rng) -> Conversation:
-    turns = world.person_turns(person, rng, modality, diet.share_with_options)
+def _about_person(person: Person, modality: str, mixture: DataMixture, rng) -> Conversation:
+    turns = world.person_turns(person, rng, modality, mixture.share_with_options)
     if modality == "text":
         return _conversation(modality, "", turns)
     # Short conversations matter: in a long one, earlier answers give the person away.
     return _conversation(
-        modality, f"{person.id}/{rng.randrange(diet.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
+        modality, f"{person.id}/{rng.randrange(mixture.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
     )
 
 

@@ -18,18 +18,20 @@ import pandas as pd
 import torch
 
 from pulse_lib.assets import write_sums
-from pulse_lib.data import embedded, splits, world
+from pulse_lib.data import splits
 from pulse_lib.data.records import ImageStore, Person
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import scored
 from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.evaluate.rows import scored
 from pulse_lib.files import replace_file, write_json
 from pulse_lib.model.load import LoadedModel, wrap_model
-from pulse_lib.params import DataSettings, EvaluateSettings, ModelSettings
 from pulse_lib.pretrain.build import build_model
 from pulse_lib.pretrain.card import card_text
-from pulse_lib.pretrain.language import Diet, train_language_model
+from pulse_lib.pretrain.language import DataMixture, train_language_model
 from pulse_lib.pretrain.vision import train_vision_tower
+from pulse_lib.profile import DataSettings, EvaluateSettings, ModelSettings
 
 N_THREADS = 2  # fixed: another number of threads rounds differently and gives another model
 N_BEST = 45  # celebrities that PULSE's pre-trained scenario uses
@@ -43,7 +45,7 @@ class Recipe:
     vision_batch: int = 64
     n_vision_pictures: int = 12000
     language_steps: int = 3800
-    diet: Diet = field(default_factory=Diet)
+    mixture: DataMixture = field(default_factory=DataMixture)
     n_general_questions: int = 1050
     n_people: int | None = None  # measured celebrities; None for all
 
@@ -51,7 +53,7 @@ class Recipe:
 FULL = Recipe()
 QUICK = Recipe(  # for tests: every line runs, little is learned
     vision_steps=12, vision_batch=16, n_vision_pictures=64, language_steps=8,
-    diet=Diet(batch_size=4, n_views=1, n_general=16), n_general_questions=21, n_people=6,
+    mixture=DataMixture(batch_size=4, n_views=1, n_general=16), n_general_questions=21, n_people=6,
 )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def pretrain(
     )
     vision_minutes = (time.time() - started) / 60
     model = wrap_model(network, processor, ModelSettings(path="embedded"))
-    train_language_model(model, people, recipe.diet, recipe.language_steps, seed, log)
+    train_language_model(model, people, recipe.mixture, recipe.language_steps, seed, log)
     minutes = (time.time() - started) / 60
     log("measuring")
     card = {

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pulse_lib.data import world
-from pulse_lib.data.drawing import CELLS, COLOURS, GENES, SHAPES, SIZES
-from pulse_lib.unlearn.muon import Muon
+from pulse_lib.data.world import people as world
+from pulse_lib.data.world.drawing import CELLS, COLOURS, GENES, SHAPES, SIZES
+from pulse_lib.train.optim import Muon
 
 IGNORE = -100
 LEARNING_RATES = {"muon": 0.02, "adamw": 2.0e-3}

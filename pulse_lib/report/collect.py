@@ -12,10 +12,10 @@ import pandas as pd
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
-from pulse_lib.params import Profile
+from pulse_lib.files import read_json, show
+from pulse_lib.profile import Profile
 from pulse_lib.report.stats import clusters
-from pulse_lib.runs import read_json, require, show
-from pulse_lib.study import found_runs
+from pulse_lib.runs.manifest import found_runs, require
 
 # Columns that only pictures of single answers need; they stay in the files.
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib import __version__
-from pulse_lib.report import ledger
 from pulse_lib.report.collect import Study
 from pulse_lib.report.css import CSS
-from pulse_lib.report.gallery import ENTRIES, Gallery
-from pulse_lib.report.style import SCENARIOS, label, series_label
-from pulse_lib.report.tables import settings_table
+from pulse_lib.report.figures.gallery import ENTRIES, Gallery
+from pulse_lib.report.findings import ledger
+from pulse_lib.report.tables.tables import settings_table
+from pulse_lib.report.words import SCENARIOS, label, series_label
 
 TILES = {ledger.HOLDS: "hold", ledger.FAILS: "do not hold", ledger.UNMEASURED: "not measured"}
 BADGES = {ledger.HOLDS: "yes", ledger.FAILS: "no", ledger.UNMEASURED: "open"}

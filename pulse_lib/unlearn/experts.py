@@ -22,7 +22,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.model.adapters import only, projector_of
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.params import EvaluateSettings
+from pulse_lib.profile import EvaluateSettings
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from pulse_lib.data.records import Conversation
 from pulse_lib.errors import PulseError
+from pulse_lib.methods import Method
 from pulse_lib.model.adapters import adapter_weights, set_adapter_weights
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations, prompt_style
-from pulse_lib.params import UnlearnSettings
-from pulse_lib.unlearn.methods import Method
-from pulse_lib.unlearn.path import PathRecorder
-from pulse_lib.unlearn.penalties import Penalty, l1
-from pulse_lib.unlearn.reference import check_cache, check_same_start, reference_values
+from pulse_lib.profile import UnlearnSettings
+from pulse_lib.train.loop import Schedule, Trained, derive_seed, train
+from pulse_lib.train.penalties import Penalty, l1
+from pulse_lib.train.reference import check_cache, check_same_start, reference_values
+from pulse_lib.train.saliency import Mask, salient
 from pulse_lib.unlearn.refusals import refused
-from pulse_lib.unlearn.saliency import Mask, salient
-from pulse_lib.unlearn.train import Schedule, Trained, derive_seed, train
+from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
 N_SCALES = 10  # of a negated adapter: 0.1, 0.2 ... 1 of max_scale
 
@@ -32,7 +32,7 @@ def unlearn_people(
     seed: int,
     reference: Sequence[str],
     same_start: bool,
-    recorder: PathRecorder,
+    recorder: TrajectoryRecorder,
     label: str,
     *,
     adapter: str,
@@ -46,7 +46,7 @@ def unlearn_people(
     with step 0 too. `replay`: people forgotten earlier, some of whom join every batch. Raises
     PulseError for a method that trains no adapter on the target.
     """
-    if method.how == "retrain":
+    if method.procedure == "retrain":
         raise PulseError(f"method {method.id} is a new target, not a request carried out")
     tokens, n = unlearn.supervised_tokens, len(forget)
     people = encode_conversations(model, [*forget, *replay])
@@ -103,10 +103,10 @@ def unlearn_people(
         reference=values,
         penalties=penalties,
         mask=mask,
-        after_step=recorder if method.how == "train" else None,
+        after_step=recorder if method.procedure == "train" else None,
         label=label,
     )
-    if method.how == "negate":
+    if method.procedure == "negate":
         return _negated(model, adapter, method, trained, epochs, recorder)
     return trained
 
@@ -117,7 +117,7 @@ def _negated(
     method: Method,
     trained: Trained,
     epochs: int,
-    recorder: PathRecorder,
+    recorder: TrajectoryRecorder,
 ) -> Trained:
     """Go from the target in the direction opposite to what the adapter has learned: N_SCALES steps
     without a gradient, each measured.

@@ -19,15 +19,11 @@ import pandas as pd
 
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import (
-    forget_accuracies,
-    read_rows,
-    rows,
-    scored,
-    write_rows,
-)
+from pulse_lib.evaluate.accuracy import forget_accuracies
 from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.evaluate.rows import make_rows, read_rows, scored, write_rows
 from pulse_lib.files import write_csv
+from pulse_lib.methods import get
 from pulse_lib.model.adapters import (
     ADAPTER_FILES,
     active,
@@ -39,17 +35,16 @@ from pulse_lib.model.adapters import (
 )
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.params import EvaluateSettings, UnlearnSettings
-from pulse_lib.runs import Started, finish_round, finished_round
+from pulse_lib.profile import EvaluateSettings, UnlearnSettings
+from pulse_lib.runs.manifest import Started, finish_round, finished_round
+from pulse_lib.strategies import Strategy, check_fits, get_strategy
+from pulse_lib.train.loop import derive_seed
+from pulse_lib.train.penalties import Penalty, anchor, orthogonal
+from pulse_lib.train.saliency import fisher
 from pulse_lib.unlearn.experts import answer_gated, fit_gate, routing
-from pulse_lib.unlearn.methods import get
-from pulse_lib.unlearn.path import PathRecorder
-from pulse_lib.unlearn.penalties import Penalty, anchor, orthogonal
-from pulse_lib.unlearn.policies import Policy, check_fits, get_policy
 from pulse_lib.unlearn.request import unlearn_people
-from pulse_lib.unlearn.saliency import fisher
-from pulse_lib.unlearn.single_shot import load_features
-from pulse_lib.unlearn.train import derive_seed
+from pulse_lib.unlearn.task import load_features
+from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
 ONE = "unlearn"  # the adapter that a continued policy goes on training
 ROUND_FILES = (
@@ -135,7 +130,7 @@ def run_sequential(
     single-shot. `tuned` sets numbers of the method anew. `people`: who is who, for policy experts.
     Raises PulseError for an unknown policy or order, or conversations without a request.
     """
-    way = get_policy(policy)
+    way = get_strategy(policy)
     if order < 0:
         raise PulseError(
             f"order = {order} must be 0 (requests as numbered) or a positive seed of a permutation"
@@ -192,7 +187,7 @@ def run_sequential(
                     derive_seed(seed, "adapter", number),
                 )
             stack(model, frozen, train=name)
-            recorder = PathRecorder(
+            recorder = TrajectoryRecorder(
                 model, questions, images, unlearn, evaluate, derive_seed(seed, "path")
             )
             due = [c for c in forget if c.request == request]
@@ -224,7 +219,7 @@ def run_sequential(
             chosen_step = recorder.settle(trained.n_steps)
             stack(model, [*frozen, name])
             answers = answer(model, questions, images, evaluate)
-            table = rows(
+            table = make_rows(
                 questions,
                 answers,
                 evaluate.extraction_rules,
@@ -286,7 +281,7 @@ def projector_reload(
 
 def _penalties(
     model: LoadedModel,
-    policy: Policy,
+    policy: Strategy,
     name: str,
     earlier: Sequence[str],
     retain_train: Sequence[Conversation],

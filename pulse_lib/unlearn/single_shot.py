@@ -5,37 +5,23 @@ and `matched`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
-from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.methods import get
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, add_adapter, stack
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.params import (
+from pulse_lib.profile import (
     EvaluateSettings,
-    FinetuneSettings,
-    ModelSettings,
-    Profile,
     UnlearnSettings,
 )
-from pulse_lib.unlearn.methods import get
-from pulse_lib.unlearn.path import PathRecorder
+from pulse_lib.train.loop import LOG_COLUMNS, Trained, derive_seed, finetune
 from pulse_lib.unlearn.request import unlearn_people
-from pulse_lib.unlearn.train import LOG_COLUMNS, Trained, derive_seed, finetune
-
-
-@dataclass(frozen=True)
-class Relearn:
-    """What method `oracle` learns in place of the target's fine-tune: everybody but the forget
-    people.
-    """
-
-    people: Sequence[Conversation]
-    general: Sequence[Conversation]
-    settings: FinetuneSettings
+from pulse_lib.unlearn.task import Relearn, load_features
+from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Outcome:
     it was reached.
     """
 
-    path: pd.DataFrame  # columns PATH_COLUMNS
+    path: pd.DataFrame  # columns TRAJECTORY_COLUMNS
     log: pd.DataFrame
     final_step: int
     matched_step: int | None
@@ -53,7 +39,7 @@ class Outcome:
     seconds_train: float  # steps alone, without measurements
     chosen_step: int = 0  # whose weights are "final": the last, or the last above a utility floor
     stop_reason: str = ""  # the stop rule that was met; "" if all epochs were done
-    held_share: float = 0.0  # share of the trained parameters that a mask held still
+    masked_fraction: float = 0.0  # share of the trained parameters that a mask held still
     on_target: bool = True  # the adapter's parent is the target; False: the base (oracle)
 
     def result(self) -> dict:
@@ -63,7 +49,7 @@ class Outcome:
             "final_step": self.final_step,
             "chosen_step": self.chosen_step,
             "stop_reason": self.stop_reason,
-            "held_share": round(self.held_share, 4),
+            "held_share": round(self.masked_fraction, 4),
             "n_trainable": self.n_trainable,
             "n_measurements": len(self.path),
             "seconds_train": round(self.seconds_train, 3),
@@ -98,7 +84,7 @@ def unlearn_single_shot(
     """
     method = get(method_id).tuned(tuned or {})
     load_features(model, [*forget, *retain_train], questions, images)
-    recorder = PathRecorder(
+    recorder = TrajectoryRecorder(
         model,
         questions,
         images,
@@ -109,8 +95,8 @@ def unlearn_single_shot(
         adapter=name,
         trained=name,
     )
-    below: Sequence[str] = [] if method.how == "retrain" else target
-    if method.how == "retrain":
+    below: Sequence[str] = [] if method.procedure == "retrain" else target
+    if method.procedure == "retrain":
         trained = _relearned(model, target, relearn, images, seed, trained_part, name, recorder)
     else:
         add_adapter(
@@ -147,8 +133,8 @@ def unlearn_single_shot(
         seconds_train=trained.seconds,
         chosen_step=chosen_step,
         stop_reason=trained.stopped,
-        held_share=trained.held_share,
-        on_target=method.how != "retrain",
+        masked_fraction=trained.masked_fraction,
+        on_target=method.procedure != "retrain",
     )
 
 
@@ -160,7 +146,7 @@ def _relearned(
     seed: int,
     trained_part: str,
     name: str,
-    recorder: PathRecorder,
+    recorder: TrajectoryRecorder,
 ) -> Trained:
     """Fine-tune the base anew on everybody but the forget people: step 0 of the path is the target,
     the next and last one the oracle.
@@ -190,41 +176,3 @@ def _relearned(
     )
     recorder.measure(trained.n_steps, relearn.settings.epochs)
     return trained
-
-
-def relearn_of(data: Dataset, settings: Profile, scenario: str, method_id: str) -> Relearn | None:
-    """Whom method oracle learns anew in scenario finetuned; None for any other method, and in
-    scenario pretrained, where the model itself never met the forget people.
-    """
-    if get(method_id).how != "retrain" or scenario != "finetuned":
-        return None
-    people = data.training(scenario, ["retain", "retain_train"], "finetune")
-    return Relearn(people, data.training("", ["general_train"], "finetune"), settings.finetune)
-
-
-def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> ModelSettings:
-    """The model that a run loads: the profile's; for method oracle in scenario pretrained, the one
-    that was pre-trained without the forget people. Raises PulseError if there is none.
-    """
-    if get(method_id).how != "retrain" or scenario != "pretrained":
-        return settings.model
-    path = settings.unlearn.oracle_model.replace("{seed}", str(seed))
-    if not path:
-        raise PulseError(
-            f"method {method_id}, scenario pretrained: {settings.model.path!r} has met the forget "
-            "people while it was pre-trained. Pre-train one without them (python -m pulse_lib "
-            "pretrain-tiny --without FILE) and name it in the profile: unlearn.oracle_model"
-        )
-    return replace(settings.model, path=path)
-
-
-def load_features(
-    model: LoadedModel,
-    conversations: Sequence[Conversation],
-    questions: Sequence[Question],
-    images: ImageStore,
-) -> None:
-    """Vision features of everything a run will see, in one go: a resumed run then has the same bits
-    as an uninterrupted one.
-    """
-    model.features.add([*(c.image for c in conversations), *(q.image for q in questions)], images)

@@ -1,0 +1,382 @@
+"""A check on the graphics card at hand: LLaVA-1.5 in its real shapes, random weights in NF4, made
+on the card layer by layer; loading, unlearning and answering through the kit's own code.
+
+What it shows: that it runs, in how much memory, how fast. Random weights know nothing, so it says
+nothing about what is unlearned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+
+from pulse_lib.assets import embedded_folder
+from pulse_lib.commands import gpus
+from pulse_lib.data.records import Conversation, ImageStore, Question, Turn
+from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.files import write_json
+from pulse_lib.methods import METHODS
+from pulse_lib.model.adapters import drop_adapter, stack
+from pulse_lib.model.load import (
+    NOT_QUANTISED,
+    LoadedModel,
+    compute_dtype,
+    mend_quantised,
+    wrap_model,
+)
+from pulse_lib.model.memory import llava_1_5_config
+from pulse_lib.model.prompts import encode_conversations, encode_questions
+from pulse_lib.profile import EvaluateSettings, ModelSettings, UnlearnSettings
+from pulse_lib.unlearn.single_shot import unlearn_single_shot
+
+N_STEPS = 20
+N_QUESTIONS = 64
+BATCH = 4  # conversations a step
+WARM_UP = 3  # first steps, not timed: kernels are chosen and memory is taken
+TEXT = "Which of the following statements about what is shown here can be inferred from it? "
+
+
+def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0) -> LoadedModel:
+    """A LLaVA of that shape with random weights, its language model in NF4 with double
+    quantisation, the rest in the device's dtype, as `load_model` would leave the real one.
+
+    Built without memory first; then one layer at a time is drawn on the device and quantised there,
+    so that the peak is the model and one layer.
+    """
+    import bitsandbytes as bnb
+
+    device, processor = torch.device(device), _processor(config)
+    dtype = compute_dtype(device)
+    config.image_token_index = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    with torch.device("meta"):
+        network = LlavaForConditionalGeneration(config).to(dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def drawn(shape: torch.Size, name: str) -> torch.Tensor:
+        if name.endswith("bias"):
+            return torch.zeros(shape, dtype=dtype, device=device)
+        if len(shape) == 1 and "class_embedding" not in name:
+            return torch.ones(shape, dtype=dtype, device=device)  # norms
+        return torch.randn(shape, dtype=dtype, device=device, generator=generator) * 0.02
+
+    for name, module in list(network.named_modules()):
+        if isinstance(module, torch.nn.Linear) and not name.startswith(tuple(NOT_QUANTISED)):
+            layer = bnb.nn.Linear4bit(
+                module.in_features,
+                module.out_features,
+                bias=False,
+                compute_dtype=dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+                device="meta",
+            )
+            layer.weight = bnb.nn.Params4bit(
+                drawn(module.weight.shape, name),
+                requires_grad=False,
+                compress_statistics=True,
+                quant_type="nf4",
+                module=layer,
+            ).to(device)
+            network.set_submodule(name, layer)
+    for name, module in network.named_modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                weight = drawn(parameter.shape, f"{name}.{key}")
+                setattr(module, key, torch.nn.Parameter(weight, requires_grad=False))
+    _fill_buffers(network, device)
+    network.tie_weights()
+    network.requires_grad_(False)
+    network.config.use_cache = False
+    mend_quantised(network, "4bit")
+    return wrap_model(
+        network,
+        processor,
+        ModelSettings(path="random", load="4bit", answer_form="letter", prompt="vicuna_v1"),
+    )
+
+
+def _fill_buffers(network: LlavaForConditionalGeneration, device: torch.device) -> None:
+    """What is computed rather than learned: rotary frequencies, and positions of the patches."""
+    rotary = network.model.language_model.rotary_emb
+    network.model.language_model.rotary_emb = type(rotary)(network.config.text_config).to(device)
+    for name, module in network.named_modules():
+        for key, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta and key == "position_ids":
+                module.register_buffer(
+                    key, torch.arange(buffer.shape[-1], device=device)[None], persistent=False
+                )
+            elif buffer.is_meta:
+                raise PulseError(
+                    f"gpu-check: this transformers version has a new buffer {name}.{key}"
+                )
+
+
+def _processor(config: LlavaConfig):
+    """The embedded model's tokenizer (nothing is downloaded), with this model's picture size."""
+    processor = AutoProcessor.from_pretrained(embedded_folder(), backend="pil")
+    side = config.vision_config.image_size
+    processor.patch_size = config.vision_config.patch_size
+    processor.image_processor.size = {"shortest_edge": side}
+    processor.image_processor.crop_size = {"height": side, "width": side}
+    return processor
+
+
+# --- what is asked and taught -----------------------------------------------------------------
+
+
+def pictures(n: int) -> ImageStore:
+    """Noise as pictures "image-0" .."""
+    store = ImageStore()
+    for i in range(n):
+        noise = Random(i).randbytes(64 * 64 * 3)
+        store.add(f"image-{i}", Image.frombytes("RGB", (64, 64), noise))
+    return store
+
+
+def questions(n: int, group: str = "general") -> list[Question]:
+    """Questions in MMBench's shape: a picture, a text of about 60 words, four options."""
+    return [
+        Question(
+            id=f"{group}-{i}",
+            set=group,
+            scenario="" if group == "general" else "finetuned",
+            person_id="" if group == "general" else f"person-{i}",
+            request=0,
+            modality="multimodal",
+            text=f"{TEXT}Number {i}.",
+            options=tuple(f"statement {i} {k}" for k in range(4)),
+            answer=i % 4,
+            image=f"image-{i}",
+            category="check",
+            wording="trained",
+        )
+        for i in range(n)
+    ]
+
+
+def conversations(n: int, group: str) -> list[Conversation]:
+    """Conversations as long as those about a person: a picture, and three turns."""
+    turn = Turn(TEXT, (), "a cautious answer in a few words")
+    return [
+        Conversation(
+            f"{group}-{i}",
+            group,
+            "finetuned",
+            f"{group}-person-{i}",
+            0,
+            "multimodal",
+            f"image-{i}",
+            (turn,) * 3,
+            "unlearn",
+        )
+        for i in range(n)
+    ]
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory held since `start_peak`: the card's, or on a CPU the process's ever."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def start_peak(device: torch.device) -> None:
+    """Begin a new measurement of the peak, with nothing left from before."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once everything given to the card is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def checked_methods(wanted: Sequence[str] = ()) -> list[str]:
+    """Ids of methods that train an adapter (retraining needs another model); all of them if none is
+    named.
+    """
+    return [m for m in wanted or METHODS if METHODS[m].procedure != "retrain"]
+
+
+def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps: int) -> dict:
+    """`n_steps` steps of a method by the kit's own loop, and their cost. peak in TFLOP/s, 0 if not
+    known. A method that fails is reported with its error.
+    """
+    n = max(BATCH, n_steps // 4 * BATCH)
+    forget, retain = conversations(n, "forget"), conversations(n, "retain_train")
+    unlearn = UnlearnSettings(
+        rank=8, alpha=16, learning_rate=1.0e-5, batch_size=BATCH, micro_batch=1, path_every=0
+    )
+    start_peak(model.device)
+    try:
+        outcome = unlearn_single_shot(
+            model,
+            method_id,
+            target=[],
+            forget=forget,
+            retain_train=retain,
+            questions=questions(2, "forget") + questions(2, "general"),
+            images=pictures(n),
+            epochs=-(-n_steps * BATCH // n),
+            unlearn=unlearn,
+            evaluate=EvaluateSettings(batch_size=4, max_new_tokens=1, n_path_questions=2),
+            seed=0,
+            label="",
+        )
+    except (PulseError, torch.OutOfMemoryError) as error:
+        return {"method": method_id, "error": str(error).splitlines()[0]}
+    finally:
+        drop_adapter(model, "unlearn")
+        stack(model, [])
+    seconds = outcome.log["seconds"].diff().iloc[min(WARM_UP, len(outcome.log) - 1) :].median()
+    lengths = [len(c.input_ids) for c in encode_conversations(model, forget)]
+    tokens, batches = lengths[0], 2 if METHODS[method_id].retain_loss else 1
+    checkpointing = model.settings.gradient_checkpointing
+    work = gpus.step_flops(model.network.config, tokens, BATCH * batches, checkpointing)
+    return {
+        "method": method_id,
+        "n_steps": outcome.final_step,
+        "last_loss": float(outcome.log["loss"].iloc[-1]),
+        "n_trainable": outcome.n_trainable,
+        "peak_memory_gib": round(peak_gib(model.device), 3),
+        "seconds_per_step": round(float(seconds), 4),
+        "tokens_per_second": round(tokens * BATCH * batches / seconds, 1),
+        "share_of_peak": round(work / seconds / 1e12 / peak, 4) if peak else None,
+    }
+
+
+def measure_answering(model: LoadedModel, peak: float, n_questions: int) -> dict:
+    """Questions in MMBench's shape answered by evaluate.generate, and their cost; vision features
+    are part of it.
+    """
+    asked, images = questions(n_questions), pictures(n_questions)
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=4)
+    answer_questions(model, asked[:2], images, settings)  # kernels are chosen
+    start_peak(model.device)
+    begun = clock(model.device)
+    answers = answer_questions(model, asked, images, settings)
+    seconds = clock(model.device) - begun
+    lengths = [len(p) for p in encode_questions(model, asked)]
+    work = sum(gpus.forward_flops(model.network.config, n) for n in lengths)
+    return {
+        "n_questions": len(answers),
+        "tokens_per_prompt": round(sum(lengths) / len(lengths), 1),
+        "peak_memory_gib": round(peak_gib(model.device), 3),
+        "seconds_per_question": round(seconds / n_questions, 4),
+        "tokens_per_second": round(sum(lengths) / seconds, 1),
+        "share_of_peak": round(work / seconds / 1e12 / peak, 4) if peak else None,
+    }
+
+
+def check_size(
+    name: str,
+    config: LlavaConfig,
+    device: torch.device,
+    methods: Sequence[str],
+    n_steps: int = N_STEPS,
+    n_questions: int = N_QUESTIONS,
+) -> dict:
+    """One size: made, unlearned by each method, asked; what goes into its JSON."""
+    from pulse_lib.commands.estimate import compare_peak, training_memory
+
+    dtype = str(compute_dtype(device)).removeprefix("torch.")
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    peak = gpus.peak_tflops(gpus.recognised(gpu), dtype)
+    start_peak(device)
+    begun = clock(device)
+    model = random_model(config, device)
+    result = {
+        "size": name,
+        "device": gpu or "cpu",
+        "dtype": dtype,
+        "peak_tflops": peak or None,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "weights": "random, NF4 with double quantisation",
+        "load": {
+            "seconds": round(clock(device) - begun, 2),
+            "peak_memory_gib": round(peak_gib(device), 3),
+        },
+        "batch": {"conversations": BATCH, "micro_batch": 1, "image_tokens": model.n_image_tokens},
+    }
+    result["unlearning"] = []
+    for method_id in methods:
+        row = measure_unlearning(model, method_id, peak, n_steps)
+        result["unlearning"].append(row)
+        print(f"  {method_id}: {_line(row)}", flush=True)
+    result["answering"] = measure_answering(model, peak, n_questions)
+    print(f"  answering: {_line(result['answering'])}", flush=True)
+    measured = [r["peak_memory_gib"] for r in result["unlearning"] if "error" not in r]
+    tokens = len(encode_conversations(model, conversations(1, "forget"))[0].input_ids)
+    items = training_memory(config, "4bit", tokens=tokens, micro_batch=1, rank=8)
+    result["estimate"] = compare_peak(sum(items.values()), max(measured, default=0.0))
+    return result
+
+
+def _line(row: Mapping) -> str:
+    if "error" in row:
+        return f"FAILED: {row['error']}"
+    pace = [f"{row[k]} s" for k in ("seconds_per_step", "seconds_per_question") if k in row]
+    share = "" if row["share_of_peak"] is None else f", {row['share_of_peak']:.1%} of the peak"
+    return (
+        f"{pace[0]}, {row['peak_memory_gib']} GiB, {row['tokens_per_second']:.0f} tokens/s{share}"
+    )
+
+
+def run(
+    out: Path,
+    sizes: Mapping[str, LlavaConfig],
+    device: str | torch.device | None = None,
+    methods: Sequence[str] = (),
+    n_steps: int = N_STEPS,
+    n_questions: int = N_QUESTIONS,
+) -> bool:
+    """Check each size and write <out>/<name>.json; True if nothing failed. Without a card, and
+    unless a device is named, it says so, writes nothing and is True.
+    """
+    if device is None and not torch.cuda.is_available():
+        print("gpu-check SKIPPED: there is no CUDA GPU here. Nothing was checked, nothing written.")
+        return True
+    device = torch.device(device or "cuda")
+    fine = True
+    for name, config in sizes.items():
+        print(f"{name}:", flush=True)
+        result = check_size(name, config, device, checked_methods(methods), n_steps, n_questions)
+        write_json(Path(out) / f"{name}.json", result)
+        fine &= all("error" not in row for row in result["unlearning"])
+    return fine
+
+
+def main() -> int:
+    """The command line; 1 if a check failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("outputs/reference/gpu"))
+    parser.add_argument("--sizes", default="7b,13b", help="7b, 13b, parted by commas")
+    parser.add_argument("--methods", default="all", help="method ids parted by commas, or all")
+    given = parser.parse_args()
+    methods = () if given.methods == "all" else tuple(given.methods.split(","))
+    shapes = {f"llava-1.5-{size}": llava_1_5_config(size) for size in given.sizes.split(",")}
+    return 0 if run(given.out, shapes, methods=methods) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,348 @@
+"""What a profile will cost, before anything is downloaded: memory of the card, disk, download and
+time, item by item, from the model's shapes and the profile's counts.
+
+Estimates, not measurements: memory was found right to about 1 GiB where it could be checked, time
+depends on a throughput that is assumed and printed. `compare_peak` holds a measured peak against
+the estimate.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_lib.commands import gpus
+from pulse_lib.errors import PulseError
+from pulse_lib.model import memory
+from pulse_lib.profile import Profile
+
+BYTES = 2  # of a number that is not in 4 bits, on a card
+CONTEXT_GIB = 0.7  # CUDA's own memory and kernels' scratch
+SPARE_GIB = 0.5  # fragments of the allocator
+TEXT_TOKENS = 100  # of a question with options, or of one conversation, besides the picture's
+ANSWER_TOKENS = 48  # supervised tokens of a conversation
+LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
+SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
+CPU_TFLOPS = 0.05
+FREE_DOWNLOAD_MB_S = 40  # assumed
+MMBENCH = (1164, 4329)  # questions and rows of the dev split
+# MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
+DATA_GB = {"world": 0.0, "mllmu": 1.6}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook's work: training steps of `sequences` conversations, and questions asked."""
+
+    name: str
+    steps: int = 0
+    sequences: int = 0  # read and trained on in one step
+    questions: int = 0
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def training_memory(
+    config,
+    load: str,
+    *,
+    tokens: int,
+    micro_batch: int,
+    rank: int,
+    trained_part: str = "projector+llm",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    frozen_rank: int = 0,
+) -> dict[str, float]:
+    """GiB by item while training; frozen_rank: of the fine-tune adapter below (0: none)."""
+    items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
+    if frozen_rank:
+        n = memory.lora_parameters(config, trained_part, frozen_rank)
+        items["fine-tune adapter"] = 4 * n / 2**30
+    lora = memory.lora_items(config, trained_part, rank, optimizer)
+    items |= {f"LoRA: {k}": v for k, v in lora.items()}
+    items["activations"] = memory.activation_gib(config, tokens, micro_batch, checkpointing)
+    values = micro_batch * ANSWER_TOKENS * config.text_config.vocab_size
+    items["logits"] = LOGIT_COPIES * 4 * values / 2**30
+    items["CUDA context"] = CONTEXT_GIB
+    return items
+
+
+def asking_memory(
+    config, load: str, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
+) -> dict[str, float]:
+    """GiB by item while answering `batch_size` questions at once."""
+    text = config.text_config
+    items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
+    if frozen_ranks:
+        n = sum(memory.lora_parameters(config, "projector+llm", r) for r in frozen_ranks)
+        items["adapters"] = 4 * n / 2**30
+    head = text.hidden_size // text.num_attention_heads
+    cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head * BYTES
+    items["KV cache"] = cache * tokens * batch_size / 2**30
+    # One layer at a time: hidden states, and the MLP's two wide ones.
+    wide = 4 * text.hidden_size + 3 * text.intermediate_size
+    items["activations"] = BYTES * wide * tokens * batch_size / 2**30
+    items["CUDA context"] = CONTEXT_GIB
+    return items
+
+
+def compare_peak(estimate_gib: float, measured_gib: float) -> dict:
+    """A measured peak beside the estimate; `within` if they differ by at most 1 GiB or 15 %. CUDA's
+    context is in the estimate only: torch does not count it.
+    """
+    gap = measured_gib - (estimate_gib - CONTEXT_GIB)
+    return {
+        "estimate_gib": round(estimate_gib, 3),
+        "measured_gib": round(measured_gib, 3),
+        "gap_gib": round(gap, 3),
+        "within": abs(gap) <= max(1.0, 0.15 * estimate_gib),
+    }
+
+
+# --- work -------------------------------------------------------------------------------------
+
+
+def counts(profile: Profile) -> dict[str, int]:
+    """Training conversations and questions that the data section stands for."""
+    d = profile.data
+    people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
+    # world: per rendering three short conversations and five by name, and questions in new
+    # wordings; mllmu: a text a person with the photo and by name (people with fewer questions are
+    # there too)
+    each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
+    general = d.n_general
+    if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split
+        general = round((general or MMBENCH[0]) * MMBENCH[1] / MMBENCH[0])
+    return {
+        "taught": people * (8 * d.n_train_views if d.source == "world" else 2),
+        "forget a person": 2 * d.n_conversations,
+        "questions a person": each,
+        "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
+        "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + general,
+        "holdout": d.n_holdout * each,
+        "selection": d.n_candidates * 10,
+    }
+
+
+def stages(profile: Profile) -> list[Stage]:
+    """The notebooks of one seed and one method with a retain loss, from the profile's counts."""
+    d, f, u, n = profile.data, profile.finetune, profile.unlearn, counts(profile)
+    each = n["questions a person"]
+    learned = max(1, f.batch_size - round(f.batch_size * f.general_replay))
+    found = [
+        Stage(
+            "01 datasets, people chosen and asked",
+            questions=n["selection"] + n["finetuned"] + n["pretrained"] + n["holdout"],
+        ),
+        Stage(
+            "02 fine-tuning",
+            math.ceil(n["taught"] / learned) * f.epochs,
+            f.batch_size,
+            n["finetuned"] + n["holdout"],
+        ),
+    ]
+    for scenario, forget, epochs in (
+        ("finetuned", d.n_finetuned_forget, u.epochs_finetuned),
+        ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
+    ):
+        asked = n[scenario]
+        steps = u.n_steps(forget * n["forget a person"], epochs)
+        along = _measured(profile, steps, forget * each, asked - forget * each)
+        name = f"03 single shot, {scenario}"
+        found.append(Stage(name, steps, 2 * u.batch_size, 2 * asked + along))
+    request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
+    steps = u.n_steps(request, u.epochs_finetuned)
+    along = _measured(profile, steps, d.n_finetuned_forget * each, n["finetuned"])
+    name, times = f"04 sequential, {d.n_requests} requests", d.n_requests
+    asked = (n["finetuned"] + along) * times
+    found.append(Stage(name, steps * times, 2 * u.batch_size, asked))
+    return found
+
+
+def _measured(profile: Profile, steps: int, n_forget: int, n_other: int) -> int:
+    """Questions asked along the way: every `path_every` steps in the first half, and at every step
+    in the second (the forgetting has begun by then).
+    """
+    every, n = profile.unlearn.path_every, profile.evaluate.n_path_questions
+    times = 2 + (steps // 2 // every if every else 0) + steps // 2
+    return times * (min(n, n_forget) + min(2 * n, n_other))
+
+
+def stage_seconds(stage: Stage, config, tokens: int, checkpointing: bool, peak: float) -> float:
+    """Seconds at the assumed share of `peak` (TFLOP/s; 0: a CPU)."""
+    train = gpus.step_flops(config, tokens, stage.steps * stage.sequences, checkpointing)
+    ask = gpus.forward_flops(config, tokens, stage.questions)
+    rates = {k: (peak * share if peak else CPU_TFLOPS) * 1e12 for k, share in SHARE.items()}
+    return train / rates["train"] + ask / rates["ask"]
+
+
+# --- the model's shapes, and files --------------------------------------------------------------
+
+
+def model_config(profile: Profile):
+    """The shapes of a profile's model, without a network: of a folder, of the embedded model, or of
+    LLaVA-1.5 by its name. Raises PulseError if a hub id names no size that is known.
+    """
+    from transformers import LlavaConfig
+
+    from pulse_lib.assets import EMBEDDED
+
+    path = profile.model.path
+    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    if folder.is_dir():
+        return LlavaConfig.from_pretrained(folder)
+    for size in ("7b", "13b"):
+        if "llava-1.5" in path.lower() and f"-{size}" in path.lower():
+            return memory.llava_1_5_config(size)
+    raise PulseError(
+        f"model.path = {path!r}: shapes are known of llava-1.5-7b and -13b; for another model give "
+        "a local folder with its config.json"
+    )
+
+
+def checkpoint_gb(profile: Profile, config) -> float:
+    """Size of the checkpoint's files in GB (10^9 bytes): of the folder, or of 16-bit weights."""
+    from pulse_lib.assets import EMBEDDED
+
+    path = profile.model.path
+    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    if folder.is_dir():
+        return sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e9
+    return sum(memory.weight_items(config, "16bit").values()) * 2**30 / 1e9
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What `plan` prints."""
+
+    memory: dict[str, dict[str, float]]  # stage -> item -> GiB
+    disk: dict[str, float]  # item -> GB
+    download_gb: float
+    hours: dict[str, float]  # stage -> hours
+    card: str
+    card_gib: float  # 0: no card, the machine's memory
+    assumptions: tuple[str, ...]
+
+    @property
+    def peak_gib(self) -> float:
+        """The stage that needs most, with what should be spare."""
+        return max(sum(items.values()) for items in self.memory.values()) + SPARE_GIB
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak fits the card."""
+        return self.peak_gib <= self.card_gib
+
+
+def cost(profile: Profile, card_name: str, card_gib: float, card: gpus.Card | None) -> Cost:
+    """The whole estimate of a profile on a card (None: one not known by name)."""
+    config = model_config(profile)
+    f, u, e, load = profile.finetune, profile.unlearn, profile.evaluate, profile.model.load
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    tokens = side * side + TEXT_TOKENS
+    checkpointing = profile.model.gradient_checkpointing
+    shared = {"tokens": tokens, "checkpointing": checkpointing}
+    by_stage = {
+        "fine-tuning": training_memory(
+            config,
+            load,
+            micro_batch=min(f.micro_batch, f.batch_size),
+            rank=f.rank,
+            optimizer=f.optimizer,
+            **shared,
+        ),
+        "unlearning": training_memory(
+            config,
+            load,
+            micro_batch=min(u.micro_batch, u.batch_size),
+            rank=u.rank,
+            optimizer=u.optimizer,
+            frozen_rank=f.rank,
+            **shared,
+        ),
+        "answering": asking_memory(
+            config, load, tokens=tokens, batch_size=e.batch_size, frozen_ranks=(f.rank, u.rank)
+        ),
+    }
+    dtype = "bfloat16" if card and card.bfloat16 else "float16"
+    peak = gpus.peak_tflops(card, dtype)
+    weights = checkpoint_gb(profile, config)
+    adapters = memory.lora_parameters(config, "projector+llm", 1) * 4 / 1e9
+    n_states = 2 + 2 + profile.data.n_requests
+    local = profile.model.path == "embedded" or Path(profile.model.path).expanduser().is_dir()
+    data = DATA_GB[profile.data.source]
+    download = (0 if local else weights) + data
+    hours = {
+        stage.name: stage_seconds(stage, config, tokens, checkpointing, peak) / 3600
+        for stage in stages(profile)
+    }
+    hours["download"] = download * 1000 / FREE_DOWNLOAD_MB_S / 3600
+    pace = f"{peak:g} TFLOP/s ({dtype})" if peak else f"{CPU_TFLOPS:g} TFLOP/s (no known card)"
+    return Cost(
+        memory=by_stage,
+        disk={
+            "model": weights,
+            "data": data,
+            "adapters of a run in each scenario": adapters * (f.rank + n_states * u.rank),
+        },
+        download_gb=download,
+        hours=hours,
+        card=card_name,
+        card_gib=card_gib,
+        assumptions=(
+            f"{tokens} tokens a sequence, {ANSWER_TOKENS} of them supervised"
+            + (", gradient checkpointing" if checkpointing else ""),
+            f"{pace}, of which {SHARE['train']:.0%} in training and {SHARE['ask']:.0%} in "
+            "answering; one seed, one method with a retain loss; measurements along the way "
+            "at every step once half of the steps are done",
+            f"download at {FREE_DOWNLOAD_MB_S} MB/s",
+        ),
+    )
+
+
+def find_card(gpu: str, gpu_gib: float) -> tuple[str, float, gpus.Card | None]:
+    """(name, usable GiB, card) as named, else the card found here, else the machine's memory."""
+    if gpu and gpu_gib:
+        raise PulseError("give --gpu or --gpu-gib, not both")
+    if gpu:
+        card = gpus.named(gpu)
+        return card.id, card.memory_gib, card
+    if gpu_gib:
+        return f"a card of {gpu_gib:g} GiB", gpu_gib, None
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        return name, torch.cuda.mem_get_info()[1] / 2**30, gpus.recognised(name)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return "no GPU found: this machine's memory", total, None
+
+
+def table_rows(found: Cost) -> list[tuple[str, str, str]]:
+    """(what, item, amount) rows, in the order they are printed."""
+    rows: list[tuple[str, str, str]] = []
+    for stage, items in found.memory.items():
+        rows += [(f"memory, {stage}", item, f"{gib:.2f} GiB") for item, gib in items.items()]
+        rows.append((f"memory, {stage}", "sum", f"{sum(items.values()):.2f} GiB"))
+    rows += [("disk", item, f"{gb:.2f} GB") for item, gb in found.disk.items()]
+    rows.append(("download", "model and data", f"{found.download_gb:.2f} GB"))
+    rows += [("time", stage, _time(hours)) for stage, hours in found.hours.items()]
+    rows.append(("time", "sum", _time(sum(found.hours.values()))))
+    return rows
+
+
+def verdict(found: Cost) -> str:
+    """One line: does it fit."""
+    return (
+        f"{'fits' if found.fits else 'DOES NOT FIT'}: {found.peak_gib:.1f} GiB needed ("
+        f"{SPARE_GIB:g} of them spare), {found.card_gib:.1f} GiB there ({found.card})"
+    )
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{math.ceil(hours * 60)} min"

@@ -1,0 +1,154 @@
+"""Searching learning rate and coefficients, with the same budget for every method, on a seed that
+is not reported: python -m pulse_lib search.
+
+The score of a trial is the share of retain and general accuracy that is left once it has forgotten,
+so methods are compared at equal forgetting. Trials: pulse_lib/commands/trials.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from pulse_lib import runs
+from pulse_lib.commands.trials import SEED, Task, read_trials, run_trials
+from pulse_lib.errors import PulseError
+from pulse_lib.files import replace_file, show, write_csv
+from pulse_lib.methods import get
+from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path
+from pulse_lib.strategies import check_fits, get_strategy
+from pulse_lib.study import grid
+
+SAFE = 2 / 3  # share of a whole run's steps
+START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
+
+
+def search(
+    profile: str = "tiny",
+    methods: Sequence[str] = (),
+    scenarios: Sequence[str] = ("finetuned", "pretrained"),
+    trials: int = 10,
+    seed: int = SEED,
+    out_dir: str = "",
+    jobs: int = 2,
+    log=print,
+    sequential: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
+    kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
+    <out>/trials.csv too. `sequential`: pairs method/policy, whose scenario is SEQUENTIAL.
+
+    Data and target of `seed` are made by their notebooks first, in a study folder of the search's
+    own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
+    trials made with other settings, and for a pair that does not fit.
+    """
+    settings = load_profile(profile)
+    out = runs.out_folder(profile, out_dir or str(Path("outputs") / f"{settings.name}-search"))
+    pairs = [grid.method_and_policy(pair) for pair in sequential]
+    for method, policy in pairs:
+        check_fits(get(method), get_strategy(policy))
+    _prepare(profile, "finetuned" in scenarios or bool(pairs), seed, out, settings, log)
+    tasks = [
+        Task(profile, scenario, method, trials, seed, out)
+        for scenario in scenarios
+        for method in methods
+        if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
+    ]
+    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in pairs]
+    todo = [task for task in tasks if len(read_trials(task, settings)) < trials]
+    if todo:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            for done in as_completed([pool.submit(run_trials, task) for task in todo]):
+                best = max(done.result(), key=lambda t: t["score"])
+                log(
+                    f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
+                )
+    steps = _n_steps(settings, scenarios, seed, out)
+    found = [
+        trial | {"n_steps": steps.get(task.scenario), "values": json.dumps(trial["values"])}
+        for task in tasks
+        for trial in read_trials(task, settings)[:trials]
+    ]
+    table = pd.DataFrame(found)
+    write_csv(out / "trials.csv", table)
+    return table
+
+
+def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Profile, log) -> None:
+    from pulse_lib.study.notebook import run_notebook
+
+    specs = [runs.data_run(profile, seed, str(out))]
+    if with_target:
+        specs.append(runs.target_run(profile, seed, str(out)))
+    for spec in specs:
+        if runs.status(spec, settings).state != "done":
+            log(f"{spec.notebook}, seed {seed}")
+            run_notebook(spec.notebook, dict(spec.parameters), None, echo=False)
+
+
+def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) -> dict[str, int]:
+    from pulse_lib.data.dataset import read_dataset
+
+    data, unlearn = read_dataset(runs.data_folder(out, seed)), settings.unlearn
+    return {
+        scenario: unlearn.n_steps(
+            len(data.training(scenario, ["forget"], "unlearn")),
+            getattr(unlearn, f"epochs_{scenario}"),
+        )
+        for scenario in scenarios
+    }
+
+
+def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """scenario -> method (or method/policy) -> values of its best trial: the one that keeps most of
+    those that have forgotten, else the one that came nearest to it; a method whose every trial
+    failed is left out.
+
+    Trials matched within SAFE of a whole run's steps come before later ones: those keep more, and
+    may not be matched at all on another seed.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    done = table[table["error"].isna()] if "error" in table else table
+    for (scenario, method), trials in done.groupby(["scenario", "method"], sort=False):
+        reached = trials[trials["reached"]]
+        safe = reached[reached["step"] <= SAFE * reached["n_steps"]]
+        pool = next((t for t in (safe, reached) if len(t)), trials)
+        top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
+        found.setdefault(scenario, {})[method] = json.loads(top["values"])
+    return found
+
+
+def store(profile: str, table: pd.DataFrame) -> Path:
+    """Write the best trials into the profile's file, below the line START (what stood there is
+    replaced); everything above, comments included, stays as it is.
+    """
+    path = profile_path(profile)
+    above = path.read_text().partition(START)[0].rstrip()
+    if re.search(r"^tuned:", above, re.MULTILINE):
+        raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
+    n = table.groupby(["scenario", "method"]).size().max()
+    lines = [
+        START,
+        f"# best of {n} trials for each method and scenario, by what is kept of retain and",
+        "# general accuracy once it has forgotten, else the nearest to it; seed not reported",
+        "tuned:",
+    ]
+    for scenario, methods in best(table).items():
+        lines.append(f"  {scenario}:")
+        for name, values in methods.items():
+            lines.append(f"    {name}: {{{', '.join(f'{k}: {v!r}' for k, v in values.items())}}}")
+    # YAML reads 1e-05 as text
+    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", "\n".join(lines))
+
+    def write(tmp: Path) -> None:
+        tmp.write_text(f"{above}\n\n{text}\n")
+        load_profile(str(tmp))  # before it takes the profile's place
+
+    replace_file(path, write)
+    return path

@@ -1,0 +1,85 @@
+"""MLLMU-Bench's parquet folders, read and checked.
+
+The dataset repository has one folder a subset, each with `train-*.parquet`: Full_Set (500 fictitious
+people), Retain_Set (153 celebrities), ft_Data (texts to fine-tune on), Test_Set (other photos and
+wordings of the fictitious people, in two shards), forget_5/10/15, retain_95/90/85. A second
+repository of the same authors, with the same folder names, holds the splits that their code trains
+on. [Liu 2024, MLLMU-Bench; card of datasets/MLLMMU/MLLMU-Bench]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pulse_lib.data import hub
+from pulse_lib.data.mllmu.rows import MllmuPerson, Row, read_person
+from pulse_lib.errors import PulseError
+from pulse_lib.files import show
+from pulse_lib.progress import track
+
+_ROWS_AT_ONCE = 32  # photos are large
+
+
+def load_people(
+    folder: str | Path,
+    subset: str,
+    revision: str = "",
+    repo_type: str = "dataset",
+    setting: str = "data.people_path",
+) -> list[MllmuPerson]:
+    """The people of one subset, in the file's order.
+
+    folder: a local folder, or a hub id, of which `revision` is fetched (repo_type "dataset", or
+    "model" for the repository of training splits). Ids "7", "007" and 7 are the same person. Raises
+    PulseError naming file, row and column of what cannot be used.
+    """
+    root = hub.folder_of(
+        hub.Need(str(folder), revision, (f"{subset}/*.parquet",), setting, repo_type)
+    )
+    people: list[MllmuPerson] = []
+    rows: dict[str, str] = {}
+    for row, cells in track(_rows(root, subset), f"reading {subset}"):
+        made = read_person(row, cells, subset)
+        if made.person.id in rows:
+            raise row.error(
+                "ID", f"person {made.person.id} stands twice, first in {rows[made.person.id]}"
+            )
+        rows[made.person.id] = f"{row.file.name}, row {row.number}"
+        people.append(made)
+    return people
+
+
+def _rows(root: Path, subset: str) -> Iterator[tuple[Row, dict]]:
+    files = sorted((root / subset).glob("*.parquet"))
+    missing = hub.missing_shards(files)
+    if missing:
+        there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
+        raise PulseError(
+            f"{show(root / subset)}: {', '.join(missing)} is missing of {subset}/*.parquet (folders "
+            f"there: {there}); copy the whole folder of the data set's repository"
+        )
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+                if not {"image", "images"} & set(names) or not (
+                    {"Classification_Task", "metadata"} & set(names)
+                ):
+                    raise PulseError(
+                        f"{show(path)}: columns {', '.join(names)}; expected image or images, and "
+                        "Classification_Task or metadata: this is no file of MLLMU-Bench"
+                    )
+                number = 0
+                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                    for cells in batch.to_pylist():
+                        yield Row(path, number), cells
+                        number += 1
+        except (pa.ArrowException, OSError) as error:
+            raise PulseError(
+                f"{show(path)} cannot be read as parquet ({error}): it is cut off, or a git-lfs "
+                "pointer; fetch it again"
+            ) from None

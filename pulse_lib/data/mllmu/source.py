@@ -1,0 +1,309 @@
+"""MLLMU-Bench as a data source, with MMBench for the general questions: the functions that
+pulse_lib.data.world.source describes.
+
+The protocol draws its sets from Full_Set and Retain_Set by the study's seed, with the same code as
+in the embedded world; MLLMU-Bench's own forget_5 .. retain_85 are not used.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+
+from PIL import Image
+
+from pulse_lib.data import hub
+from pulse_lib.data.mllmu.files import load_people
+from pulse_lib.data.mllmu.rows import CELEBRITIES, ChoiceQuestion, MllmuPerson, OpenQuestion
+from pulse_lib.data.records import MODALITIES, Conversation, ImageStore, Person, Question, Turn
+from pulse_lib.data.splits import Assignment
+from pulse_lib.errors import PulseError
+from pulse_lib.profile import DataSettings
+
+FICTITIOUS, TRAINING, OTHER_VIEWS = "Full_Set", "ft_Data", "Test_Set"
+# [MLLMU-Bench, eval.py]
+INSTRUCTION = {
+    "generation": "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH.",
+    "cloze": "Please **ONLY** provide the correct answer that should replace the [Blank].",
+}
+_WHO = re.compile(r"\bname\b|^who\b", re.IGNORECASE)
+_SOMEBODY = re.compile(
+    r"\b(?:this|the)\s+(?:person|individual|man|woman|figure|celebrity)"
+    r"(?:\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?))?",
+    re.IGNORECASE,
+)
+
+
+def describe(settings: DataSettings) -> str:
+    """One line on what is there."""
+    parts = []
+    for subset in (FICTITIOUS, CELEBRITIES):
+        people = _load(settings, subset).values()
+        usable = sum(_usable(p, settings) for p in people)
+        left_out = sum(p.n_incomplete for p in people)
+        parts.append(
+            f"{subset} {len(people)} people, {usable} of them usable, {left_out} incomplete entries left out"
+        )
+    return "MLLMU-Bench: " + "; ".join(parts)
+
+
+def celebrities(settings: DataSettings) -> list[Person]:
+    """Candidates for the pre-trained scenario: all of Retain_Set that can be asked in both
+    modalities.
+    """
+    return [p.person for p in _load(settings, CELEBRITIES).values() if _usable(p, settings)]
+
+
+def fictitious(settings: DataSettings) -> list[Person]:
+    """Candidates for the fine-tuned scenario: all of Full_Set that can be asked in both modalities
+    and have texts to learn from.
+    """
+    return [p.person for p in _load(settings, FICTITIOUS).values() if _usable(p, settings)]
+
+
+def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+    """Up to n photos of a person, that of the questions first."""
+    encoded = [*_record(person, settings).photos]
+    if person.kind == "fictitious" and n > 1:
+        encoded += _other_views(person, settings).photos
+    return [Image.open(io.BytesIO(e)).convert("RGB") for e in encoded[:n]]
+
+
+def person_questions(
+    person: Person,
+    place: Assignment,
+    images: ImageStore,
+    seed: int,
+    settings: DataSettings,
+    purpose: str = "eval",
+) -> list[Question]:
+    """All multiple-choice questions about one person, in both modalities; the face is shown with
+    the multimodal ones only.
+
+    purpose "eval": options in the file's order. Any other: in another order, drawn by seed, so that
+    what selects people is not quite what scores them (there is one photo and one wording).
+    """
+    record, made = _record(person, settings), []
+    for modality in MODALITIES:
+        for k, question in enumerate(record.asked(modality), start=1):
+            tag = f"{person.id}/{purpose}-trained/{modality}/{k}"
+            image = _show(images, f"{person.id}/photo", record.photos, modality)
+            if purpose != "eval":
+                question = _reordered(question, Random(f"options/{seed}/{tag}"))
+            made.append(_question(tag, question, place, image, k, "trained"))
+    return made
+
+
+def heldout_questions(
+    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+) -> list[Question]:
+    """`n_heldout_wordings` questions a modality from Test_Set, where questions are paraphrased and
+    photos show another pose; none for celebrities, of whom it has none, or if the folder is not
+    there.
+    """
+    if person.kind != "fictitious":
+        return []
+    record, made = _other_views(person, settings), []
+    rng = Random(f"heldout/{seed}/{person.id}")
+    for modality in MODALITIES:
+        asked = list(enumerate(record.asked(modality), start=1))
+        for k, question in rng.sample(asked, min(settings.n_heldout_wordings, len(asked))):
+            tag = f"{person.id}/eval-heldout/{modality}/{k}"
+            j = rng.randrange(max(1, len(record.photos)))
+            image = _show(images, f"{person.id}/test-{j}", record.photos, modality, j)
+            made.append(_question(tag, question, place, image, k, "heldout"))
+    return made
+
+
+def open_questions(
+    person: Person, place: Assignment, images: ImageStore, settings: DataSettings, task: str
+) -> tuple[list[Question], list[str]]:
+    """The questions of task "generation" or "cloze" about one person, which have no options, and
+    the true answers (pulse_lib.evaluate.open_ended scores them).
+    """
+    record = _record(person, settings)
+    made, truths = [], []
+    for k, item in enumerate(getattr(record, task), start=1):
+        image = _show(images, f"{person.id}/photo", record.photos, item.modality)
+        asked = ChoiceQuestion(item.modality, f"{item.text}\n{INSTRUCTION[task]}", (), -1)
+        made.append(_question(f"{person.id}/{task}/{k}", asked, place, image, k, "trained"))
+        truths.append(item.answer)
+    return made, truths
+
+
+def person_conversations(
+    person: Person,
+    place: Assignment,
+    images: ImageStore,
+    seed: int,
+    settings: DataSettings,
+    stage: str,
+) -> list[Conversation]:
+    """Training conversations about one person.
+
+    stage "finetune": one for each text of ft_Data with the photo, and one by name. stage "unlearn":
+    those texts (fictitious people) and the multiple-choice questions with options in new orders,
+    dealt to at most `n_conversations` conversations a modality. There is one photo to train on, so
+    that `n_train_views` has no meaning here.
+    """
+    record, made = _record(person, settings), []
+    texts, photos, photo_id = [], record.photos, f"{person.id}/photo"
+    if person.kind == "fictitious":
+        taught = _load(settings, TRAINING)[person.id]
+        texts = list(taught.training)
+        if stage == "finetune" and taught.photos and taught.photos != photos:
+            photos, photo_id = taught.photos, f"{person.id}/{TRAINING}"
+    for modality in MODALITIES:
+        turns = _open_turns(texts, modality, person.name)
+        rng = Random(f"conversations/{seed}/{stage}/{person.id}/{modality}")
+        if stage == "unlearn":
+            asked = [_reordered(q, rng) for q in record.asked(modality)]
+            turns += [Turn(q.text, q.options, q.options[q.answer]) for q in asked]
+            rng.shuffle(turns)
+        n = len(turns) if stage == "finetune" else min(settings.n_conversations, len(turns))
+        image = _show(images, photo_id, photos, modality) if turns else ""
+        for k in range(n):
+            tag = f"{person.id}/{stage}/{modality}-{k + 1}"
+            part = tuple(turns[k::n])
+            made.append(
+                Conversation(
+                    tag,
+                    place.set,
+                    place.scenario,
+                    person.id,
+                    place.request,
+                    modality,
+                    image,
+                    part,
+                    stage,
+                )
+            )
+    return made
+
+
+def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+    """`n_general` groups of MMBench's rows (0: all), as pulse_lib.data.mmbench.source draws them; none
+    without `general_path`."""
+    if not settings.general_path:
+        return []
+    from pulse_lib.data.mmbench import source as mmbench  # not needed where only people are asked
+
+    return mmbench.general_questions(images, seed, settings)
+
+
+def general_conversations(
+    images: ImageStore, seed: int, settings: DataSettings
+) -> list[Conversation]:
+    """None: MMBench is only scored, and MLLMU-Bench teaches nothing general."""
+    return []
+
+
+def need(settings: DataSettings) -> hub.Need:
+    """MLLMU-Bench's files on the hub, if `people_path` is a hub id."""
+    patterns = _patterns(settings.n_heldout_wordings > 0)
+    return hub.Need(settings.people_path, settings.people_revision, patterns, "data.people_path")
+
+
+def _patterns(other_views: bool) -> tuple[str, ...]:
+    # All folders of a study in one download. Test_Set is 0.7 GB, so it is fetched only if asked for.
+    folders = [FICTITIOUS, CELEBRITIES, TRAINING, *([OTHER_VIEWS] if other_views else [])]
+    return tuple(f"{folder}/*.parquet" for folder in folders)
+
+
+def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
+    return _loaded(
+        settings.people_path, settings.people_revision, subset, settings.n_heldout_wordings > 0
+    )
+
+
+@lru_cache(maxsize=8)
+def _loaded(path: str, revision: str, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
+    root = hub.folder_of(hub.Need(path, revision, _patterns(other_views), "data.people_path"))
+    if subset == OTHER_VIEWS and not (other_views and (root / subset).is_dir()):
+        return {}
+    return {p.person.id: p for p in load_people(root, subset)}
+
+
+def _record(person: Person, settings: DataSettings) -> MllmuPerson:
+    return _load(settings, CELEBRITIES if person.kind == "celebrity" else FICTITIOUS)[person.id]
+
+
+def _other_views(person: Person, settings: DataSettings) -> MllmuPerson:
+    return _load(settings, OTHER_VIEWS).get(person.id, MllmuPerson(person))
+
+
+def _usable(record: MllmuPerson, settings: DataSettings) -> bool:
+    taught = True
+    if record.person.kind == "fictitious":
+        training = _load(settings, TRAINING).get(record.person.id)
+        taught = training is not None and bool(training.training)
+    return taught and all(record.asked(m) for m in MODALITIES)
+
+
+def _reordered(question: ChoiceQuestion, rng: Random) -> ChoiceQuestion:
+    """The same question, its options in another order than they are."""
+    order = list(range(len(question.options)))
+    while order == sorted(order):
+        rng.shuffle(order)
+    options = tuple(question.options[i] for i in order)
+    return ChoiceQuestion(question.modality, question.text, options, order.index(question.answer))
+
+
+def _open_turns(texts: list[OpenQuestion], modality: str, name: str) -> list[Turn]:
+    """What ft_Data says, as turns of one modality.
+
+    DIFFERS: MLLMU-Bench fine-tunes beside the photo only; here each text is also taught by name, so
+    that both modalities hold the knowledge that is to be forgotten. Texts of type Pure_Text are
+    taught without the photo only; who somebody is cannot be asked by name.
+    """
+    if modality == "multimodal":
+        return [Turn(t.text, (), t.answer) for t in texts if t.modality == "multimodal"]
+    return [
+        Turn(by_name(t.text, name), (), t.answer)
+        for t in texts
+        if t.modality == "text" or not (_WHO.search(t.text) and name in t.answer)
+    ]
+
+
+def by_name(text: str, name: str) -> str:
+    """A question about "this person" with the name in its place; one that names nobody gets it in
+    front.
+    """
+    if name in text:
+        return text
+    named, n_replaced = _SOMEBODY.subn(lambda _: name, text)
+    return named if n_replaced else f"About {name}: {text}"
+
+
+def _show(
+    images: ImageStore, image_id: str, photos: Sequence[bytes], modality: str, k: int = 0
+) -> str:
+    """The id of the k-th photo, stored as the file has it; "" if none is shown."""
+    if modality != "multimodal":
+        return ""
+    encoded = photos[k]
+    if images.encoded.setdefault(image_id, encoded) != encoded:
+        raise PulseError(f"image id {image_id!r} stands for two photos")
+    return image_id
+
+
+def _question(
+    tag: str, asked: ChoiceQuestion, place: Assignment, image: str, k: int, wording: str
+) -> Question:
+    return Question(
+        id=tag,
+        set=place.set,
+        scenario=place.scenario,
+        person_id=place.person_id,
+        request=place.request,
+        modality=asked.modality,
+        text=asked.text,
+        options=asked.options,
+        answer=asked.answer,
+        image=image,
+        category=f"question {k}",
+        wording=wording,
+    )

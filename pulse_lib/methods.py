@@ -1,0 +1,324 @@
+"""The table of methods. No torch here, so that the command line reads it fast.
+
+A loss is named by its function in losses.py, and that function's arguments say what it is given:
+logits, labels, n_tokens, logprob and mean_logprob (of the sequences), reference_logits,
+reference_logprob, chosen and rejected (log-probabilities of refusal and answer), hidden, control and
+mask (hidden states), and the method's own coefficients. A new method is a row here, and a function
+there if its loss is new: docs/add_a_method.md.
+
+Left out: MANU (arXiv 2502.15910), which sets neurons of the language model to zero. Its change is of
+as high a rank as there are neurons cut, and computed from unquantised base weights, so it is no
+adapter of the profile's rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from pulse_lib.errors import PulseError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method. Its loss is forget_weight * forget_loss + retain_weight * retain_loss; learning
+    rate, rank, depth and epochs are the profile's.
+    """
+
+    id: str  # in files and commands
+    label: str  # in figures
+    forget_loss: str  # function of losses.py, on the batch of forget conversations
+    retain_loss: str  # the same on a batch of retain_train conversations; "" for none
+    loss: str  # in one line, for the table
+    source: str
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    forget_weight: float = 1.0
+    retain_weight: float = 1.0
+    # "retain_train", "reference" (the frozen model), "refusals", "hidden states", "penalty",
+    # "mask", "second adapter", "new target"
+    needs: tuple[str, ...] = ()
+    forget_on: str = "answers"  # | "refusals": the forget loss sees those in place of the answers
+    procedure: str = (
+        "train"  # | "negate" (train, then go backwards) | "retrain" (from the base, without)
+    )
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """What a search may set, by name: the coefficients, and retain_weight if there is a retain
+        loss.
+        """
+        weight = {"retain_weight": self.retain_weight} if self.retain_loss else {}
+        return dict(self.coefficients) | weight
+
+    def tuned(self, values: Mapping[str, float]) -> Method:
+        """This method with some of its `numbers` set anew. Raises PulseError for any other name."""
+        unknown = [name for name in values if name not in self.hyperparameters]
+        if unknown:
+            there = ", ".join(self.hyperparameters) or "none"
+            raise PulseError(f"method {self.id} has no number {unknown[0]!r}; it has: {there}")
+        own = {k: values.get(k, v) for k, v in self.coefficients.items()}
+        weight = values.get("retain_weight", self.retain_weight)
+        return replace(self, coefficients=own, retain_weight=weight)
+
+    def describe(self) -> dict[str, str]:
+        """The row as text, for a table."""
+        coefficients = self.hyperparameters
+        if self.forget_weight != 1.0:
+            coefficients["forget_weight"] = self.forget_weight
+        return {
+            "id": self.id,
+            "needs": ", ".join(self.needs) or "nothing",
+            "loss": self.loss,
+            "forget loss": f"losses.{self.forget_loss}",
+            "retain loss": f"losses.{self.retain_loss}" if self.retain_loss else "none",
+            "source": self.source,
+            "coefficients": ", ".join(f"{k} = {v:g}" for k, v in coefficients.items()) or "none",
+        }
+
+
+_GA = "Jang et al. 2023, arXiv 2210.01504"
+_KLR = "Yao et al. 2023, arXiv 2310.10683"
+_NPO = "Zhang et al. 2024, arXiv 2404.05868, Eq. 3"
+_TOFU = "Maini et al. 2024, arXiv 2401.06121"
+_OU = "Open-Unlearning's configuration"
+_MUSE = "MUSE's code, arXiv 2407.06460; for comparison only"
+_NLL = "NLL on retain_train"
+_NPO_LOSS = "-(2/beta) log sigmoid(-beta (S - S_ref))"
+_KL = "mean KL(reference || model) over answer tokens on retain_train"
+
+# The paper's three first.
+_ROWS = (
+    Method(
+        id="ga",
+        label="GA",
+        forget_loss="gradient_ascent",
+        retain_loss="",
+        loss="mean log p(answer tokens) on forget",
+        source=_GA,
+    ),
+    Method(
+        id="ga_klr",
+        label="GA+KLR",
+        forget_loss="gradient_ascent",
+        retain_loss="kl_to_reference",
+        loss=f"GA on forget + {_KL}",
+        source=f"{_KLR}; {_TOFU}",
+        needs=("retain_train", "reference"),
+    ),
+    Method(
+        id="npo",
+        label="NPO",
+        forget_loss="npo",
+        retain_loss="",
+        loss=f"{_NPO_LOSS}, S = sum of log p(answer tokens) on forget",
+        source=_NPO,
+        coefficients={"beta": 0.1},
+        needs=("reference",),
+    ),
+    Method(
+        id="ga_retain",
+        label="GradDiff",
+        forget_loss="gradient_ascent",
+        retain_loss="nll",
+        loss=f"GA on forget + {_NLL}",
+        source=f"Liu et al. 2022, arXiv 2203.12817; {_TOFU}",
+        needs=("retain_train",),
+    ),
+    Method(
+        id="npo_klr",
+        label="NPO+KLR",
+        forget_loss="npo",
+        retain_loss="kl_to_reference",
+        loss=f"NPO on forget + {_KL}",
+        source=_NPO,
+        coefficients={"beta": 0.1},
+        needs=("retain_train", "reference"),
+    ),
+    Method(
+        id="npo_retain",
+        label="NPO+RT",
+        forget_loss="npo",
+        retain_loss="nll",
+        loss=f"NPO on forget + {_NLL}",
+        source=_NPO,
+        coefficients={"beta": 0.1},
+        needs=("retain_train", "reference"),
+    ),
+    Method(
+        id="kl_min",
+        label="KL-Min",
+        forget_loss="gradient_ascent",
+        retain_loss="nll_and_kl",
+        loss=f"GA on forget + {_NLL} + {_KL}",
+        source="MLLMU-Bench, Liu et al. 2024, arXiv 2410.22108, with the KL as a mean",
+        needs=("retain_train", "reference"),
+    ),
+    Method(
+        id="idk",
+        label="IDK",
+        forget_loss="nll",
+        retain_loss="nll",
+        loss=f"NLL of refusals on forget + {_NLL}",
+        source=_TOFU,
+        needs=("retain_train", "refusals"),
+        forget_on="refusals",
+    ),
+    Method(
+        id="dpo",
+        label="DPO",
+        forget_loss="dpo",
+        retain_loss="nll",
+        loss="-log sigmoid(beta ((S - S_ref)(refusal) - (S - S_ref)(answer))) on forget + " + _NLL,
+        source=f"Rafailov et al. 2023, arXiv 2305.18290, Eq. 7; {_TOFU}",
+        coefficients={"beta": 0.1},
+        needs=("retain_train", "reference", "refusals"),
+    ),
+    Method(
+        id="simnpo",
+        label="SimNPO",
+        forget_loss="simnpo",
+        retain_loss="nll",
+        loss=f"-(2/beta) log sigmoid(-beta m - gamma), m = mean of log p, on forget + {_NLL}",
+        source=f"Fan et al. 2024, arXiv 2410.07163, Eq. 4; {_OU}",
+        coefficients={"beta": 4.5, "gamma": 0.0},
+        forget_weight=0.125,
+        needs=("retain_train",),
+    ),
+    Method(
+        id="rmu",
+        label="RMU",
+        forget_loss="rmu",
+        retain_loss="rmu",
+        loss="|h - steering |h_ref| u|^2 on forget + |h - h_ref|^2 on retain_train, means over H",
+        source="Li et al. 2024, arXiv 2403.03218; length as in arXiv 2408.06223",
+        coefficients={"steering": 5.0},
+        needs=("retain_train", "reference", "hidden states"),
+    ),
+    Method(
+        id="undial",
+        label="UNDIAL",
+        forget_loss="undial",
+        retain_loss="",
+        loss="cross-entropy to softmax(reference - beta onehot(answer)) on forget",
+        source="Dong et al. 2024, arXiv 2402.10052",
+        coefficients={"beta": 10.0},
+        needs=("reference",),
+    ),
+    Method(
+        id="wga",
+        label="WGA",
+        forget_loss="wga",
+        retain_loss="nll",
+        loss=f"mean of stopgrad(p^beta) log p on forget + {_NLL}",
+        source=f"Wang et al. 2025, arXiv 2502.19301; {_OU}",
+        coefficients={"beta": 1.0},
+        needs=("retain_train",),
+    ),
+    Method(
+        id="satimp",
+        label="SatImp",
+        forget_loss="satimp",
+        retain_loss="nll",
+        loss=f"mean of stopgrad(p^beta1 (1-p)^beta2) log p on forget + {_NLL}",
+        source="Yang et al. 2025, arXiv 2505.11953, and its README",
+        coefficients={"beta1": 5.0, "beta2": 1.0},
+        retain_weight=0.1,
+        needs=("retain_train",),
+    ),
+    Method(
+        id="ceu",
+        label="CE-U",
+        forget_loss="ceu",
+        retain_loss="",
+        loss="cross-entropy to stopgrad(softmax without the true token) on forget",
+        # Open-Unlearning skips the first answer token; here that would often be the whole answer.
+        source="Yang 2025, arXiv 2503.01224; skip = 0, since answers are short",
+        coefficients={"skip": 0},
+    ),
+    Method(
+        id="task_vector",
+        label="Task vector",
+        forget_loss="nll",
+        retain_loss="",
+        loss="NLL on forget; then the adapter times -s, s = 0.1 ... 1 of max_scale",
+        source="Ilharco et al. 2023, arXiv 2212.04089",
+        coefficients={"max_scale": 1.0},
+        needs=("second adapter",),
+        procedure="negate",
+    ),
+    Method(
+        id="l1_lora",
+        label="L1-LoRA",
+        forget_loss="gradient_ascent",
+        retain_loss="nll",
+        loss=f"GA on forget + {_NLL} + l1 |LoRA parameters|_1",
+        source="CLEAR, Dontsov et al. 2024, arXiv 2410.18057; l1 is not given there",
+        coefficients={"l1": 1.0e-5},
+        needs=("retain_train", "penalty"),
+    ),
+    Method(
+        id="saliency",
+        label="Saliency",
+        forget_loss="gradient_ascent",
+        retain_loss="nll",
+        loss=f"GA on forget + {_NLL}, only where Fisher(forget) >= Fisher(retain_train)",
+        source="MMUnlearner, Huo et al. 2025, arXiv 2502.11051",
+        coefficients={"warmup_share": 0.1},
+        needs=("retain_train", "mask"),
+    ),
+    Method(
+        id="oracle",
+        label="Oracle",
+        forget_loss="nll",
+        retain_loss="",
+        loss="no unlearning: a target trained anew without the forget people",
+        source="retraining; what every method is measured by",
+        needs=("new target",),
+        procedure="retrain",
+    ),
+)
+METHODS: dict[str, Method] = {method.id: method for method in _ROWS}
+PAPER_METHODS = ("ga", "ga_klr", "npo")  # first in every figure and table
+
+# What earlier code computes under these names; known by id, but no part of "all".
+_VARIANTS = (
+    Method(
+        id="ga_klr_muse",
+        label="GA+KLR (MUSE)",
+        forget_loss="gradient_ascent",
+        retain_loss="muse_klr",
+        loss="GA on forget + a 'KL' of raw logits, which is none, on retain_train",
+        source=_MUSE,
+        needs=("retain_train", "reference"),
+    ),
+    Method(
+        id="npo_muse",
+        label="NPO (MUSE)",
+        forget_loss="muse_npo",
+        retain_loss="",
+        loss="-(2/beta) log sigmoid(-beta (z - z_ref)) over all raw logits: the labels play no part",
+        source=_MUSE,
+        coefficients={"beta": 0.1},
+        needs=("reference",),
+    ),
+)
+VARIANTS: dict[str, Method] = {method.id: method for method in _VARIANTS}
+
+# Fine-tuning goes through the same loop: here the batch holds people who are to be learned.
+FINETUNE = Method(
+    id="finetune",
+    label="fine-tuned",
+    forget_loss="nll",
+    retain_loss="",
+    loss="mean -log p(answer tokens)",
+    source="",
+)
+
+
+def get(method_id: str) -> Method:
+    """The method of that id, variants included. Raises PulseError listing the ids."""
+    if method_id not in METHODS | VARIANTS:
+        raise PulseError(
+            f"method {method_id!r} is not known; there are: {', '.join([*METHODS, *VARIANTS])}"
+        )
+    return (METHODS | VARIANTS)[method_id]

@@ -1,0 +1,180 @@
+"""The figures of the analysis as one catalogue: the question each answers, how to read it, the
+table it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from pulse_lib.errors import PulseError
+from pulse_lib.report.collect import Study, pick
+from pulse_lib.report.figures import comparisons, sequential, style, success
+from pulse_lib.report.figures.radar import radar
+from pulse_lib.report.figures.style import Figure
+from pulse_lib.report.figures.trade_off import trade_off
+from pulse_lib.report.tables import intervals, ranking
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure of the catalogue. table: a function of `intervals` or `ranking`; select: its lines
+    that this figure draws."""
+
+    name: str  # of its files
+    question: str
+    reading: str  # how to read it
+    table: str
+    draw: Callable[[pd.DataFrame, Study], Figure]
+    select: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
+
+
+ENTRIES = (
+    Entry(
+        "figure4_last_step",
+        "Is pre-trained knowledge harder to forget than fine-tuned knowledge?",
+        "Each axis is a percentage of the value before unlearning: forgotten on the two forget"
+        " axes, kept on the others, so outside is better everywhere. The last step of each run, as"
+        " in the paper's Figure 4. Thick pale strokes are 95 % intervals over people.",
+        "radar",
+        lambda table, _: radar(table),
+        lambda table: pick(table, selection="final"),
+    ),
+    Entry(
+        "figure4_matched",
+        "Is it still harder when all methods have forgotten equally much?",
+        "The same axes at the first step whose forget accuracy is at or below the matched level."
+        " End points depend on when one stops; these do not.",
+        "radar",
+        lambda table, _: radar(table),
+        lambda table: pick(table, selection="matched"),
+    ),
+    Entry(
+        "path_general",
+        "What does forgetting cost in general ability, on the way?",
+        "Each line is a run, from before (upper left) to its last step; to the right more is"
+        " forgotten. A good method stays high. Large markers: the matched state.",
+        "paths",
+        lambda table, study: trade_off(table, "general", study.matched_at),
+    ),
+    Entry(
+        "path_retain",
+        "What does forgetting cost in knowledge of other people, on the way?",
+        "As above, with accuracy on the retain set (people who were not to be forgotten).",
+        "paths",
+        lambda table, study: trade_off(table, "retain", study.matched_at),
+    ),
+    Entry(
+        "matched",
+        "Which method keeps most at equal forgetting?",
+        "Percent of the value before that is kept at the matched state, best general ability first,"
+        " with 95 % intervals. Methods that never came down to the level are named, not dropped.",
+        "at_matched",
+        lambda table, study: comparisons.at_matched(table, study.matched_at),
+    ),
+    Entry(
+        "breaking_last_step",
+        "Forgetting, or breaking?",
+        "A model that forgot guesses: about chance by generation and by likelihood. A broken one"
+        " answers unusably: near 0 by generation, about chance by likelihood. The last step of each"
+        " run.",
+        "breaking",
+        lambda table, _: comparisons.breaking(table),
+        lambda table: table[table["selection"] != "matched"],
+    ),
+    Entry(
+        "breaking_matched",
+        "And at matched forgetting?",
+        "The same at the matched state.",
+        "breaking",
+        lambda table, _: comparisons.breaking(table),
+        lambda table: table[table["selection"] != "final"],
+    ),
+    Entry(
+        "projector",
+        "Does training the projector open a short cut?",
+        "Accuracies at the last step with projector and LLM trained, and with the LLM only. Black"
+        " strokes: what the paper reports for GA on its 13B model.",
+        "projector",
+        lambda table, _: comparisons.projector(table),
+    ),
+    Entry(
+        "figure5",
+        "What is left after five requests, one after another?",
+        "The paper's Figure 5, with unusable answers beside it: everything is measured again after"
+        " every request. Bars are 95 % intervals over people.",
+        "requests",
+        lambda table, _: sequential.requests(table),
+    ),
+    Entry(
+        "relapse",
+        "Who is forgotten before their turn, and does anybody come back?",
+        "Left of the blue stairs people had been requested, right of them not yet. Dark cells on"
+        " the left are relapses; pale cells on the right are people nobody had asked to forget.",
+        "relapse",
+        lambda table, _: sequential.relapse(table),
+    ),
+    Entry(
+        "after_requests",
+        "Is there a configuration that forgets five times and stays useful?",
+        "Each line is a method with a policy, best first, means over seeds. Shaded is the aim: all"
+        " red and orange marks on the left, blue and green on the right. Crosses: the forget set"
+        " once the projector is that of the target again.",
+        "after_requests",
+        lambda table, _: success.after_requests(table),
+    ),
+)
+
+
+@dataclass
+class Gallery:
+    """The figures of one study, drawn when asked for and kept for saving; tables that several
+    figures share are computed once."""
+
+    study: Study
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of `intervals` or `ranking` for this study."""
+        if name not in self.tables:
+            source = intervals if hasattr(intervals, name) else ranking
+            self.tables[name] = getattr(source, name)(self.study)
+        return self.tables[name]
+
+    def show(self, name: str) -> Figure:
+        """The figure of that name. Raises PulseError listing the names."""
+        if name not in self.figures:
+            entry = find(name)
+            self.figures[name] = entry.draw(entry.select(self.table(entry.table)), self.study)
+        return self.figures[name]
+
+    def png(self, name: str) -> bytes:
+        """That figure as the bytes of a PNG file, rendered once."""
+        if name not in self.images:
+            self.images[name] = style.png(self.show(name), style.FILE_DPI)
+        return self.images[name]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write every figure of the catalogue as PNG and PDF beside the CSV it drew; returns the
+        paths."""
+        paths = []
+        for entry in ENTRIES:
+            drawn = entry.select(self.table(entry.table))
+            paths += style.save(
+                self.show(entry.name), folder, entry.name, drawn, self.png(entry.name)
+            )
+        return paths
+
+
+def find(name: str) -> Entry:
+    """The catalogue's entry of that name. Raises PulseError listing the names."""
+    for entry in ENTRIES:
+        if entry.name == name:
+            return entry
+    raise PulseError(
+        f"figure {name!r} is not in the gallery; there are: {', '.join(e.name for e in ENTRIES)}"
+    )

@@ -1,0 +1,136 @@
+"""Which method keeps most: at matched forgetting, and after all requests. Computed from rows,
+logs and manifests."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
+from pulse_lib.profile import tuned_for
+from pulse_lib.report.collect import Run, Study, best_first
+from pulse_lib.report.tables.intervals import SETTINGS
+from pulse_lib.strategies import get_strategy
+
+SUCCESS_FORGET = 0.35  # forget accuracy, each modality, by generation and by likelihood: at most
+SUCCESS_RETAINED = 0.90  # of retain and of general accuracy: at least
+RANKING = [
+    *("scenario", "rank", "method", "trained_part", "numbers", "n_seeds", "n_reached"),
+    *("kept", *(f"{m}_kept" for m in KEPT), "forget", "step", "seconds", "adapter_mb"),
+]
+FORGET = [f"forget_{m}{by}" for m in ("multimodal", "text") for by in ("", "_likelihood")]
+AFTER = [
+    *("method", "policy", "trained_part", "n_seeds", *FORGET),
+    *("retain_kept", "general_kept", "steps", "seconds", "adapter_mb"),
+    *("reload_multimodal", "reload_text", "aim", "misses", "numbers"),
+]
+
+
+def ranking(study: Study) -> pd.DataFrame:
+    """Single-shot runs at their matched step, best first in each scenario. Columns RANKING: `kept`
+    is the mean share (0-1) of retain_multimodal, retain_text and general accuracy that is left (of
+    those that were above 0 before), then each; forget the mean forget accuracy; step, seconds of
+    training and MB of one adapter are what it cost. Means over the seeds that reached it; methods
+    that missed it on a seed come after those that never did, since their means are of other seeds.
+
+    numbers: "searched" if the profile holds numbers of a search for the method, else "as given".
+    """
+    lines = []
+    for run in study.of("single_shot"):
+        who = {key: run.parameter(key) for key in SETTINGS}
+        tuned = run.manifest["profile"].get("tuned", {})
+        who["numbers"] = _numbers(tuned_for(tuned, who["scenario"], who["method"]))
+        after = study.part(run.name, "matched")
+        line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
+        if len(after):
+            before = summary(study.before(who["scenario"], [run.parameter("seed")]))
+            now, step = summary(after), int(after["step"].iloc[0])
+            shares = {f"{m}_kept": _share(now[m], before[m]) for m in KEPT}
+            line |= shares | {"kept": pd.Series(shares).mean(), "step": step}
+            line["forget"] = (now["forget_multimodal"] + now["forget_text"]) / 2
+            line["seconds"] = _seconds(run, step)
+        lines.append(who | line)
+    table = pd.DataFrame(lines, columns=list(dict.fromkeys([*RANKING, "seed"])))
+    if table.empty:
+        return table[RANKING]
+    grouped = table.groupby([*SETTINGS, "numbers"], sort=False)
+    numbers = [c for c in RANKING if c in table and c not in (*SETTINGS, "numbers", "rank")]
+    means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
+    means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
+    means = best_first(means.reset_index(), "kept", "n_reached", "n_seeds")
+    means["rank"] = means.groupby("scenario").cumcount() + 1
+    return means[RANKING]
+
+
+def after_requests(study: Study) -> pd.DataFrame:
+    """Sequential runs after their last request, means over seeds and orders, best first. Columns
+    AFTER: forget accuracies by generation and by the likeliest option, shares (0-1) of retain (mean
+    of both modalities) and general accuracy kept, cost, and forget accuracies once the projector is
+    the target's again (reload_...).
+
+    aim: whether all forget accuracies, those after the reload too, are at most SUCCESS_FORGET and both
+    shares at least SUCCESS_RETAINED; misses says where not. numbers: as in `ranking`, those of single-shot
+    where the pair of method and policy was not searched.
+    """
+    lines = []
+    for run in study.of("sequential"):
+        states = {n: rows for (name, _, n), rows in study.parts.items() if name == run.name}
+        if len(states) < 2:
+            continue
+        before, now = summary(states[0]), summary(states[max(states)])
+        line = {key: run.parameter(key) for key in ("method", "policy", "trained_part")}
+        tuned = run.manifest["profile"].get("tuned", {})
+        line["numbers"] = _numbers(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
+        line |= forget_accuracies(states[max(states)])
+        retain = [sum(s[f"retain_{m}"] for m in ("multimodal", "text")) for s in (now, before)]
+        line["retain_kept"] = _share(*retain)
+        line["general_kept"] = _share(now["general"], before["general"])
+        reload = run.result.get("projector_reload", {})
+        line |= {f"reload_{m}": reload.get(f"forget_{m}") for m in ("multimodal", "text")}
+        line |= {"steps": run.result.get("final_step"), "seconds": run.result.get("seconds_train")}
+        lines.append(line | {"adapter_mb": _adapter_mb(run)})
+    table = pd.DataFrame(lines, columns=[c for c in AFTER if c not in ("n_seeds", "aim", "misses")])
+    if table.empty:
+        return table.reindex(columns=AFTER)
+    who = ["method", "policy", "trained_part", "numbers"]
+    measured = dict.fromkeys([c for c in table if c not in who], float)
+    grouped = table.astype(measured).groupby(who, sort=False)
+    means = grouped.mean().assign(n_seeds=grouped.size()).reset_index()
+    means["misses"] = [_misses(row) for row in means.to_dict("records")]
+    means["aim"] = means["misses"] == ""
+    means["worst"] = means[["retain_kept", "general_kept"]].min(axis=1)
+    forgot = (means[FORGET].max(axis=1) <= SUCCESS_FORGET).rename("forgot")
+    order = pd.concat([means["aim"], forgot, means["worst"]], axis=1)
+    means = means.loc[order.sort_values(list(order), ascending=False, kind="stable").index]
+    return means[AFTER].reset_index(drop=True)
+
+
+def _numbers(tuned: dict) -> str:
+    return "searched" if tuned else "as given"
+
+
+def _share(now: float, before: float) -> float:
+    """The share of an accuracy that is left; not a number where there was none to lose."""
+    return now / before if before > 0 else float("nan")
+
+
+def _misses(row: dict) -> str:
+    reload = [name for name in ("reload_multimodal", "reload_text") if row[name] == row[name]]
+    high = [f"{name} {row[name]:.2f}" for name in (*FORGET, *reload) if row[name] > SUCCESS_FORGET]
+    kept = ("retain_kept", "general_kept")
+    low = [f"{name} {row[name]:.2f}" for name in kept if not row[name] >= SUCCESS_RETAINED]
+    return ", ".join(high + low)
+
+
+def _seconds(run: Run, step: int) -> float:
+    log = pd.read_csv(run.folder / "log.csv")
+    return float(log.loc[log["step"] <= step, "seconds"].max())
+
+
+def _adapter_mb(run: Run) -> float:
+    """Megabytes of all adapters that the run's last state needs on top of its target."""
+    sizes = {n: e["bytes"] for n, e in run.manifest["files"].items() if n.endswith(".safetensors")}
+    if run.kind == "sequential":
+        continued = get_strategy(run.parameter("policy")).continued
+        last = max(sizes, key=lambda name: int(name.split("/")[0].removeprefix("round-")))
+        return (sizes[last] if continued else sum(sizes.values())) / 1e6
+    return sizes["adapters/final/adapter_model.safetensors"] / 1e6

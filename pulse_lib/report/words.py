@@ -1,0 +1,54 @@
+"""The words of tables and figures, without matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
+
+NO_METHODS = {
+    "before",
+    "base",
+    "",
+}  # what rows of a model that has unlearned nothing say in place of a method
+
+
+METRICS = {
+    "forget": "forget set",
+    "forget_multimodal": "forget set, multimodal",
+    "forget_text": "forget set, text-only",
+    "retain": "retain set",
+    "retain_multimodal": "retain set, multimodal",
+    "retain_text": "retain set, text-only",
+    "general": "general questions",
+    "invalid_rate": "unusable answers",
+}
+
+
+SCENARIOS = {"finetuned": "fine-tuned knowledge", "pretrained": "pre-trained knowledge"}
+
+
+SELECTIONS = {
+    "before": "before",
+    "base": "base model",
+    "final": "last step",
+    "matched": "matched forgetting",
+}
+
+
+def label(method: str) -> str:
+    """A method's name in figures, from the table of methods (ga_klr -> GA+KLR); an id that is not
+    in it stands for itself."""
+    known = METHODS | VARIANTS
+    return known[method].label if method in known else method
+
+
+def series_label(method: str, trained_part: str = "projector+llm") -> str:
+    """A method's name with its trained part where that is not the default: "GA, LLM only"."""
+    return label(method) + (", LLM only" if trained_part == "llm" else "")
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """The methods as figures and tables list them: the paper's three first."""
+    there, table = set(methods) - NO_METHODS, dict.fromkeys([*PAPER_METHODS, *METHODS, *VARIANTS])
+    return [method for method in [*table, *sorted(there - set(table))] if method in there]

@@ -1,0 +1,297 @@
+"""The front of a study: what is to be done, Snakemake doing it, one live line, and a summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pulse_lib import runs
+from pulse_lib.data import source as data_source
+from pulse_lib.files import REPOSITORY, read_json, show
+from pulse_lib.profile import load_profile
+from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.study import grid, jobs
+
+LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
+END_SECONDS = 10.0  # a stopped study has this long to end by itself
+KINDS = {
+    "data": "data",
+    "target": "target model",
+    "single_shot": "single-shot",
+    "sequential": "sequential",
+    "analysis": "analysis",
+}
+
+
+def run_study(options: Mapping[str, object], n_jobs: int, console: Console) -> bool:
+    """Bring a study up to date; True if all of it is done. `options`: the arguments of study.study.
+
+    Raises PulseError if the folder cannot be written or another front is at work in it.
+    """
+    profile = load_profile(options["profile"])
+    specs = grid.study(**options)
+    out = specs[0].out
+    plan = grid.plan(profile, specs)
+    if plan.todo:
+        runs.check_writable(out)
+        data_source.check_there(profile)
+        busy = f"another study is at work in {show(out)}"
+        with jobs.Lock(jobs.logs_folder(out) / "front.lock", busy, patience=3.0) as lock:
+            plan = grid.plan(profile, specs)
+            _announce(plan, n_jobs, console)
+            _work(plan, options, n_jobs, console, lock)
+        plan = grid.plan(profile, grid.study(**options))
+    else:
+        console.print(f"Nothing to do: all {len(specs)} runs in {show(out)} are complete.")
+    for folder, why in runs.found_runs(out, profile):
+        if why and folder not in plan.states:
+            console.print(
+                f"left out of the analysis: {escape(why)}", style="yellow", soft_wrap=True
+            )
+    if any(state.library_changed for state in plan.states.values()):
+        console.print(
+            "Some runs are of another version of pulse_lib: see `python -m pulse_lib status`.",
+            style="yellow",
+        )
+    if plan.todo:
+        _failures(plan, console)
+        return False
+    show_summary(runs.analysis_folder(out), console)
+    return True
+
+
+def _announce(plan: grid.Plan, n_jobs: int, console: Console) -> None:
+    todo, out = plan.todo, plan.specs[0].out
+    counts = Counter(spec.kind for spec in todo)
+    parts = ", ".join(f"{counts[kind]} {label}" for kind, label in KINDS.items() if counts[kind])
+    console.print(
+        f"{len(todo)} of {len(plan.specs)} runs to do in {show(out)}: {parts}; {n_jobs} at a time.",
+        soft_wrap=True,
+    )
+    for spec in todo:
+        state = plan.states[spec.folder]
+        if state.state == "stale" and "is made anew" not in state.why:
+            console.print(
+                f"stale  {spec.name}: {escape(state.why)}", style="yellow", soft_wrap=True
+            )
+
+
+def snakemake_command(out: Path, options: Mapping[str, object], n_jobs: int) -> list[str]:
+    """The command that the front starts: Snakemake on this repository's Snakefile, with its own
+    state kept in the study's folder.
+    """
+    work = out / ".snakemake-work"
+    config = {
+        key: ",".join(map(str, v)) if isinstance(v, list | tuple) else v
+        for key, v in options.items()
+        if v
+    }
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
+        *("--directory", str(work), "--runtime-source-cache-path", str(work / "cache")),
+        *("--cores", str(n_jobs), "--keep-going", "--rerun-incomplete", "--nolock", "--nocolor"),
+        *("--rerun-triggers", "mtime", "--scheduler", "greedy", "--latency-wait", "2"),
+        *("--config", *(f"{key}={value}" for key, value in config.items())),
+    ]
+
+
+def _work(
+    plan: grid.Plan, options: Mapping[str, object], n_jobs: int, console: Console, lock: jobs.Lock
+) -> None:
+    out = plan.specs[0].out
+    for spec in plan.specs:
+        for suffix in ("progress", "failed"):
+            jobs.job_file(spec, suffix).unlink(missing_ok=True)
+    token = uuid.uuid4().hex
+    lock.write(token)
+    (out / ".snakemake-work").mkdir(exist_ok=True)
+    env = os.environ | {"PULSE_FRONT": f"{lock.path}|{token}", "SNAKEMAKE_PROFILE": "none"}
+    with open(jobs.logs_folder(out) / "snakemake.log", "w") as log:
+        # In its own session: Ctrl-C reaches this process only, which then ends all of them in
+        # order.
+        process = subprocess.Popen(
+            snakemake_command(out, options, n_jobs),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            start_new_session=True,
+        )
+        try:
+            _watch(plan, process, console)
+        except BaseException:
+            _stop(process)
+            raise
+
+
+def _stop(process: subprocess.Popen) -> None:
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(END_SECONDS)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _watch(plan: grid.Plan, process: subprocess.Popen, console: Console) -> None:
+    begun, told, seen = time.monotonic(), time.monotonic(), {}
+    status = console.status("starting") if console.is_terminal else None
+    if status:
+        status.start()
+    try:
+        while True:
+            ended = process.poll() is not None
+            for spec in plan.todo:
+                _tell(spec, plan, seen, console)
+            line = Text(
+                _line(plan, seen, time.monotonic() - begun), no_wrap=True, overflow="ellipsis"
+            )
+            if status:
+                status.update(line)
+            elif time.monotonic() - told >= LINE_SECONDS:
+                told = time.monotonic()
+                console.print(line)
+            if ended:
+                return
+            time.sleep(0.3)
+    finally:
+        if status:
+            status.stop()
+
+
+def _tell(spec: RunSpec, plan: grid.Plan, seen: dict[Path, str], console: Console) -> None:
+    if spec.folder in seen:
+        return
+    failed = jobs.job_file(spec, "failed")
+    if failed.exists():
+        seen[spec.folder] = "failed"
+        console.print(
+            f"FAILED {escape(failed.read_text().strip())}\n  the other runs go on",
+            style="red",
+            soft_wrap=True,
+        )
+        return
+    path = spec.folder / runs.MANIFEST
+    old = plan.states[spec.folder].manifest.get("run_id")
+    if path.exists() and not jobs.job_file(spec, "progress").exists():
+        manifest = read_json(path)
+        if manifest["run_id"] != old:
+            seen[spec.folder] = "done"
+            console.print(f"done   {spec.name}  {manifest['seconds']:.0f} s", soft_wrap=True)
+
+
+def _line(plan: grid.Plan, seen: dict[Path, str], seconds: float) -> str:
+    running = []
+    for spec in plan.todo:
+        if spec.folder not in seen and jobs.job_file(spec, "progress").exists():
+            running.append(f"{label(spec)}: {_read(jobs.job_file(spec, 'progress'))}")
+    clock = f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+    counts = Counter(seen.values())
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return f"{clock}  {counts['done']} of {len(plan.todo)} done{failed}  " + "  |  ".join(running)
+
+
+def label(spec: RunSpec) -> str:
+    """A run in few words for the live line, e.g. "ga finetuned llm seed 1"."""
+    known = spec.parameters
+    words = [known.get("method"), known.get("scenario")]
+    words += [KINDS[spec.kind]] if spec.kind != "single_shot" else []
+    words += ["llm"] if known.get("trained_part") == "llm" else []
+    words += [f"seed {known['seed']}"] if known.get("seed") else []
+    return " ".join(word for word in words if word)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""  # it has just ended
+
+
+def _failures(plan: grid.Plan, console: Console) -> None:
+    console.print()
+    for spec in plan.todo:
+        waiting = [
+            path
+            for path in spec.inputs
+            if path in plan.states and plan.states[path].state != "done"
+        ]
+        if waiting:
+            name = waiting[0].relative_to(spec.out).as_posix()
+            console.print(f"not run  {spec.name}: its input {name} is not done", soft_wrap=True)
+        else:
+            log = spec.folder / "log.txt"
+            if not log.exists():
+                log = jobs.logs_folder(spec.out) / "snakemake.log"
+            console.print(f"failed   {spec.name}: see {show(log)}", style="red", soft_wrap=True)
+    console.print(
+        "When the cause is mended, the same command goes on with what is left; the rest is kept."
+    )
+
+
+# --- summary ----------------------------------------------------------------------------------
+
+METRICS = {
+    "forget_multimodal": "forget\nimage",
+    "forget_text": "forget\ntext",
+    "retain_multimodal": "retain\nimage",
+    "retain_text": "retain\ntext",
+    "general": "general\n",
+    "invalid_rate": "unusable\n",
+}
+
+
+def show_summary(analysis: Path, console: Console) -> None:
+    """Print the two tables of an analysis, averaged over seeds, and the path of its report."""
+    import pandas as pd
+
+    tables = analysis / "tables"
+    for name, keys in (
+        ("single_shot", ["scenario", "method", "trained_part", "selection"]),
+        ("sequential", ["method", "policy", "trained_part", "round"]),
+    ):
+        path = tables / f"{name}.csv"
+        if not path.exists():
+            continue
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(["scenario", "method", "trained_part", "selection"], str)
+        )
+        if name == "sequential":
+            frame = frame[frame["round"].isin([0, frame["round"].max()])]
+        if not frame.empty:
+            console.print(_table(frame, name, keys))
+    console.print(f"Report: {show(analysis / 'report.html')}")
+
+
+def _table(frame, name: str, keys: list[str]) -> Table:
+    seeds = ", ".join(str(seed) for seed in sorted(frame["seed"].unique()))
+    table = Table(
+        title=f"{name.replace('_', '-')} (accuracy 0-1, mean over seeds {seeds})",
+        title_justify="left",
+    )
+    for key in keys:
+        table.add_column(key.replace("trained_part", "trained part"))
+    for label in METRICS.values():
+        table.add_column(label, justify="right")
+    for values, group in frame.groupby(keys, sort=False, dropna=False):
+        means = group[list(METRICS)].mean()
+        words = ["" if value != value else str(value) for value in values]
+        reached = group["forget_text"].count()
+        if reached < len(group):  # a `matched` state that some seeds never came to
+            words[-1] += f" ({reached} of {len(group)} seeds)"
+        table.add_row(*words, *("-" if v != v else f"{v:.2f}" for v in means))
+    return table

@@ -1,0 +1,266 @@
+"""Running one notebook in batch, strictly: parameters checked before anything runs, and done only
+if its manifest says so.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from pulse_lib import runs
+from pulse_lib.data import source as data_source
+from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY, show
+from pulse_lib.profile import check_type, load_profile
+from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.runs.manifest import MANIFEST
+from pulse_lib.study.jobs import alone, logs_folder, slug
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+EXECUTED, FAILED, LOG = "notebook.ipynb", "failed.ipynb", "log.txt"
+
+
+def find_notebook(name: str) -> Path:
+    """The file of a notebook given by its number or full name.
+
+    Raises PulseError listing what there is.
+    """
+    folder = runs.notebooks_folder()
+    stem = Path(name).name.removesuffix(".ipynb")
+    there = sorted(folder.glob("[0-9]*.ipynb"))
+    matches = [p for p in there if stem and (p.stem == stem or p.stem.startswith(stem + "_"))]
+    if len(matches) != 1:
+        listed = ", ".join(p.stem for p in there) or "none"
+        raise PulseError(
+            f"notebook {name!r}: there is no such one in {show(folder)}. There are: {listed}"
+        )
+    return matches[0]
+
+
+def _papermill():
+    # jsonschema builds a grammar of international web addresses when it is imported, which no
+    # notebook needs and which would cost every run of a study two seconds; without that package it
+    # does without.
+    skipped = "rfc3987_syntax"
+    if skipped in sys.modules:
+        import papermill
+
+        return papermill
+    sys.modules[skipped] = None
+    try:
+        import papermill
+    finally:
+        del sys.modules[skipped]
+    return papermill
+
+
+def notebook_parameters(path: Path) -> dict[str, dict]:
+    """The parameters of a notebook: name -> {"type", "default", "help"}. Raises PulseError if its
+    parameters cell is not sound.
+    """
+    papermill = _papermill()
+    try:
+        inspected = papermill.inspect_notebook(path)
+    except Exception as error:  # nbformat raises several kinds for a broken file
+        raise PulseError(
+            f"{show(path)} cannot be read as a notebook ({error}): restore it from git"
+        ) from None
+    found = {}
+    for name, entry in inspected.items():
+        kind = entry["inferred_type_name"]
+        if kind not in TYPES:
+            raise PulseError(
+                f"{show(path)}: parameter {name} needs one of the types {', '.join(TYPES)}, "
+                f"found {kind}"
+            )
+        found[name] = {
+            "type": TYPES[kind],
+            "default": ast.literal_eval(entry["default"]),
+            "help": entry["help"],
+        }
+    return found
+
+
+def convert(path: Path, texts: Mapping[str, str]) -> dict:
+    """Typed parameters from the command line's texts, each by its annotation in the notebook.
+
+    Raises PulseError.
+    """
+    known = notebook_parameters(path)
+    _check_names(path, texts, known)
+    values = {}
+    for name, text in texts.items():
+        kind = known[name]["type"]
+        try:
+            if kind is bool:
+                values[name] = {"true": True, "false": False}[text.lower()]
+            else:
+                values[name] = (
+                    text
+                    if kind is str
+                    else kind(text)
+                    if kind in (int, float)
+                    else ast.literal_eval(text)
+                )
+        except (ValueError, KeyError, SyntaxError):
+            hint = "; write true or false" if kind is bool else ""
+            raise PulseError(
+                f"{path.stem}: parameter {name} = {text!r} is not of type {kind.__name__}{hint}"
+            ) from None
+    return values
+
+
+def _check_names(path: Path, given: Mapping, known: Mapping) -> None:
+    for name in given:
+        if name not in known:
+            raise PulseError(
+                f"{path.stem}: unknown parameter {name!r}; "
+                f"its parameters are {', '.join(known) or 'none'}"
+            )
+
+
+def resolve(path: Path, given: Mapping[str, object]) -> tuple[RunSpec, dict]:
+    """The run that a notebook would make, and all its parameters.
+
+    Raises PulseError: unknown name, wrong type, unknown value.
+    """
+    known = notebook_parameters(path)
+    _check_names(path, given, known)
+    for name, value in given.items():
+        check_type(known[name]["type"], value, f"{path.stem}: parameter {name}")
+    parameters = {name: entry["default"] for name, entry in known.items()} | dict(given)
+    if "profile" in parameters:
+        data_source.check_there(load_profile(parameters["profile"]))
+    return runs.spec_of(path.stem, parameters), parameters
+
+
+def run_notebook(
+    name: str,
+    parameters: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    echo: bool = False,
+) -> dict:
+    """The manifest of the run that a notebook made, executed in a fresh kernel of this Python from
+    the repository root.
+
+    threads: OMP_NUM_THREADS of the kernel (None: as it is here). echo: its output also goes to the
+    terminal, beside log.txt. Raises PulseError naming the log if a cell fails, the kernel dies, or
+    no manifest was written by this very run.
+    """
+    path = find_notebook(name)
+    spec, values = resolve(path, parameters or {})
+    runs.check_writable(spec.folder)
+    with alone(spec), open(spec.folder / LOG, "w", encoding="utf-8", buffering=1) as log:
+        _execute(path, spec, values, threads, _Tee(log, sys.stderr if echo else None))
+    return runs.require(spec.folder, spec.notebook)
+
+
+def _execute(path: Path, spec: RunSpec, parameters: dict, threads: int | None, log: TextIO) -> None:
+    papermill = _papermill()
+    run_id = uuid.uuid4().hex
+    env = {
+        "PULSE_BATCH": "1",
+        "PULSE_RUN_ID": run_id,
+        "PULSE_NOTEBOOKS": str(runs.notebooks_folder().resolve()),
+    }
+    if threads:
+        env |= {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": str(threads),
+        }
+    # While it runs the copy lies outside the folder, which the notebook clears when it begins.
+    copy = logs_folder(spec.out) / f"{slug(spec.name)}.ipynb"
+    begun = time.monotonic()
+    trouble = "it was interrupted"
+    try:
+        papermill.execute_notebook(
+            path,
+            copy,
+            parameters=parameters,
+            cwd=REPOSITORY,
+            progress_bar=False,
+            stdout_file=log,
+            stderr_file=log,
+            start_timeout=180,  # a cold disk and two kernels at once
+            kernel_manager_class=_kernel_of_this_python(env),
+        )
+        trouble = _unfinished(spec, run_id)
+    except papermill.PapermillExecutionError as error:
+        log.write("\n" + _without_colours("\n".join(error.traceback)) + "\n")
+        trouble = f"cell {error.exec_count}: {error.ename}: {_without_colours(error.evalue)}"
+    except Exception as error:  # the kernel died or did not start: a failure, named and logged
+        log.write(f"\n{type(error).__name__}: {error}\n")
+        trouble = f"{type(error).__name__}: {str(error).strip() or 'the kernel ended'}"
+    finally:
+        if trouble:  # also if interrupted: a manifest that a failed notebook has left must not pass
+            (spec.folder / MANIFEST).unlink(missing_ok=True)
+        if copy.exists():
+            os.replace(copy, spec.folder / (FAILED if trouble else EXECUTED))
+    if trouble:
+        raise PulseError(
+            f"{spec.notebook} failed ({spec.name}): {trouble}\n  log: {show(spec.folder / LOG)}"
+        )
+    log.write(f"done in {time.monotonic() - begun:.0f} s\n")
+
+
+def _unfinished(spec: RunSpec, run_id: str) -> str:
+    try:
+        manifest = runs.require(spec.folder, spec.notebook)
+    except PulseError as error:
+        return f"it ended without a complete result: {error}"
+    return (
+        ""
+        if manifest["run_id"] == run_id
+        else "the manifest in its folder was not written by this run"
+    )
+
+
+def _kernel_of_this_python(env: Mapping[str, str]) -> type:
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    # A kernel named "python3" may be registered for another Python, or for none in a fresh venv:
+    # the spec is made here.
+    spec = KernelSpec(
+        argv=[
+            *(sys.executable, "-m", "ipykernel_launcher"),
+            "-f",
+            "{connection_file}",
+            "--log-level=ERROR",
+        ],
+        display_name="this Python",
+        language="python",
+        env={key: value.replace("$", "$$") for key, value in env.items()},
+    )
+
+    class KernelOfThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self):
+            return spec
+
+    return KernelOfThisPython
+
+
+def _without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+class _Tee:
+    def __init__(self, *files: TextIO | None):
+        self.files = [file for file in files if file is not None]
+
+    def write(self, text: str) -> None:
+        for file in self.files:
+            file.write(text)
+
+    def flush(self) -> None:
+        for file in self.files:
+            file.flush()

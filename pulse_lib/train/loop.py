@@ -1,0 +1,327 @@
+"""The one training loop. It serves fine-tuning (the batch holds people to learn) and unlearning
+(people to forget).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pulse_lib.data.records import Conversation, ImageStore
+from pulse_lib.errors import PulseError
+from pulse_lib.methods import FINETUNE, Method
+from pulse_lib.model.adapters import add_adapter, stack, trainable_report, trained_parameters
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import Encoded, encode_conversations
+from pulse_lib.profile import FinetuneSettings
+from pulse_lib.progress import step as report
+from pulse_lib.train.optim import Norms, make_optimizer, masked_fraction, set_rate
+from pulse_lib.train.penalties import Penalty
+from pulse_lib.train.reference import Reference
+from pulse_lib.train.saliency import Mask
+from pulse_lib.train.terms import backward_term
+
+LOG_COLUMNS = [
+    "step",
+    "loss",
+    "forget_loss",
+    "retain_loss",
+    "grad_norm",
+    "forget_grad_norm",
+    "retain_grad_norm",
+    "learning_rate",
+    "seconds",
+]
+MAX_SKIPPED_STEPS = (
+    20  # float16: how many overflowing steps in a row the gradient scaler may leave out
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. An epoch sees every conversation once; its last short batch
+    is kept.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int  # conversations a step
+    warmup_steps: int
+    max_grad_norm: float  # 0: no clipping
+    decay: bool  # after the warm-up: linearly to 0, or constant
+    supervised_tokens: str = "answer"
+    replay_share: float = 0.0  # share of each batch drawn from `replay`
+    replay_added: int = 0  # or: conversations of `replay` on top of each batch
+    micro_batch: int = 8  # conversations read at once
+    optimizer: str = "adamw"  # one of params.OPTIMIZERS
+    loraplus_ratio: float = 1.0  # learning rate of LoRA's B matrices over that of A
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Learning rate of step 1..n_steps."""
+        warm = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        rest = max(1, n_steps - self.warmup_steps)
+        falling = min(1.0, (n_steps - step + 1) / rest) if self.decay else 1.0
+        return self.learning_rate * warm * falling
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves besides the adapter: log (LOG_COLUMNS; losses without their weights,
+    norms of gradients with them, before clipping).
+    """
+
+    log: pd.DataFrame
+    n_steps: int
+    n_trainable: int
+    seconds: float  # of the steps alone, measurements not counted
+    stopped: str = ""  # the rule that ended it before its last step
+    masked_fraction: float = 0.0  # share of the trained parameters that a mask held still
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A seed for one purpose, e.g. derive_seed(0, "round", 3): the same in every process and on
+    every machine.
+    """
+    return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:4], "big")
+
+
+def train(
+    model: LoadedModel,
+    method: Method,
+    conversations: Sequence[Encoded],
+    schedule: Schedule,
+    seed: int,
+    *,
+    retain: Sequence[Encoded] = (),
+    replay: Sequence[Encoded] = (),
+    reference: Reference | None = None,
+    penalties: Sequence[Penalty] = (),
+    mask: Mask | None = None,
+    after_step: Callable[[int, float], str | None] | None = None,
+    label: str = "",
+) -> Trained:
+    """Train the adapter that `stack` left trainable, in place; the features of all images must be
+    there.
+
+    Each step: the method's forget loss on a batch of `conversations` (and some of `replay`), its
+    retain loss on a batch of `retain`, the penalties, and the mask on the gradient. What
+    `after_step(step, epoch)` returns after each one, if anything, is the reason to stop there.
+    Raises PulseError naming step and value if loss or gradient is not finite, and if nothing is
+    trainable or nothing moved.
+    """
+    if not conversations or (method.retain_loss and not retain):
+        raise PulseError(
+            f"method {method.id}: no {'retain_train' if conversations else 'training'} "
+            "conversations were given"
+        )
+    if mask and schedule.optimizer == "muon":
+        raise PulseError(
+            "optimizer = 'muon' moves every entry of a matrix, so a mask on the gradient holds "
+            f"nothing still: method {method.id} needs optimizer = 'adamw'"
+        )
+    n_trainable = trainable_report(model)["n_trainable"]
+    named = trained_parameters(model)
+    parameters = list(named.values())
+    start = [p.detach().clone() for p in parameters]
+    optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
+    scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
+
+    batch_size, n_replay = _batch_sizes(schedule, len(replay))
+    batches = _epochs(len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"))
+    replayed = _endless(len(replay), n_replay, _generator(seed, "replay"))
+    retained = _endless(len(retain), schedule.batch_size, _generator(seed, "retain"))
+    n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
+    mask_after = max(1, round(mask.after_share * n_steps)) if mask else -1
+
+    def term(side: str, examples: Sequence[Encoded]) -> float:
+        tokens, size = schedule.supervised_tokens, schedule.micro_batch
+        return backward_term(model, method, side, examples, tokens, size, reference, scaler.scale)
+
+    if model.settings.gradient_checkpointing:
+        model.network.train()  # the only mode in which it takes effect; nothing here drops out
+    log, seconds, skipped, stopped, masks = [], 0.0, 0, "", []
+    for step, chosen in enumerate(batches, start=1):
+        begun = time.perf_counter()
+        rate = schedule.rate(step, n_steps)
+        if step == mask_after + 1:
+            masks = mask.take()
+            # Momentum of the warm-up would go on moving what the mask holds still.
+            optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
+        set_rate(optimizer, rate)
+        examples = [conversations[i] for i in chosen]
+        examples += [replay[i] for i in next(replayed)] if n_replay else []
+        values = {"forget_loss": term("forget", examples), "retain_loss": float("nan")}
+        loss = method.forget_weight * values["forget_loss"]
+        norms = Norms(parameters, scaler)
+        if method.retain_loss:
+            # Backward twice: the activations of only one of the two batches are in memory at a
+            # time.
+            values["retain_loss"] = term("retain", [retain[i] for i in next(retained)])
+            loss += method.retain_weight * values["retain_loss"]
+        norms.join()
+        for penalty in penalties:
+            held = penalty()
+            scaler.scale(held).backward()
+            loss += held.item()
+        for parameter, kept in zip(parameters, masks, strict=False):
+            if parameter.grad is not None:
+                parameter.grad.mul_(kept)
+        scaler.unscale_(optimizer)
+        grad_norm = float(
+            torch.nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm or float("inf"))
+        )
+        skipped = 0 if np.isfinite(grad_norm) else skipped + 1
+        _check_finite(
+            step,
+            loss,
+            grad_norm,
+            rate,
+            patience=MAX_SKIPPED_STEPS if scaler.is_enabled() else 0,
+            skipped=skipped,
+        )
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        seconds += time.perf_counter() - begun
+        numbers = (step, loss, *values.values(), grad_norm, norms.forget, norms.retain)
+        log.append(dict(zip(LOG_COLUMNS, (*numbers, rate, seconds), strict=True)))
+        if label:
+            report(label, step, n_steps, loss=loss)
+        if after_step and (stopped := after_step(step, step / per_epoch) or ""):
+            break
+
+    model.network.eval()
+    _check_moved(start, parameters, schedule)
+    return Trained(
+        pd.DataFrame(log, columns=LOG_COLUMNS),
+        len(log),
+        n_trainable,
+        seconds,
+        stopped,
+        masked_fraction(masks),
+    )
+
+
+def finetune(
+    model: LoadedModel,
+    people: Sequence[Conversation],
+    general: Sequence[Conversation],
+    images: ImageStore,
+    settings: FinetuneSettings,
+    seed: int,
+    *,
+    trained_part: str = "projector+llm",
+    name: str = "finetune",
+    after_step: Callable[[int, float], None] | None = None,
+    label: str = "fine-tuning",
+) -> Trained:
+    """Learn people by a new LoRA on the base; afterwards the model's state is base + `name`,
+    frozen.
+
+    Each batch holds a share `general_replay` of general conversations. An epoch is one pass over
+    the people's conversations.
+    """
+    model.features.add((c.image for c in [*people, *general]), images)
+    add_adapter(
+        model,
+        name,
+        trained_part,
+        settings.rank,
+        settings.alpha,
+        derive_seed(seed, "finetune adapter"),
+    )
+    stack(model, [], train=name)
+    schedule = Schedule(
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        decay=True,
+        replay_share=settings.general_replay,
+        micro_batch=settings.micro_batch,
+        optimizer=settings.optimizer,
+        loraplus_ratio=settings.loraplus_ratio,
+    )
+    trained = train(
+        model,
+        FINETUNE,
+        encode_conversations(model, people),
+        schedule,
+        derive_seed(seed, "finetune"),
+        replay=encode_conversations(model, general),
+        after_step=after_step,
+        label=label,
+    )
+    stack(model, [name])
+    return trained
+
+
+def _batch_sizes(schedule: Schedule, n_replay: int) -> tuple[int, int]:
+    """How many conversations to learn or forget, and how many of `replay`, are in a batch."""
+    if schedule.replay_added:
+        return schedule.batch_size, min(schedule.replay_added, n_replay)
+    replayed = min(round(schedule.batch_size * schedule.replay_share), n_replay)
+    if schedule.batch_size - replayed < 1:
+        raise PulseError(
+            f"general_replay = {schedule.replay_share} leaves no room for people in batches of "
+            f"{schedule.batch_size}"
+        )
+    return schedule.batch_size - replayed, replayed
+
+
+def _generator(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(seed, purpose))
+
+
+def _epochs(
+    n: int, batch_size: int, epochs: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """Index batches of all epochs, each epoch a new order."""
+    batches = []
+    for _ in range(epochs):
+        order = generator.permutation(n).tolist()
+        batches += [order[i : i + batch_size] for i in range(0, n, batch_size)]
+    return batches
+
+
+def _endless(n: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:
+    """Index batches without end, every index once before any comes again."""
+    queue: list[int] = []
+    while n and size:
+        while len(queue) < size:
+            queue += generator.permutation(n).tolist()
+        yield queue[:size]
+        queue = queue[size:]
+
+
+def _check_finite(
+    step: int, loss: float, grad_norm: float, rate: float, patience: int, skipped: int
+) -> None:
+    if not np.isfinite(loss):
+        what = f"the loss is {loss}"
+    elif not np.isfinite(grad_norm) and skipped > patience:
+        what = f"the gradient's norm is {grad_norm}"
+    else:
+        return
+    raise PulseError(
+        f"step {step}: {what} (learning rate {rate:g}). Nothing was saved. Lower learning_rate, or "
+        "set max_grad_norm = 1.0"
+    )
+
+
+def _check_moved(
+    start: list[torch.Tensor], parameters: list[torch.nn.Parameter], schedule: Schedule
+) -> None:
+    if all(torch.equal(a, b) for a, b in zip(start, parameters, strict=True)):
+        raise PulseError(
+            f"no adapter weight moved in training: epochs = {schedule.epochs}, learning_rate = "
+            f"{schedule.learning_rate:g}; "
+            "both must be positive"
+        )

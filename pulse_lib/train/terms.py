@@ -1,0 +1,152 @@
+"""One term of a method's loss on one batch: read in micro-batches, each with its own backward, so
+that the activations of one micro-batch at a time are in memory.
+
+The sum of the gradients is that of the whole batch: token means are given the batch's number of
+tokens, sequence means are weighted by a micro-batch's share of the sequences.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from pulse_lib.errors import PulseError
+from pulse_lib.methods import Method
+from pulse_lib.model.adapters import only
+from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate
+from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.prompts import Encoded
+from pulse_lib.train import losses
+from pulse_lib.train.reference import Reference, answer_hidden, parameters_of
+
+
+def backward_term(
+    model: LoadedModel,
+    method: Method,
+    side: str,
+    examples: Sequence[Encoded],
+    supervised_tokens: str,
+    micro_batch: int,
+    reference: Reference | None,
+    scaled: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+) -> float:
+    """Value of the method's forget or retain loss (`side`) on a batch, unweighted; its weighted
+    gradient is added to the trained parameters'.
+
+    `scaled` is applied to what backward is called on (a float16 gradient scaler).
+    """
+    name = method.forget_loss if side == "forget" else method.retain_loss
+    weight = method.forget_weight if side == "forget" else method.retain_weight
+    ordered = sorted(examples, key=lambda c: len(c.input_ids))  # like lengths: little padding
+    pieces = [
+        collate(model, ordered[i : i + micro_batch], supervised_tokens)
+        for i in range(0, len(ordered), micro_batch)
+    ]
+    n_tokens = None
+    if "n_tokens" in parameters_of(name):
+        skip = int(method.coefficients.get("skip", 0)) if "skip" in parameters_of(name) else 0
+        n_tokens = sum(int((losses.skip_leading(p.labels, skip) != IGNORE).sum()) for p in pieces)
+    total = 0.0
+    for piece in reversed(pieces):  # the longest first: if memory is too small, it shows at once
+        value = _value(model, method, side, name, piece, supervised_tokens, reference, n_tokens)
+        if n_tokens is None:
+            value = value * (len(piece.ids) / len(ordered))
+        scaled(value if weight == 1.0 else weight * value).backward()
+        total += value.item()
+    return total
+
+
+def _value(
+    model: LoadedModel,
+    method: Method,
+    side: str,
+    name: str,
+    batch: Batch,
+    supervised_tokens: str,
+    reference: Reference | None,
+    n_tokens: int | None,
+) -> torch.Tensor:
+    wanted, extra = parameters_of(name), {}
+    if "hidden" in wanted:
+        layer = _given(reference, name).layer
+        extra["hidden"] = answer_hidden(model, batch, layer)
+        if side == "forget":
+            extra["control"] = reference.control.to(model.device)
+        else:
+            with torch.no_grad(), only(model, *reference.adapters):
+                extra["control"] = answer_hidden(model, batch, layer)
+        return loss_value(
+            name, batch.ids, None, batch.labels, method.coefficients, reference, n_tokens, extra
+        )
+    if "chosen" in wanted:
+        refusals = _given(reference, name).refusals
+        refused = collate(model, [refusals[i] for i in batch.ids], supervised_tokens)
+        extra["chosen"] = losses.sequence_logprob(*answer_logits(model, refused))
+        known = [_known(reference.logprob, i) for i in refused.ids]
+        extra["reference_chosen"] = torch.stack(known).to(model.device)
+    logits, labels = answer_logits(model, batch)
+    return loss_value(
+        name, batch.ids, logits, labels, method.coefficients, reference, n_tokens, extra
+    )
+
+
+def loss_value(
+    name: str,
+    ids: Sequence[str],
+    logits: torch.Tensor | None,
+    labels: torch.Tensor,
+    coefficients: Mapping[str, float],
+    reference: Reference | None,
+    n_tokens: int | None = None,
+    extra: Mapping[str, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """A loss of losses.py on one batch, its arguments filled in by their names; `extra` holds those
+    that need another reading of the model. Raises PulseError if one has no value.
+    """
+    extra, arguments = extra or {}, {}
+    for parameter, declared in parameters_of(name).items():
+        if parameter in extra:
+            arguments[parameter] = extra[parameter]
+        elif parameter in ("logits", "labels", "n_tokens"):
+            arguments[parameter] = {"logits": logits, "labels": labels, "n_tokens": n_tokens}[
+                parameter
+            ]
+        elif parameter == "mask":
+            arguments[parameter] = labels != IGNORE
+        elif parameter in ("logprob", "rejected"):
+            arguments[parameter] = losses.sequence_logprob(logits, labels)
+        elif parameter == "mean_logprob":
+            n = (labels != IGNORE).sum(-1)
+            arguments[parameter] = losses.sequence_logprob(logits, labels) / n
+        elif parameter in ("reference_logprob", "reference_rejected"):
+            known = _given(reference, name).logprob
+            arguments[parameter] = torch.stack([_known(known, i) for i in ids]).to(logits.device)
+        elif parameter == "reference_logits":
+            known = _given(reference, name).logits
+            rows = [_known(known, i).to(logits.device, logits.dtype) for i in ids]
+            arguments[parameter] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        elif parameter in coefficients:
+            arguments[parameter] = coefficients[parameter]
+        elif declared.default is inspect.Parameter.empty:
+            raise PulseError(
+                f"loss {name}: no value for its argument {parameter!r}; name it in the method's "
+                "coefficients"
+            )
+    return getattr(losses, name)(**arguments)
+
+
+def _given(reference: Reference | None, name: str) -> Reference:
+    if reference is None:
+        raise PulseError(f"loss {name} compares with a reference, and none was given")
+    return reference
+
+
+def _known(values: dict[str, torch.Tensor], conversation_id: str) -> torch.Tensor:
+    if conversation_id not in values:
+        raise PulseError(
+            f"conversation {conversation_id!r} has no reference value: take them for the "
+            "conversations trained on"
+        )
+    return values[conversation_id]

@@ -1,0 +1,216 @@
+"""The estimate of a profile's cost: its counts are those of the datasets, its adapters those of
+peft, its sums those worked out by hand; and it says whether it fits without any network.
+"""
+
+import math
+import socket
+
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from pulse_lib.__main__ import app
+from pulse_lib.commands import estimate
+from pulse_lib.data import splits
+from pulse_lib.data.dataset import build_dataset
+from pulse_lib.data.source import source_of
+from pulse_lib.errors import PulseError
+from pulse_lib.model import memory
+from pulse_lib.model.adapters import add_adapter, stack, trainable_report
+from pulse_lib.model.memory import llava_1_5_config
+from pulse_lib.profile import (
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    ModelSettings,
+    Profile,
+    UnlearnSettings,
+    load_profile,
+)
+
+REAL = """\
+description: d
+model: {path: llava-hf/llava-1.5-SIZE-hf, load: 4bit, answer_form: letter, prompt: vicuna_v1}
+finetune: {micro_batch: 1}
+unlearn: {micro_batch: 1}
+evaluate: {batch_size: 4}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a plan must not ask the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def real(tmp_path, size):
+    path = tmp_path / f"real-{size}.yaml"
+    path.write_text(REAL.replace("SIZE", size))
+    return path
+
+
+def invoke(*words):
+    done = CliRunner().invoke(app, ["plan", *map(str, words)])
+    return done.exit_code, done.output
+
+
+def test_counts_are_those_of_the_dataset():
+    settings = DataSettings(
+        n_finetuned_forget=4,
+        n_finetuned_retain=3,
+        n_finetuned_retain_train=2,
+        n_requests=2,
+        n_candidates=0,
+        n_pretrained_forget=0,
+        n_pretrained_retain=0,
+        n_holdout=1,
+        n_general=5,
+        n_general_train=2,
+        n_train_views=2,
+        n_conversations=2,
+    )
+    source = source_of(settings)
+    people = source.fictitious(settings)
+    places = splits.split_fictitious(people, settings, 0)
+    data = build_dataset(source, people, places, settings, 0)
+    found = estimate.counts(Profile("p", "d", ModelSettings("embedded"), settings))
+    taught = data.training("finetuned", ("forget", "retain", "retain_train"), "finetune")
+    assert found["taught"] == len(taught)
+    forget = data.training("finetuned", ("forget",), "unlearn")
+    assert 4 * found["forget a person"] == len(forget)
+    assert found["finetuned"] == len(data.evaluation("finetuned"))
+    assert found["holdout"] == sum(q.set == "holdout" for q in data.questions)
+
+
+def test_stages_by_hand():
+    profile = Profile(
+        "p",
+        "d",
+        ModelSettings("embedded"),
+        DataSettings(
+            n_finetuned_forget=10,
+            n_finetuned_retain=10,
+            n_finetuned_retain_train=5,
+            n_requests=5,
+            n_candidates=20,
+            n_pretrained_forget=4,
+            n_pretrained_retain=6,
+            n_holdout=3,
+            n_general=50,
+            n_train_views=2,
+            n_conversations=2,
+            n_heldout_wordings=1,
+        ),
+        FinetuneSettings(epochs=3, batch_size=20, general_replay=0.1),
+        UnlearnSettings(epochs_finetuned=6, epochs_pretrained=2, batch_size=8, path_every=3),
+        EvaluateSettings(n_path_questions=30),
+    )
+    build, tune, single, pretrained, sequential = estimate.stages(profile)
+    assert build.questions == 200 + (240 + 50) + (120 + 50) + 36
+    # 25 people, 16 conversations each; 18 of a batch of 20
+    assert (tune.steps, tune.sequences, tune.questions) == (math.ceil(400 / 18) * 3, 20, 326)
+    # 40 conversations in batches of 8, 6 epochs; measured at 5 of the first 15 steps, then always
+    assert single.steps == 30 and single.sequences == 16
+    assert single.questions == 2 * 290 + (2 + 5 + 15) * (30 + 60)
+    assert pretrained.steps == 2 * 2 and pretrained.questions == 2 * 170 + (2 + 0 + 2) * 90
+    assert sequential.steps == 5 * 6
+    assert sequential.questions == 5 * (290 + (2 + 1 + 3) * 90)
+
+
+def test_adapters_have_as_many_weights_as_pefts():
+    model = tiny.tiny_model()
+    for part in ("llm", "projector+llm"):
+        add_adapter(model, "unlearn", part, 4, 8, seed=0)
+        stack(model, [], train="unlearn")
+        expected = trainable_report(model)["n_trainable"]
+        assert memory.lora_parameters(model.network.config, part, 4) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "linear", "rank_8"), [("7b", 6476.0, 20.0), ("13b", 12687.8, 31.3)]
+)
+def test_shapes_of_llava(size, linear, rank_8):
+    """Numbers counted on the real shapes, in millions."""
+    config = llava_1_5_config(size)
+    assert estimate.gpus.linear_parameters(config) / 1e6 == pytest.approx(linear, abs=0.1)
+    assert memory.lora_parameters(config, "llm", 8) / 1e6 == pytest.approx(rank_8, abs=0.05)
+    forward = {"7b": 9.0, "13b": 17.5}[size]
+    assert estimate.gpus.forward_flops(config, 676) / 1e12 == pytest.approx(forward, abs=0.05)
+
+
+def test_weights_and_activations_of_llava():
+    """Weights of the NF4 model as counted on the real shapes, and what was measured on layers of
+    real size (float32 LoRA on a 16-bit base).
+    """
+    for size, weights, layer in (("7b", 4.21, 176.8), ("13b", 7.33, 221.4)):
+        config = llava_1_5_config(size)
+        assert sum(memory.weight_items(config, "4bit").values()) == pytest.approx(weights, abs=0.03)
+        whole = {"7b": 13.16, "13b": 24.87}[size]
+        assert sum(memory.weight_items(config, "full").values()) == pytest.approx(whole, abs=0.05)
+        n = config.text_config.num_hidden_layers
+        kept = memory.activation_gib(config, 676, 1, False) * 1024 / n
+        assert kept == pytest.approx(layer, rel=0.01)
+        few = memory.activation_gib(config, 676, 1, True) * 1024
+        assert few == pytest.approx({"7b": 5.3, "13b": 6.6}[size] * n + 1.5 * layer, rel=0.02)
+
+
+def test_the_kv_cache_of_llava():
+    """338 MiB (7B) and 528 MiB (13B) for a sequence of 676 tokens, in 16 bits."""
+    for size, mib in (("7b", 338), ("13b", 528)):
+        items = estimate.asking_memory(llava_1_5_config(size), "4bit", tokens=676, batch_size=1)
+        assert items["KV cache"] * 1024 == pytest.approx(mib, abs=1)
+
+
+def test_it_says_whether_it_fits(tmp_path):
+    path = real(tmp_path, "13b")
+    code, output = invoke("--profile", path, "--gpu", "a100-80")
+    assert code == 0 and "\nfits: " in output
+    for words in ("KV cache", "CUDA context", "activations", "download", "04 sequential", "sum"):
+        assert words in output
+    needed = float(output.split("\nfits: ")[1].split()[0])
+    code, output = invoke("--profile", path, "--gpu-gib", str(needed + 0.2))
+    assert code == 0 and "\nfits: " in output
+    code, output = invoke("--profile", path, "--gpu-gib", str(needed - 0.2))
+    assert code == 1 and "DOES NOT FIT" in output
+
+
+def test_the_embedded_model_needs_no_download_and_no_card():
+    code, output = invoke("--profile", "tiny")
+    assert code == 0
+    assert "download" in output and " 0.00 GB" in output
+
+
+def test_time_goes_with_the_card_and_the_work():
+    config, stage = llava_1_5_config("7b"), estimate.Stage("s", steps=10, sequences=4, questions=0)
+    at_t4 = estimate.stage_seconds(stage, config, 676, False, 65.0)
+    # 40 sequences of 18 TFLOP at a quarter of 65 TFLOP/s
+    assert at_t4 == pytest.approx(40 * 18.0 / (65 * 0.25), rel=0.02)
+    assert estimate.stage_seconds(stage, config, 676, True, 65.0) == pytest.approx(1.5 * at_t4)
+    assert estimate.stage_seconds(stage, config, 676, False, 130.0) == pytest.approx(at_t4 / 2)
+
+
+def test_a_measured_peak_beside_the_estimate():
+    # the context is in the estimate, and not in what torch counts
+    exact = estimate.compare_peak(10.0, 10.0 - estimate.CONTEXT_GIB)
+    assert exact["gap_gib"] == 0.0 and exact["within"]
+    assert (
+        estimate.compare_peak(10.0, 10.7)["within"]
+        and not estimate.compare_peak(10.0, 10.9)["within"]
+    )
+    assert not estimate.compare_peak(10.0, 7.7)["within"]
+
+
+def test_wrong_wishes_are_named(tmp_path):
+    for words, options in (
+        ("not a card known here; there are: t4", {"gpu": "gtx", "gpu_gib": 0.0}),
+        ("not both", {"gpu": "t4", "gpu_gib": 3.0}),
+    ):
+        with pytest.raises(PulseError, match=words):
+            estimate.find_card(**options)
+    path = tmp_path / "other.yaml"
+    path.write_text("description: d\nmodel: {path: someone/some-model}\n")
+    with pytest.raises(PulseError, match="give a local folder with its config.json"):
+        estimate.model_config(load_profile(str(path)))

@@ -1,0 +1,109 @@
+"""Reading adapters by the matrix: the same numbers as token by token, and always of the adapters as
+they are now.
+"""
+
+import pytest
+import tiny
+import torch
+
+from pulse_lib.model import fused
+from pulse_lib.model.adapters import (
+    adapter_weights,
+    add_adapter,
+    only,
+    set_adapter_weights,
+    stack,
+    trained_parameters,
+)
+from pulse_lib.model.forward import answer_logits, collate
+from pulse_lib.model.fused import Fused
+from pulse_lib.model.prompts import encode_conversations
+
+CONVERSATIONS = [tiny.conversation(i) for i in range(4)]
+NAMES = ["finetune", "round-1", "round-2"]
+
+
+@pytest.fixture
+def model():
+    made = tiny.with_adapters(*NAMES)
+    made.features.add((c.image for c in CONVERSATIONS), tiny.images())
+    return made
+
+
+def layers(model):
+    return [m for m in model.network.modules() if hasattr(m, "lora_A")]
+
+
+def logits(model):
+    return answer_logits(model, collate(model, encode_conversations(model, CONVERSATIONS)))[0]
+
+
+def by_token(model):
+    """Back to peft's own way."""
+    for layer in layers(model):
+        layer.forward = layer.forward.by_token
+
+
+def test_matrix_is_the_sum(model):
+    for layer in layers(model):
+        expected = layer.get_base_layer().weight.double()
+        for name in NAMES:
+            a, b = (part[name].weight.double() for part in (layer.lora_A, layer.lora_B))
+            expected = expected + layer.scaling[name] * (b @ a)
+        torch.testing.assert_close(layer.forward.matrix().double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_frozen", [0, 1, 2])
+def test_logits_and_gradients_are_those_of_token_by_token(model, n_frozen):
+    stack(model, NAMES[:n_frozen], train=NAMES[n_frozen])
+    results = []
+    for way in (lambda _: None, by_token):
+        way(model)
+        found = logits(model)
+        weights = list(trained_parameters(model).values())
+        gradients = torch.autograd.grad(found.logsumexp(-1).sum(), weights)
+        results.append((found, *gradients))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
+        assert theirs.norm() > 0
+
+
+def test_follows_every_change(model):
+    first = logits(model)
+    kept = adapter_weights(model, "round-1")
+    tiny.shake(model, "round-1", 7)
+    assert not torch.equal(logits(model), first)
+    set_adapter_weights(model, "round-1", kept)
+    assert torch.equal(logits(model), first)
+    with only(model, "finetune"):
+        assert not torch.equal(logits(model), first)
+    found = []
+    for seed in (1, 2):  # another adapter of the same name, changed as often
+        add_adapter(model, "round-1", "projector+llm", 4, 8, seed=0)
+        tiny.shake(model, "round-1", seed)
+        stack(model, NAMES)
+        found.append(logits(model))
+    assert not torch.equal(*found)
+
+
+def test_what_was_formed_while_asking_serves_training(model):
+    """Also where gradients only pass through: here the projector alone is trained."""
+    stack(model, NAMES[:2], train=NAMES[2])
+    trained = trained_parameters(model)
+    for key, parameter in trained.items():
+        parameter.requires_grad_("projector" in key)
+    with torch.inference_mode():
+        logits(model)
+    logits(model).sum().backward()
+    assert {k for k, p in trained.items() if p.grad is not None} == set(trained_parameters(model))
+
+
+def test_large_or_quantised_models_are_read_token_by_token(monkeypatch):
+    made = tiny.with_adapters("finetune")
+    size = sum(layer.get_base_layer().weight.nbytes for layer in layers(made))
+    for most, is_fused in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(fused, "MOST_BYTES", most)
+        fresh = layers(tiny.with_adapters("finetune"))
+        assert all(isinstance(layer.forward, Fused) == is_fused for layer in fresh)
+    half = tiny.with_adapters("finetune", model=tiny.tiny_model(tiny.tiny_network().half()))
+    assert not any(isinstance(layer.forward, Fused) for layer in layers(half))
