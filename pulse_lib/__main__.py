@@ -1,12 +1,13 @@
 """The command line: python -m pulse_lib --help."""
 
-from __future__ import annotations
-
+import functools
+import inspect
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,44 +16,79 @@ from rich.table import Table
 
 from pulse_lib.errors import PulseError
 
+if TYPE_CHECKING:
+    from pulse_lib.study.grid import Options
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
-Profile = Annotated[str, typer.Option(help="A name in params/, or a .yaml file.")]
-Methods = Annotated[str, typer.Option(help="Method ids parted by commas, or all.")]
-Seeds = Annotated[str, typer.Option(help="Seeds parted by commas.")]
-Scenarios = Annotated[str, typer.Option(help="finetuned, pretrained; both if empty.")]
-Parts = Annotated[str, typer.Option(help="Trained parts; if empty, the paper's grid.")]
-Sequential = Annotated[
-    str, typer.Option(help="Sequential runs: method or method/policy, parted by commas.")
-]
-Out = Annotated[str, typer.Option(help="The study's folder; outputs/<profile> if empty.")]
-METHODS = "ga,ga_klr,npo"
+# What a study is to hold; each of these becomes an option of the commands below `takes_options`.
+OPTIONS = {
+    "profile": ("tiny", "A name in params/, or a .yaml file."),
+    "methods": ("ga,ga_klr,npo", "Method ids parted by commas, or all."),
+    "seeds": ("0", "Seeds parted by commas."),
+    "scenarios": ("", "finetuned, pretrained; both if empty."),
+    "trained_parts": ("", "Trained parts; if empty, the paper's grid."),
+    "out_dir": ("", "The study's folder; outputs/<profile> if empty."),
+    "sequential": ("", "Sequential runs: method or method/strategy, parted by commas."),
+}
+
+
+def takes_options(command: Callable) -> Callable:
+    """The command, with the study's options on the command line and one Options object in its
+    first parameter.
+    """
+    own = list(inspect.signature(command).parameters.values())[1:]
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[str, typer.Option(help=words)],
+        )
+        for name, (default, words) in OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def with_options(**given) -> None:
+        from pulse_lib.study.grid import options_from_texts
+
+        texts = {name: given.pop(name) for name in OPTIONS}
+        if "rebuild" in given:
+            texts["rebuild"] = given.pop("rebuild")
+        command(options_from_texts(**texts), **given)
+
+    every = [*options, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
+    del with_options.__wrapped__  # typer reads the signature from here
+    with_options.__signature__ = inspect.Signature(every)
+    with_options.__annotations__ = {p.name: p.annotation for p in every}
+    return with_options
 
 
 @app.command()
+@takes_options
 def run(
-    profile: Profile = "tiny",
-    methods: Methods = METHODS,
-    seeds: Seeds = "0",
-    scenarios: Scenarios = "",
-    trained_parts: Parts = "",
+    options: "Options",
     jobs: Annotated[int, typer.Option(help="Runs at a time; 0: two, or one on a single core.")] = 0,
-    out_dir: Out = "",
-    sequential: Sequential = "",
+    rebuild: Annotated[
+        str,
+        typer.Option(
+            help="Runs that an earlier state of the library made: library (make them anew), keep, "
+            "or ask."
+        ),
+    ] = "ask",
 ) -> None:
     """Bring a study up to date: every notebook for every method, scenario and seed; what is done is
     not done again.
     """
-    from pulse_lib.study import batch, grid
+    from pulse_lib.study.batch import run_study
 
-    options = grid.options_from_text(
-        profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
-    )
     if jobs < 0:
         raise PulseError(f"jobs = {jobs} must be 1 or more, or 0 for the default")
+    n_jobs, console = jobs or min(2, os.cpu_count() or 1), _console()
+    ask = typer.confirm if sys.stdin.isatty() and console.is_terminal else None
     try:
-        done = batch.run_study(options, jobs or min(2, os.cpu_count() or 1), _console())
+        done = run_study(options, n_jobs, console=console, ask=ask)
     except KeyboardInterrupt:
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -61,45 +97,14 @@ def run(
 
 
 @app.command()
-def status(
-    profile: Profile = "tiny",
-    methods: Methods = METHODS,
-    seeds: Seeds = "0",
-    scenarios: Scenarios = "",
-    trained_parts: Parts = "",
-    out_dir: Out = "",
-    sequential: Sequential = "",
-) -> None:
-    """Where every run of a study stands: done, stale (and why) or missing; a changed library is a
-    warning.
+@takes_options
+def status(options: "Options") -> None:
+    """Where every run of a study stands: done, stale (and why) or missing; files of the library
+    that changed since are named.
     """
-    from pulse_lib import runs
-    from pulse_lib.files import show
-    from pulse_lib.profile import load_profile
-    from pulse_lib.study import grid
+    from pulse_lib.study.status import show_status
 
-    options = grid.options_from_text(
-        profile, methods, seeds, scenarios, trained_parts, out_dir, sequential
-    )
-    settings = load_profile(options["profile"])
-    plan = grid.plan(settings, grid.study(**options))
-    out = plan.specs[0].out
-    table = Table(title=show(out), title_justify="left")
-    for column in ("run", "state", "finished", "seconds", "note"):
-        table.add_column(column, overflow="fold")
-    for spec in plan.specs:
-        state = plan.states[spec.folder]
-        note = state.why if state.state == "stale" else ""
-        if state.library_changed:
-            note = f"{note}; made with another version of pulse_lib".lstrip("; ")
-        seconds = str(state.manifest.get("seconds", ""))
-        table.add_row(
-            spec.name, state.state, state.manifest.get("finished", ""), seconds, escape(note)
-        )
-    for folder, why in runs.found_runs(out, settings):
-        if folder not in plan.states:
-            table.add_row(folder.relative_to(out).as_posix(), "other", "", "", escape(why))
-    _console().print(table)
+    show_status(options, _console())
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -116,45 +121,13 @@ def notebook(
     Parameters are given as -p key value, as often as needed:
     python -m pulse_lib notebook 03 -p method npo -p seed 1
     """
-    from pulse_lib.study import jobs
-    from pulse_lib.study.notebook import convert, find_notebook, run_notebook
+    from pulse_lib.study.jobs import in_a_study
+    from pulse_lib.study.notebook import run_from_words
 
-    jobs.end_with_front()
-    progress = os.environ.get("PULSE_PROGRESS_FILE")
-    if progress:
-        Path(progress).parent.mkdir(parents=True, exist_ok=True)
-        Path(progress).write_text("starting")
-    try:
-        path = find_notebook(name)
-        values = convert(path, _pairs(context.args))
-        for key in (
-            "profile",
-            "out_dir",
-        ):  # a relative path on the command line starts where the user is
-            text = values.get(key, "")
-            if (key == "out_dir" and text) or text.endswith((".yaml", ".yml")):
-                values[key] = str(Path(text).resolve())
-        manifest = run_notebook(path.stem, values, threads or None, echo=not quiet)
-    except PulseError as error:
-        if progress:
-            Path(progress).with_suffix(".failed").write_text(str(error))
-        raise
-    finally:
-        if progress:
-            Path(progress).unlink(missing_ok=True)
+    with in_a_study():
+        manifest = run_from_words(name, context.args, threads=threads or None, echo=not quiet)
     if not quiet:
-        _console().print(f"{path.stem} done in {manifest['seconds']:.0f} s")
-
-
-def _pairs(words: list[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for i in range(0, len(words), 3):
-        if words[i] not in ("-p", "--parameter") or len(words) < i + 3:
-            raise PulseError(f"{' '.join(words[i:])!r}: parameters are given as -p key value")
-        if words[i + 1] in pairs:
-            raise PulseError(f"parameter {words[i + 1]} is given twice")
-        pairs[words[i + 1]] = words[i + 2]
-    return pairs
+        _console().print(f"{manifest['notebook']} done in {manifest['seconds']:.0f} s")
 
 
 @app.command()
@@ -175,9 +148,9 @@ def methods() -> None:
 
 @app.command()
 def search(
-    profile: Profile = "tiny",
-    methods: Methods = "all",
-    scenarios: Scenarios = "",
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
+    methods: Annotated[str, typer.Option(help=OPTIONS["methods"][1])] = "all",
+    scenarios: Annotated[str, typer.Option(help=OPTIONS["scenarios"][1])] = "",
     trials: Annotated[int, typer.Option(help="Trials a method and scenario.")] = 10,
     seed: Annotated[int, typer.Option(help="Of data, target and adapters; never reported.")] = 1000,
     out_dir: Annotated[
@@ -185,31 +158,26 @@ def search(
     ] = "",
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 2,
     store: Annotated[
-        bool, typer.Option("--store", help="Write the best into the profile's file.")
+        bool, typer.Option("--store", help="Write the best into params/tuned.")
     ] = False,
-    sequential: Sequential = "",
+    sequential: Annotated[str, typer.Option(help=OPTIONS["sequential"][1])] = "",
 ) -> None:
     """Search learning rate and coefficients with the same budget for every method; goes on where it
     was stopped.
     """
-    from pulse_lib.commands import search
-    from pulse_lib.study import grid
+    from pulse_lib.commands import search as searching
+    from pulse_lib.study.grid import options_from_texts
 
-    chosen = grid.options_from_text(
-        profile, methods, scenarios=scenarios, out_dir=out_dir, sequential=sequential
+    options = options_from_texts(
+        profile=profile,
+        methods=methods,
+        scenarios=scenarios,
+        out_dir=out_dir,
+        sequential=sequential,
     )
-    table = search.search(
-        chosen["profile"],
-        chosen["methods"],
-        chosen["scenarios"],
-        trials,
-        seed,
-        chosen["out_dir"],
-        jobs,
-        sequential=chosen["sequential"] if sequential else (),
-    )
+    table = searching.search(options, trials, seed=seed, jobs=jobs, pairs=bool(sequential))
     if store:
-        print(f"stored in {search.store(chosen['profile'], table)}")
+        print(f"stored in {searching.store(options.profile, table)}")
 
 
 @app.command()
@@ -287,7 +255,7 @@ def measure(
 
 @app.command()
 def plan(
-    profile: Profile = "tiny",
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
     gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
     gpu_gib: Annotated[float, typer.Option(help="A card by its memory in GiB.")] = 0.0,
 ) -> None:

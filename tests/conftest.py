@@ -28,6 +28,7 @@ import pytest  # noqa: E402
 
 from pulse_lib import runs  # noqa: E402
 from pulse_lib.profile import load_profile  # noqa: E402
+from pulse_lib.runs.kinds import KINDS  # noqa: E402
 from pulse_lib.study import grid  # noqa: E402
 
 
@@ -46,7 +47,7 @@ PARAMETERS = {
     "04_unlearn_sequential": [
         "profile",
         "method",
-        "policy",
+        "strategy",
         "trained_part",
         "order",
         "seed",
@@ -58,7 +59,7 @@ LINES = {
     "profile": 'profile: str = "tiny"  # name in params',
     "scenario": 'scenario: str = "finetuned"  # finetuned or pretrained',
     "method": 'method: str = "ga"  # id of a method',
-    "policy": 'policy: str = "adapter_per_request"  # what a request trains',
+    "strategy": 'strategy: str = "adapter_per_request"  # what a request trains',
     "trained_part": 'trained_part: str = "projector+llm"  # what is trained',
     "order": "order: int = 0  # order of the requests",
     "seed": "seed: int = 0  # seed of all draws",
@@ -114,7 +115,7 @@ class Kit:
     def study(self, **options) -> list:
         """A study in this kit's folder: data, one pre-trained single-shot run and the analysis."""
         wanted = {"methods": ["ga"], "scenarios": ["pretrained"]} | options
-        return grid.study(**self.shared, **wanted)
+        return grid.study(grid.Options(**self.shared, **wanted))
 
     def states(self, **options) -> dict[str, str]:
         """Name of a run -> its state in the plan."""
@@ -137,12 +138,11 @@ def kit(tmp_path, monkeypatch) -> Kit:
     """
     made = Kit(tmp_path / "notebooks", tmp_path / "standin.yaml", tmp_path / "out")
     made.profile_file.write_text(PROFILE)
-    for name, constructor in runs.CONSTRUCTORS.items():
+    for kind, row in KINDS.items():
+        name = row.notebook
         cells = [
             "import os\nfrom pulse_lib import runs\nfrom pulse_lib.profile import load_profile",
-            "run = runs.start(runs.{}({}), load_profile(profile))".format(
-                constructor.__name__, ", ".join(f"{key}={key}" for key in PARAMETERS[name])
-            ),
+            f"run = runs.start(runs.spec_of({kind!r}, globals()), load_profile(profile))",
             "for name in run.spec.files:\n"
             '    path = run.folder / name / ("file.txt" if name.endswith("/") else "")\n'
             "    path.parent.mkdir(parents=True, exist_ok=True)\n"

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
 from pulse_lib.profile import SCENARIOS, EvaluateSettings, ModelSettings, Profile
+from pulse_lib.runs.kinds import fields
 
 NAMES = ("Mara", "Ilan", "Petra", "Odin", "Suri")
 ATTRIBUTES = {
@@ -470,7 +471,7 @@ def _sequential(out: Path, world: _World, method: str) -> None:
     parameters = {
         "profile": "tiny",
         "method": method,
-        "policy": "adapter_per_request",
+        "strategy": "adapter_per_request",
         "trained_part": "projector+llm",
         "order": 0,
         "seed": world.seed,
@@ -516,9 +517,10 @@ def _finish(
         if path.is_file() and path.name != "manifest.json"
     }
     profile = json.loads(json.dumps(world.profile.as_dict()))
+    read = json.loads(json.dumps(fields(kind, parameters, profile=world.profile)))
     mark = hashlib.sha256(name.encode()).hexdigest()
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": kind,
         "notebook": kind,
         "parameters": parameters,
@@ -528,12 +530,13 @@ def _finish(
         "identity": {
             "kind": kind,
             "parameters": parameters,
-            "profile": profile,
+            "profile": read,
             "code": "",
             "inputs": {},
         },
         "fingerprint": mark,
         "result": mark,
+        "library": {},
         "library_hash": "0" * 64,
         "git_commit": "0123abcd",
         "run_id": "",

@@ -35,8 +35,10 @@ class Study:
         self.file.write_text(f"description: d\nmodel: {{path: {self.base}, load: {load}}}\n")
         self.shared = {"profile": str(self.file), "out_dir": str(self.out)}
         self.model = tiny.with_adapters("finetune", "unlearn", "again", model=self.load())
-        self.run(runs.data_run(**self.shared))
-        self.target = self.run(runs.target_run(**self.shared), {"adapters/finetune": "finetune"})
+        self.run(runs.spec_of("data", self.shared))
+        self.target = self.run(
+            runs.spec_of("target", self.shared), {"adapters/finetune": "finetune"}
+        )
 
     def load(self, load: str = "full"):
         """The base."""
@@ -56,12 +58,12 @@ class Study:
     def single_shot(self, *states):
         """A single-shot run with these states, the second from other weights."""
         places = dict(zip([f"adapters/{s}" for s in states], ["unlearn", "again"], strict=False))
-        spec = runs.single_shot_run(**self.shared, method="npo")
+        spec = runs.spec_of("single_shot", self.shared | {"method": "npo"})
         return self.run(spec, places, self.target / "adapters/finetune")
 
     def sequential(self, policy="adapter_per_request"):
         """A sequential run of two rounds, the second on top of the first."""
-        spec = runs.sequential_run(**self.shared, method="npo", policy=policy)
+        spec = runs.spec_of("sequential", self.shared | {"method": "npo", "strategy": policy})
         started = runs.start(spec, load_profile(str(self.file)))
         for name in spec.files:
             (started.folder / name).write_text(name)
@@ -177,7 +179,7 @@ def test_what_was_made_anew_or_changed_is_refused(tmp_path):
     made = Study(tmp_path / "a")
     run = made.single_shot("final")
     tiny.shake(made.model, "finetune", 7)
-    made.run(runs.target_run(**made.shared), {"adapters/finetune": "finetune"})
+    made.run(runs.spec_of("target", made.shared), {"adapters/finetune": "finetune"})
     with pytest.raises(PulseError, match="target/seed-0 was made anew after"):
         export_run(run, tmp_path / "out")
     weights = run / "adapters/final/adapter_model.safetensors"

@@ -30,6 +30,7 @@ from pulse_lib.files import read_json
 from pulse_lib.model.adapters import add_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import EvaluateSettings, load_profile
+from pulse_lib.runs.manifest import profile_of
 
 N_GROUPS = 6  # 18 rows of MMBench, the last question one of leaf celebrity_recognition
 CLOZE = "Please **ONLY** provide the correct answer that should replace the [Blank]."
@@ -78,10 +79,14 @@ class Study:
             add_adapter(self.model, name, "projector+llm", 4, 8, seed=i)
             tiny.shake(self.model, name, i, size=0.1)
         self.data = self.make_data()
-        self.target = self.run(runs.target_run(**self.shared), {"adapters/finetune": "finetune"})
+        self.target = self.run(
+            runs.spec_of("target", self.shared), {"adapters/finetune": "finetune"}
+        )
         below = self.target / "adapters/finetune"
         places = {"adapters/final": "unlearn", "adapters/matched": "again"}
-        self.single = self.run(runs.single_shot_run(**self.shared, method="npo"), places, below)
+        self.single = self.run(
+            runs.spec_of("single_shot", self.shared | {"method": "npo"}), places, below
+        )
 
     def write(self, **sections):
         """The profile's file, with other sections."""
@@ -95,7 +100,7 @@ class Study:
         scores = pd.DataFrame([{"person_id": p.id, "accuracy": 1.0, "margin": 1.0} for p in known])
         places = splits.split_fictitious(strangers, settings, 0)
         places += splits.select_known(scores, settings, 0)[1]
-        started = runs.start(runs.data_run(**self.shared), load_profile(str(self.file)))
+        started = runs.start(runs.spec_of("data", self.shared), load_profile(str(self.file)))
         build_dataset(source, [*known, *strangers], places, settings, 0).write(started.folder)
         for name in ("selection.csv", "rows.parquet"):
             (started.folder / name).write_text("x")
@@ -266,10 +271,10 @@ def test_whose_people_a_run_is_asked_about(made):
     assert single.scenarios == target.scenarios == ("finetuned",)
     assert single.data == target.data == made.data
     assert target.adapters == single.adapters[:1] and len(single.adapters) == 2
-    spec = runs.single_shot_run(**made.shared, scenario="pretrained", method="ga")
+    spec = runs.spec_of("single_shot", made.shared | {"scenario": "pretrained", "method": "ga"})
     celebrities = state_of_run(made.run(spec, {"adapters/final": "again"}))
     assert celebrities.scenarios == ("pretrained",) and len(celebrities.adapters) == 1
-    spec = runs.sequential_run(**made.shared, method="ga")
+    spec = runs.spec_of("sequential", made.shared | {"method": "ga"})
     rounds = {"round-1/adapter": "again"}
     folder = made.run(spec, rounds, made.target / "adapters/finetune")
     state = state_of_run(folder, round_number=1)
@@ -286,7 +291,9 @@ def test_the_oracle_is_asked_on_its_own_base(made, tmp_path):
     base = tiny.save_tiny(tmp_path / "without-0")
     made.write(unlearn={"oracle_model": str(tmp_path / "without-{seed}")})
     try:
-        spec = runs.single_shot_run(**made.shared, scenario="pretrained", method="oracle")
+        spec = runs.spec_of(
+            "single_shot", made.shared | {"scenario": "pretrained", "method": "oracle"}
+        )
         model = tiny.with_adapters("oracle")
         started = runs.start(spec, load_profile(str(made.file)))
         for name in spec.files[1:]:
@@ -475,9 +482,9 @@ def test_people_and_photos_must_be_those_of_the_study(made, tmp_path):
 
 def test_a_profile_of_another_version_is_named(made):
     manifest = read_json(made.single / "manifest.json")
-    assert runs.profile_of(manifest) == load_profile(str(made.file))
+    assert profile_of(manifest) == load_profile(str(made.file))
     del manifest["profile"]["evaluate"]["batch_size"]
-    assert runs.profile_of(manifest).evaluate.batch_size == EvaluateSettings().batch_size
+    assert profile_of(manifest).evaluate.batch_size == EvaluateSettings().batch_size
     manifest["profile"]["model"]["speed"] = 1
     with pytest.raises(PulseError, match="another version of pulse_lib .*speed"):
-        runs.profile_of(manifest)
+        profile_of(manifest)

@@ -34,7 +34,7 @@ def run_data(kit, **more):
 
 
 def folder(kit):
-    return runs.data_run(**kit.shared).folder
+    return runs.spec_of("data", kit.shared).folder
 
 
 def command(*words: str, **env: str) -> subprocess.CompletedProcess:
@@ -153,7 +153,7 @@ def test_a_run_leaves_results_a_manifest_and_the_executed_copy(kit, monkeypatch)
         "import sys; print('python', sys.executable, os.getcwd(), os.environ['PULSE_BATCH'])",
     )
     manifest = run_data(kit, seed=3)
-    spec = runs.data_run(seed=3, **kit.shared)
+    spec = runs.spec_of("data", kit.shared | {"seed": 3})
     assert manifest["parameters"]["seed"] == 3
     assert runs.status(spec, kit.profile).state == "done"
     book = nbformat.read(spec.folder / "notebook.ipynb", 4)
@@ -214,7 +214,7 @@ def test_a_notebook_that_never_begins_its_run_is_no_success(kit):
 def test_two_processes_do_not_write_into_one_folder(kit, monkeypatch):
     monkeypatch.setattr("pulse_lib.study.jobs.Lock.__init__.__defaults__", (0.0,))
     with (
-        alone(runs.data_run(**kit.shared)),
+        alone(runs.spec_of("data", kit.shared)),
         pytest.raises(PulseError, match="is being written by another process"),
     ):
         run_data(kit)

@@ -19,6 +19,7 @@ from pulse_lib import runs
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import load_profile
+from pulse_lib.runs.kinds import KINDS
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 RUN = [sys.executable, "-m", "pulse_lib"]
@@ -104,7 +105,7 @@ def code_cells(notebook):
 
 
 def test_there_are_five():
-    assert [p.stem for p in NOTEBOOKS] == list(runs.CONSTRUCTORS)
+    assert [p.stem for p in NOTEBOOKS] == [row.notebook for row in KINDS.values()]
 
 
 def run_kit(*arguments, check=True):
@@ -173,7 +174,15 @@ def test_tables_are_what_the_rows_say(smoke):
         "scenario == 'pretrained' and method == 'npo' and selection == 'final'"
     ).iloc[0]
     rows = read_rows(
-        runs.single_shot_folder(out, "pretrained", "npo", "projector+llm", 0) / "rows.parquet"
+        runs.run_folder(
+            "single_shot",
+            out,
+            scenario="pretrained",
+            method="npo",
+            trained_part="projector+llm",
+            seed=0,
+        )
+        / "rows.parquet"
     )
     final = [
         r for r in rows.to_dict("records") if r["state"] == "final" and r["wording"] == "trained"
@@ -249,7 +258,7 @@ def test_plain_papermill_runs_a_notebook(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PULSE_BATCH": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert runs.require(runs.data_folder(tmp_path / "study", 0), "01_build_datasets")
+    assert runs.require(runs.run_folder("data", tmp_path / "study", seed=0), "01_build_datasets")
 
 
 def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tmp_path):
@@ -259,7 +268,15 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
         (out / name).mkdir(parents=True)
         subprocess.run(["cp", "-R", str(smoke[0] / name / "seed-0"), str(out / name)], check=True)
     command = [*RUN, "notebook", "04", "-p", "profile", "smoke", "-p", "out_dir", str(out)]
-    folder = runs.sequential_folder(out, "ga", "adapter_per_request", "projector+llm", 0, 0)
+    folder = runs.run_folder(
+        "sequential",
+        out,
+        method="ga",
+        strategy="adapter_per_request",
+        trained_part="projector+llm",
+        order=0,
+        seed=0,
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,
@@ -279,7 +296,8 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
     made = first.stat().st_mtime_ns
     assert (
         runs.status(
-            runs.sequential_run("smoke", "ga", out_dir=str(out)), load_profile("smoke")
+            runs.spec_of("sequential", {"profile": "smoke", "out_dir": str(out)}),
+            load_profile("smoke"),
         ).state
         == "missing"
     )
@@ -287,7 +305,15 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
     run_kit(*command[3:])
     assert first.stat().st_mtime_ns == made  # round 1 was not done again
     whole = read_rows(
-        runs.sequential_folder(smoke[0], "ga", "adapter_per_request", "projector+llm", 0, 0)
+        runs.run_folder(
+            "sequential",
+            smoke[0],
+            method="ga",
+            strategy="adapter_per_request",
+            trained_part="projector+llm",
+            order=0,
+            seed=0,
+        )
         / "rows.parquet"
     )
     pd.testing.assert_frame_equal(read_rows(folder / "rows.parquet"), whole)

@@ -113,7 +113,7 @@ def test_all_five_notebooks_ran(study):
 
 
 def test_the_data_is_the_benchmarks(study):
-    data = read_dataset(runs.data_folder(study, 0))
+    data = read_dataset(runs.run_folder("data", study, seed=0))
     people = [q for q in data.questions if q.person_id]
     assert {q.scenario for q in people} == {"finetuned", "pretrained"}
     assert all(bool(q.image) == (q.modality == "multimodal") for q in people)
@@ -124,7 +124,7 @@ def test_the_data_is_the_benchmarks(study):
 
 
 def test_people_are_selected_by_the_model_that_unlearns(study):
-    folder = runs.data_folder(study, 0)
+    folder = runs.run_folder("data", study, seed=0)
     selection = pd.read_csv(folder / "selection.csv")
     assert len(selection) == 4 and selection["accuracy"].is_monotonic_decreasing
     assert sorted(selection["set"]) == ["forget", "retain", "retain_train", "retain_train"]
@@ -137,10 +137,18 @@ def test_people_are_selected_by_the_model_that_unlearns(study):
 
 
 def test_every_run_answers_every_question(study):
-    data = read_dataset(runs.data_folder(study, 0))
+    data = read_dataset(runs.run_folder("data", study, seed=0))
     for scenario in ("finetuned", "pretrained"):
         rows = read_rows(
-            runs.single_shot_folder(study, scenario, METHOD, "projector+llm", 0) / "rows.parquet"
+            runs.run_folder(
+                "single_shot",
+                study,
+                scenario=scenario,
+                method=METHOD,
+                trained_part="projector+llm",
+                seed=0,
+            )
+            / "rows.parquet"
         )
         final = rows[rows["state"] == "final"]
         assert set(final["question_id"]) == {q.id for q in data.evaluation(scenario)}
@@ -153,7 +161,14 @@ def test_every_run_answers_every_question(study):
 def test_mmbench_is_scored_its_own_way(study):
     """From the rows of one run, against a count by hand."""
     table = pd.read_csv(study / "analysis" / "tables" / "mmbench.csv").set_index(["run", "state"])
-    folder = runs.single_shot_folder(study, "finetuned", METHOD, "projector+llm", 0)
+    folder = runs.run_folder(
+        "single_shot",
+        study,
+        scenario="finetuned",
+        method=METHOD,
+        trained_part="projector+llm",
+        seed=0,
+    )
     rows = read_rows(folder / "rows.parquet")
     rows = rows[(rows["state"] == "final") & (rows["set"] == "general")]
     groups = rows.groupby("group")["correct"]

@@ -80,7 +80,7 @@ def test_all_complete_runs_are_found_and_others_named(study, tmp_path):
     cut.write_bytes(cut.read_bytes()[:-50])
     other = out / "single_shot/pretrained/npo-projector+llm-seed-0/manifest.json"
     manifest = json.loads(other.read_text())
-    manifest["profile"]["unlearn"]["learning_rate"] = 99.0
+    manifest["identity"]["profile"]["unlearn.learning_rate"] = 99.0
     other.write_text(json.dumps(manifest))
     found = collect.collect(out, made.PROFILE)
     assert [run.name for run in found.of("single_shot")] == [

@@ -16,15 +16,15 @@ from conftest import write_results
 from pulse_lib import files, runs
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_csv, write_json
-from pulse_lib.runs import manifest
+from pulse_lib.runs import kinds, library, manifest
 
 
 def data_spec(kit, seed: int = 0):
-    return runs.data_run(seed=seed, **kit.shared)
+    return runs.spec_of("data", kit.shared | {"seed": seed})
 
 
 def target_spec(kit, seed: int = 0):
-    return runs.target_run(seed=seed, **kit.shared)
+    return runs.spec_of("target", kit.shared | {"seed": seed})
 
 
 def state(kit, spec):
@@ -95,34 +95,47 @@ def test_a_broken_json_file_is_named(tmp_path):
 
 
 def test_folders_of_runs(tmp_path):
-    assert runs.single_shot_folder(tmp_path, "finetuned", "ga_klr", "projector+llm", 0) == (
-        tmp_path / "single_shot/finetuned/ga_klr-projector+llm-seed-0"
-    )
+    assert runs.run_folder(
+        "single_shot",
+        tmp_path,
+        scenario="finetuned",
+        method="ga_klr",
+        trained_part="projector+llm",
+        seed=0,
+    ) == (tmp_path / "single_shot/finetuned/ga_klr-projector+llm-seed-0")
     name = "npo-adapter_per_request-llm-order-1-seed-2"
     assert (
-        runs.sequential_folder(tmp_path, "npo", "adapter_per_request", "llm", 1, 2)
+        runs.run_folder(
+            "sequential",
+            tmp_path,
+            method="npo",
+            strategy="adapter_per_request",
+            trained_part="llm",
+            order=1,
+            seed=2,
+        )
         == tmp_path / "sequential" / name
     )
-    assert runs.out_folder("tiny").is_absolute() and runs.out_folder("tiny").parts[-2:] == (
+    assert kinds.out_folder("tiny").is_absolute() and kinds.out_folder("tiny").parts[-2:] == (
         "outputs",
         "tiny",
     )
-    assert runs.out_folder("/some/where/own.yaml").parts[-2:] == ("outputs", "own")
-    assert runs.out_folder("tiny", str(tmp_path)) == tmp_path.resolve()
+    assert kinds.out_folder("/some/where/own.yaml").parts[-2:] == ("outputs", "own")
+    assert kinds.out_folder("tiny", str(tmp_path)) == tmp_path.resolve()
 
 
 def test_a_finished_run_says_what_it_was_made_from(kit):
     kit.finish(data_spec(kit))
     kit.finish(target_spec(kit))
-    manifest = runs.require(target_spec(kit).folder, "02_finetune", checksums=True)
+    made = runs.require(target_spec(kit).folder, "02_finetune", checksums=True)
     data = runs.require(data_spec(kit).folder, "01_build_datasets")
-    assert manifest["inputs"] == {"data/seed-0": data["result"]}
-    assert manifest["files"]["rows.parquet"]["bytes"] == 1
-    assert "adapters/finetune/file.txt" in manifest["files"]
-    assert manifest["profile"]["unlearn"]["learning_rate"] == 1e-3
-    assert manifest["parameters"]["seed"] == 0 and manifest["kind"] == "target"
-    assert manifest["peak_memory_mib"] > 10 and manifest["versions"]["pandas"]
-    assert manifest["schema_version"] == 1 and manifest["seconds"] >= 0
+    assert made["inputs"] == {"data/seed-0": data["result"]}
+    assert made["files"]["rows.parquet"]["bytes"] == 1
+    assert "adapters/finetune/file.txt" in made["files"]
+    assert made["profile"]["unlearn"]["learning_rate"] == 1e-3
+    assert made["parameters"]["seed"] == 0 and made["kind"] == "target"
+    assert made["peak_memory_mib"] > 10 and made["versions"]["pandas"]
+    assert made["schema_version"] == 2 and made["seconds"] >= 0
 
 
 def test_a_run_without_its_declared_files_does_not_finish(kit):
@@ -183,18 +196,18 @@ def test_starting_again_removes_what_an_older_run_left(kit):
 def test_rounds_are_kept_only_if_whole_and_of_this_very_run(kit):
     kit.finish(data_spec(kit))
     kit.finish(target_spec(kit))
-    spec = runs.sequential_run(**kit.shared)
+    spec = runs.spec_of("sequential", kit.shared)
     started = runs.start(spec, kit.profile)
     for number in (1, 2, 3):
         (started.folder / f"round-{number}").mkdir()
         (started.folder / f"round-{number}" / "rows.parquet").write_text("rows")
-    assert runs.finished_round(started, 1) is None
-    runs.finish_round(started, 1, ["rows.parquet"], {"note": 7})
-    runs.finish_round(started, 2, ["rows.parquet"])
+    assert manifest.finished_round(started, 1) is None
+    manifest.finish_round(started, 1, ["rows.parquet"], {"note": 7})
+    manifest.finish_round(started, 2, ["rows.parquet"])
     (started.folder / "round-2" / "rows.parquet").write_text("row")  # cut off afterwards
     again = runs.start(spec, kit.profile)
     assert [p.name for p in again.folder.iterdir()] == ["round-1"]
-    assert runs.finished_round(again, 1)["note"] == 7
+    assert manifest.finished_round(again, 1)["note"] == 7
     kit.profile_file.write_text(kit.profile_file.read_text().replace("1.0e-3", "2.0e-3"))
     other = runs.start(spec, kit.profile)
     assert not list(other.folder.iterdir())
@@ -266,11 +279,13 @@ def test_a_missing_input_makes_stale(done):
     assert found.state == "stale" and "data/seed-0 is incomplete" in found.why
 
 
-def test_a_changed_library_is_a_warning_only(done, monkeypatch):
-    assert not state(done, data_spec(done)).library_changed
-    monkeypatch.setattr(manifest, "library_hash", lambda: "another")
+def test_a_changed_module_is_named_and_alone_makes_nothing_stale(done, monkeypatch):
+    assert not state(done, data_spec(done)).library
+    whole = library.library_of("data")
+    name = "data/records.py"
+    monkeypatch.setattr(manifest, "library_of", lambda kind: whole | {name: "another"})
     found = state(done, data_spec(done))
-    assert (found.state, found.library_changed) == ("done", True)
+    assert (found.state, found.library) == ("done", (name,))
 
 
 def test_the_embedded_model_counts(done, monkeypatch):
@@ -288,7 +303,7 @@ def test_the_embedded_model_counts(done, monkeypatch):
 def test_a_study_can_be_moved(done):
     moved = done.out.with_name("moved")
     done.out.rename(moved)
-    spec = runs.target_run(profile=str(done.profile_file), out_dir=str(moved))
+    spec = runs.spec_of("target", {"profile": str(done.profile_file), "out_dir": str(moved)})
     assert runs.status(spec, done.profile).state == "done"
 
 

@@ -20,7 +20,9 @@ from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import load_adapter, save_adapter
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import load_profile, profile_path
+from pulse_lib.runs.identity import explain, identity
 from pulse_lib.strategies import STRATEGIES
+from pulse_lib.study import grid
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.sequential import run_sequential
 
@@ -128,10 +130,13 @@ def folder(tmp_path_factory):
             request = i // 2 + 1 if (scenario, name) == ("finetuned", "forget") else 0
             places.append(splits.Assignment(person.id, scenario, name, request))
     made = dataset.build_dataset(embedded, people, places, settings.data, trials.SEED)
-    made.write(runs.data_folder(out, trials.SEED))
+    made.write(runs.run_folder("data", out, seed=trials.SEED))
     model = tiny.with_adapters("finetune", model=load_model(settings.model))
     save_adapter(
-        model, "finetune", runs.target_folder(out, trials.SEED) / "adapters" / "finetune", None
+        model,
+        "finetune",
+        runs.run_folder("target", out, seed=trials.SEED) / "adapters" / "finetune",
+        None,
     )
     return out
 
@@ -181,8 +186,19 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
     assert {c.set for c in given["retain_train"]} == {"retain_train"}
     # The same run again, on a fresh model, in a folder that is kept, its path measured
     model = load_model(settings.model)
-    load_adapter(model, runs.target_folder(folder, 1000) / "adapters" / "finetune", "finetune")
-    spec = runs.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
+    load_adapter(
+        model, runs.run_folder("target", folder, seed=1000) / "adapters" / "finetune", "finetune"
+    )
+    spec = runs.spec_of(
+        "sequential",
+        {
+            "profile": "smoke",
+            "method": "npo",
+            "strategy": policy,
+            "seed": 1000,
+            "out_dir": str(folder / policy),
+        },
+    )
     started = runs.Started(spec, settings, {}, "", {})
     outcome = run_sequential(
         model, "npo", **given | {"started": started, "unlearn": settings.unlearn}
@@ -196,8 +212,9 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
 
 @pytest.mark.parametrize("pair", ["oracle", "task_vector/one_adapter", "ga/nowhere"])
 def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_path):
-    with pytest.raises(PulseError, match=r"cannot be carried out|policy = 'nowhere'"):
-        search.search("smoke", ["ga"], out_dir=str(tmp_path / "out"), sequential=[pair])
+    with pytest.raises(PulseError, match=r"cannot be carried out|strategy = 'nowhere'"):
+        options = grid.Options(profile="smoke", out_dir=str(tmp_path / "out"), sequential=[pair])
+        search.search(options, pairs=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -302,13 +319,31 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
 
     def changed(method: str, scenario: str) -> bool:
         if scenario in STRATEGIES:
-            spec = runs.sequential_run(str(plain), method, scenario, out_dir=str(tmp_path))
+            spec = runs.spec_of(
+                "sequential",
+                {
+                    "profile": str(plain),
+                    "method": method,
+                    "strategy": scenario,
+                    "out_dir": str(tmp_path),
+                },
+            )
         else:
-            spec = runs.single_shot_run(str(plain), scenario, method, out_dir=str(tmp_path))
-        found = [runs.identity(spec, p, {}) for p in (before, after)]
+            spec = runs.spec_of(
+                "single_shot",
+                {
+                    "profile": str(plain),
+                    "scenario": scenario,
+                    "method": method,
+                    "out_dir": str(tmp_path),
+                },
+            )
+        found = [identity(spec, p, manifests={}) for p in (before, after)]
         if found[0] == found[1]:
             return False
-        assert any("tuned.learning_rate" in r for r in runs.explain(*found, spec.notebook))
+        assert any(
+            "profile unlearn.learning_rate" in r for r in explain(*found, notebook=spec.notebook)
+        )
         return True
 
     assert changed("l1_lora", "finetuned") and changed("ga", "pretrained")

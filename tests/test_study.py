@@ -16,13 +16,15 @@ from rich.console import Console
 from pulse_lib import progress, runs
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
+from pulse_lib.methods import METHODS
+from pulse_lib.runs.manifest import found_runs, reading_all
 from pulse_lib.study import batch, grid, jobs
 
 # --- the grid ---------------------------------------------------------------------------------
 
 
 def test_the_demo_is_the_grid_of_the_paper(kit):
-    specs = grid.study(**kit.shared)
+    specs = grid.study(grid.Options(**kit.shared))
     kinds = [spec.kind for spec in specs]
     assert [
         kinds.count(kind) for kind in ("data", "target", "single_shot", "sequential", "analysis")
@@ -41,26 +43,28 @@ def test_the_demo_is_the_grid_of_the_paper(kit):
 
 
 def test_every_run_stands_after_its_inputs_and_in_its_own_folder(kit):
-    specs = grid.study(seeds=[0, 1, 1], trained_parts=["llm", "projector+llm"], **kit.shared)
+    specs = grid.study(
+        grid.Options(seeds=[0, 1, 1], trained_parts=["llm", "projector+llm"], **kit.shared)
+    )
     assert len({spec.folder for spec in specs}) == len(specs) == 2 * (2 + 12 + 6) + 1
     for i, spec in enumerate(specs):
         assert set(spec.inputs) <= {earlier.folder for earlier in specs[:i]}
 
 
 def test_without_the_finetuned_scenario_there_is_no_target_and_no_sequence(kit):
-    specs = grid.study(methods=["npo"], scenarios=["pretrained"], **kit.shared)
+    specs = grid.study(grid.Options(methods=["npo"], scenarios=["pretrained"], **kit.shared))
     assert [spec.kind for spec in specs] == ["data", "single_shot", "analysis"]
 
 
 def test_options_from_texts():
-    options = grid.options_from_text(
+    options = grid.options_from_texts(
         methods="npo, ga", seeds="0,2", scenarios="finetuned", out_dir="x"
     )
-    assert options["methods"] == ["npo", "ga"] and options["seeds"] == [0, 2]
-    assert options["scenarios"] == ["finetuned"] and options["trained_parts"] is None
-    assert options["out_dir"] == str(Path("x").resolve())
-    assert grid.options_from_text(methods="all")["methods"] == list(grid.method_ids())
-    assert grid.options_from_text(seeds=0)["seeds"] == [0]  # as Snakemake's --config reads seeds=0
+    assert options.methods == ["npo", "ga"] and options.seeds == [0, 2]
+    assert options.scenarios == ["finetuned"] and options.trained_parts is None
+    assert options.out_dir == str(Path("x").resolve())
+    assert grid.options_from_texts(methods="all").methods == list(METHODS)
+    assert grid.options_from_texts(seeds=0).seeds == [0]  # as Snakemake's --config reads seeds=0
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_options_from_texts():
 )
 def test_wrong_options_are_named(given, words):
     with pytest.raises(PulseError, match=words):
-        grid.options_from_text(**given)
+        grid.options_from_texts(**given)
 
 
 def test_an_unknown_method_or_an_empty_grid_is_refused(kit):
@@ -133,14 +137,14 @@ def test_another_seed_makes_only_the_analysis_stale(kit):
 def test_runs_of_other_settings_are_left_out_of_the_analysis_and_named(kit):
     finish_all(kit, seeds=[0, 1])
     kit.profile_file.write_text(kit.profile_file.read_text().replace("1.0e-3", "2.0e-3"))
-    found = {
-        f.relative_to(kit.out).as_posix(): why for f, why in runs.found_runs(kit.out, kit.profile)
-    }
-    assert found[SINGLE] == "made with other settings of the profile" and found["data/seed-0"] == ""
+    found = {f.relative_to(kit.out).as_posix(): why for f, why in found_runs(kit.out, kit.profile)}
+    changed = "profile unlearn.learning_rate was 0.001, is 0.002"
+    assert found[SINGLE] == f"made with other settings ({changed})" and found["data/seed-0"] == ""
     assert kit.states()["analysis"] == "stale"
     kit.finish(kit.study()[1])
     inputs = {
-        path.relative_to(kit.out).as_posix() for path in grid.analysis_run(**kit.shared).inputs
+        path.relative_to(kit.out).as_posix()
+        for path in reading_all(runs.spec_of("analysis", kit.shared), kit.profile).inputs
     }
     assert inputs == {"data/seed-0", "data/seed-1", SINGLE}
 
@@ -148,12 +152,11 @@ def test_runs_of_other_settings_are_left_out_of_the_analysis_and_named(kit):
 # --- the front --------------------------------------------------------------------------------
 
 
-def front(kit, monkeypatch, methods=("ga",)) -> tuple[bool, str]:
+def front(kit, monkeypatch, methods=("ga",), ask=None, **more) -> tuple[bool, str]:
     screen = Console(file=io.StringIO(), width=160)
     monkeypatch.setattr(batch, "LINE_SECONDS", 0.5)
-    done = batch.run_study(
-        kit.shared | {"methods": list(methods), "scenarios": ["pretrained"]}, 2, screen
-    )
+    options = grid.Options(**kit.shared, methods=methods, scenarios=["pretrained"], **more)
+    done = batch.run_study(options, 2, console=screen, ask=ask)
     return done, screen.file.getvalue()
 
 
@@ -314,7 +317,7 @@ def test_snakemake_alone_plans_the_same_runs(kit):
         for pair in words
         if len(pair) == 2 and pair[1].isdigit() and not pair[0].endswith(":")
     )
-    assert counts == {"all": "1", "analyze": "1", "unlearn_single_shot": "1", "total": "3"}
+    assert counts == {"all": "1", "analysis": "1", "single_shot": "1", "total": "3"}
 
 
 # --- progress ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +22,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
 from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path
+from pulse_lib.runs.kinds import out_folder
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
 
@@ -30,37 +31,38 @@ START = "# --- found by `python -m pulse_lib search`; written anew by --store --
 
 
 def search(
-    profile: str = "tiny",
-    methods: Sequence[str] = (),
-    scenarios: Sequence[str] = ("finetuned", "pretrained"),
+    options: grid.Options,
     trials: int = 10,
+    *,
     seed: int = SEED,
-    out_dir: str = "",
     jobs: int = 2,
-    log=print,
-    sequential: Sequence[str] = (),
+    pairs: bool = False,
+    log: Callable[[str], object] = print,
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
     kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
-    <out>/trials.csv too. `sequential`: pairs method/policy, whose scenario is SEQUENTIAL.
+    <out>/trials.csv too. With `pairs`, those of options.sequential as
+    well, method/strategy, whose scenario is SEQUENTIAL.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
     trials made with other settings, and for a pair that does not fit.
     """
+    profile, scenarios, methods = options.profile, options.scenarios, options.methods
     settings = load_profile(profile)
-    out = runs.out_folder(profile, out_dir or str(Path("outputs") / f"{settings.name}-search"))
-    pairs = [grid.method_and_policy(pair) for pair in sequential]
-    for method, policy in pairs:
+    out = out_folder(profile, options.out_dir or str(Path("outputs") / f"{settings.name}-search"))
+    asked = (options.sequential or ()) if pairs else ()
+    sequential = [grid.method_and_strategy(pair) for pair in asked]
+    for method, policy in sequential:
         check_fits(get(method), get_strategy(policy))
-    _prepare(profile, "finetuned" in scenarios or bool(pairs), seed, out, settings, log)
+    _prepare(profile, "finetuned" in scenarios or bool(sequential), seed, out, settings, log)
     tasks = [
         Task(profile, scenario, method, trials, seed, out)
         for scenario in scenarios
         for method in methods
         if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
     ]
-    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in pairs]
+    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in sequential]
     todo = [task for task in tasks if len(read_trials(task, settings)) < trials]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -83,19 +85,20 @@ def search(
 def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Profile, log) -> None:
     from pulse_lib.study.notebook import run_notebook
 
-    specs = [runs.data_run(profile, seed, str(out))]
+    shared = {"profile": profile, "seed": seed, "out_dir": str(out)}
+    specs = [runs.spec_of("data", shared)]
     if with_target:
-        specs.append(runs.target_run(profile, seed, str(out)))
+        specs.append(runs.spec_of("target", shared))
     for spec in specs:
         if runs.status(spec, settings).state != "done":
             log(f"{spec.notebook}, seed {seed}")
-            run_notebook(spec.notebook, dict(spec.parameters), None, echo=False)
+            run_notebook(spec.notebook, dict(spec.parameters))
 
 
 def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) -> dict[str, int]:
     from pulse_lib.data.dataset import read_dataset
 
-    data, unlearn = read_dataset(runs.data_folder(out, seed)), settings.unlearn
+    data, unlearn = read_dataset(runs.run_folder("data", out, seed=seed)), settings.unlearn
     return {
         scenario: unlearn.n_steps(
             len(data.training(scenario, ["forget"], "unlearn")),

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_lib import runs
 from pulse_lib.assets import embedded_folder
 from pulse_lib.data.hub import folder_of, model_need
 from pulse_lib.errors import PulseError
@@ -16,6 +15,8 @@ from pulse_lib.files import show
 from pulse_lib.model.adapters import WEIGHTS, adapter_chain, load_adapter, stack
 from pulse_lib.model.load import LoadedModel, load_model
 from pulse_lib.profile import SCENARIOS, ModelSettings, Profile, load_profile
+from pulse_lib.runs.kinds import out_folder, run_folder
+from pulse_lib.runs.manifest import profile_of, require, study_of
 from pulse_lib.strategies import get_strategy
 from pulse_lib.unlearn.task import model_of
 
@@ -30,7 +31,7 @@ def run_adapters(run: Path, state: str = "", round_number: int = 0) -> tuple[dic
     state or round; a run that trains no model.
     """
     run = Path(run).resolve()
-    manifest = runs.require(run, "its notebook", checksums=True)
+    manifest = require(run, "its notebook", checksums=True)
     chain = adapter_chain(_adapter_folder(run, manifest, state, round_number))
     _check_chain(run, manifest, chain)
     return manifest, chain
@@ -40,7 +41,7 @@ def run_model(manifest: dict) -> ModelSettings:
     """The model that a run's adapters belong to: that of its profile, or for method oracle in
     scenario pretrained the one pre-trained without the forget people.
     """
-    profile, parameters = runs.profile_of(manifest), manifest["parameters"]
+    profile, parameters = profile_of(manifest), manifest["parameters"]
     if manifest["kind"] != "single_shot":
         return profile.model
     return model_of(profile, parameters["scenario"], parameters["method"], parameters["seed"])
@@ -67,7 +68,7 @@ def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) ->
         there = [s for s in STATES if f"adapters/{s}/{WEIGHTS}" in manifest["files"]]
         return run / "adapters" / _chosen(run, "--state", state or STATES[0], there)
     if kind == "sequential":
-        if get_strategy(manifest["parameters"]["policy"]).gated:
+        if get_strategy(manifest["parameters"]["strategy"]).gated:
             raise PulseError(
                 f"{show(run)} left no one model: its policy has a gate pick an adapter for each "
                 "question; the adapters are in its round-... folders"
@@ -96,7 +97,7 @@ def _check_chain(run: Path, manifest: dict, chain: Sequence[Path]) -> None:
         if folder.is_relative_to(run):
             continue
         below = folder.parents[1]  # target/seed-0 of target/seed-0/adapters/finetune
-        found = runs.require(below, "02_finetune", checksums=True)
+        found = require(below, "02_finetune", checksums=True)
         if found["result"] not in manifest["inputs"].values():
             raise PulseError(
                 f"{show(below)} was made anew after {show(run)}: its adapter is not the one that "
@@ -126,7 +127,7 @@ def state_of_profile(profile: str, seed: int = 0, out_dir: str = "") -> ModelSta
     if seed < 0:
         raise PulseError(f"--seed {seed} must be 0 or more")
     settings = load_profile(profile)
-    data = runs.data_folder(runs.out_folder(profile, out_dir), seed)
+    data = run_folder("data", out_folder(profile, out_dir), seed=seed)
     card = _card(settings, settings.model, seed) | {"state": "base"}
     return ModelState(
         f"profile {settings.name}", settings, settings.model, (), seed, SCENARIOS, data, card
@@ -142,11 +143,11 @@ def state_of_run(run: Path, state: str = "", round_number: int = 0) -> ModelStat
     """
     run = Path(run).resolve()
     manifest, chain = run_adapters(run, state, round_number)
-    settings, model = runs.profile_of(manifest), run_model(manifest)
+    settings, model = profile_of(manifest), run_model(manifest)
     seed, single = manifest["parameters"]["seed"], manifest["kind"] == "single_shot"
     scenario = manifest["parameters"]["scenario"] if single else "finetuned"
-    out = run.parents[2 if single else 1]  # as runs.single_shot_folder and the others lay them out
-    data = runs.data_folder(out, seed)
+    out = study_of(run, manifest)
+    data = run_folder("data", out, seed=seed)
     card = _card(settings, model, seed) | {
         "run": show(run),
         "run_result": manifest["result"],

@@ -25,6 +25,8 @@ from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
 from pulse_lib.files import replace_file, show, write_error
 from pulse_lib.methods import Method, get
 from pulse_lib.profile import Profile, UnlearnSettings, load_profile
+from pulse_lib.runs.identity import plain
+from pulse_lib.runs.kinds import fields
 
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
 FACTORS = {"learning_rate": (0.1, 3.0), "retain_weight": (0.3, 30.0)}
@@ -52,6 +54,12 @@ class Task:
     def name(self) -> str:
         """The method, or method/policy."""
         return f"{self.method}/{self.policy}" if self.policy else self.method
+
+    @property
+    def axes(self) -> dict[str, object]:
+        """The parameters of a run's notebook that name it."""
+        own = {"strategy": self.policy} if self.policy else {"scenario": self.scenario}
+        return {"profile": self.profile, "method": self.method, "seed": self.seed} | own
 
     @property
     def file(self) -> Path:
@@ -118,11 +126,11 @@ def run_trials(task: Task) -> list[dict]:
     torch.set_num_threads(1)
     settings = load_profile(task.profile)
     known = read_trials(task, settings)
-    data = read_dataset(runs.data_folder(task.out, task.seed))
+    data = read_dataset(runs.run_folder("data", task.out, seed=task.seed))
     model, target = load_model(settings.model), []
     if task.scenario != "pretrained":
         target = ["finetune"]
-        folder = runs.target_folder(task.out, task.seed) / "adapters" / "finetune"
+        folder = runs.run_folder("target", task.out, seed=task.seed) / "adapters" / "finetune"
         load_adapter(model, folder, "finetune")
     trial = _after_requests if task.policy else _single_shot
     for number in range(len(known), task.trials):
@@ -174,9 +182,7 @@ def _after_requests(task: Task, settings: Profile, data, model, target: list[str
     rules, whose = settings.evaluate.extraction_rules, {"run": "", "scenario": "finetuned"}
     before = make_rows(questions, answers, rules, **whose, state="before", seed=task.seed)
     with TemporaryDirectory(dir=task.out) as folder:
-        spec = runs.sequential_run(
-            task.profile, task.method, task.policy, seed=task.seed, out_dir=folder
-        )
+        spec = runs.spec_of("sequential", task.axes | {"out_dir": folder})
         outcome = run_sequential(
             model,
             task.method,
@@ -221,18 +227,15 @@ def _goal(unlearn: UnlearnSettings) -> float:
 
 def _mark(task: Task, settings: Profile) -> dict:
     """What all trials of a file have in common."""
-    if task.policy:
-        spec = runs.sequential_run(task.profile, task.method, task.policy, seed=task.seed)
-    else:
-        spec = runs.single_shot_run(task.profile, task.scenario, task.method, seed=task.seed)
-    bare = settings.as_dict() | {"tuned": {}}
+    kind = "sequential" if task.policy else "single_shot"
+    bare = replace(settings, tuned={})
     own = {"policy": task.policy, "n_asked": N_ASKED} if task.policy else {}
-    return runs.plain(
+    return plain(
         own
         | {
             "scenario": task.scenario,
             "method": get(task.method).describe(),
-            "profile": runs.relevant(spec.kind, spec.parameters, bare),
+            "profile": fields(kind, runs.spec_of(kind, task.axes).parameters, profile=bare),
             "seed": task.seed,
             "factors": [FACTORS, COEFFICIENT, MARGIN, GIVE_UP],
         }

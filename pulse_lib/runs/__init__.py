@@ -1,31 +1,6 @@
 """What a run is, as notebooks use it: begin one, finish one, require another's results."""
 
-from pulse_lib.runs.identity import explain as explain
-from pulse_lib.runs.identity import identity as identity
-from pulse_lib.runs.identity import plain as plain
-from pulse_lib.runs.identity import relevant as relevant
-from pulse_lib.runs.kinds import CONSTRUCTORS as CONSTRUCTORS
-from pulse_lib.runs.kinds import analysis_folder as analysis_folder
-from pulse_lib.runs.kinds import analysis_run as analysis_run
-from pulse_lib.runs.kinds import data_folder as data_folder
-from pulse_lib.runs.kinds import data_run as data_run
-from pulse_lib.runs.kinds import notebooks_folder as notebooks_folder
-from pulse_lib.runs.kinds import out_folder as out_folder
-from pulse_lib.runs.kinds import sequential_folder as sequential_folder
-from pulse_lib.runs.kinds import sequential_run as sequential_run
-from pulse_lib.runs.kinds import single_shot_folder as single_shot_folder
-from pulse_lib.runs.kinds import single_shot_run as single_shot_run
-from pulse_lib.runs.kinds import spec_of as spec_of
-from pulse_lib.runs.kinds import target_folder as target_folder
-from pulse_lib.runs.kinds import target_run as target_run
-from pulse_lib.runs.manifest import MANIFEST as MANIFEST
-from pulse_lib.runs.manifest import Started as Started
-from pulse_lib.runs.manifest import check_writable as check_writable
-from pulse_lib.runs.manifest import finish as finish
-from pulse_lib.runs.manifest import finish_round as finish_round
-from pulse_lib.runs.manifest import finished_round as finished_round
-from pulse_lib.runs.manifest import found_runs as found_runs
-from pulse_lib.runs.manifest import profile_of as profile_of
-from pulse_lib.runs.manifest import require as require
-from pulse_lib.runs.manifest import start as start
-from pulse_lib.runs.manifest import status as status
+from pulse_lib.runs.kinds import run_folder, spec_of
+from pulse_lib.runs.manifest import Started, finish, require, start, status
+
+__all__ = ["Started", "finish", "require", "run_folder", "spec_of", "start", "status"]

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from pulse_lib.files import REPOSITORY, read_json
-from pulse_lib.profile import Profile, tuned_for
-from pulse_lib.runs.kinds import SECTIONS, RunSpec, notebooks_folder
+from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import Profile
+from pulse_lib.runs.kinds import RunSpec, fields
+from pulse_lib.runs.library import code_cells
 
 # These say where a run lies or which file the settings came from, not what it computes (the
 # settings themselves count).
@@ -29,58 +30,25 @@ def code_hash(notebook: str) -> str:
 
     Text cells, outputs and the `parameters` cell (its values count by themselves) do not count.
     """
-    path = notebooks_folder() / f"{notebook}.ipynb"
-    sources = []
-    for cell in read_json(path).get("cells", []):
-        tags = cell.get("metadata", {}).get("tags", [])
-        if cell["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(tags):
-            source = cell["source"]
-            sources.append((source if isinstance(source, str) else "".join(source)).strip())
-    return _sha256(json.dumps(sources).encode())
+    return _sha256(json.dumps(code_cells(notebook)).encode())
 
 
-def library_hash() -> str:
-    """sha256 over pulse_lib/**/*.py."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(
-            path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
-        )
-    return digest.hexdigest()
-
-
-def identity(spec: RunSpec, profile: Profile, manifests: Mapping[str, Mapping]) -> dict:
-    """Everything that decides a run's result, as plain JSON. `manifests`: name of an input -> its
-    manifest.
+def identity(spec: RunSpec, profile: Profile, *, manifests: Mapping[str, Mapping]) -> dict:
+    """Everything that decides a run's result but for the library, as plain JSON. `manifests`: name
+    of an input -> its manifest.
     """
-    settings = plain(profile.as_dict())
     found = {
         "kind": spec.kind,
         "parameters": {k: v for k, v in spec.parameters.items() if k not in NOT_IDENTITY},
-        "profile": relevant(spec.kind, spec.parameters, settings),
+        "profile": fields(spec.kind, spec.parameters, profile=profile),
         "code": code_hash(spec.notebook),
         "inputs": {name: manifest["result"] for name, manifest in sorted(manifests.items())},
     }
-    if "model" in found["profile"] and profile.model.path == "embedded":
+    if found["profile"].get("model.path") == "embedded":
         from pulse_lib.assets import asset_checksum
 
         found["model"] = asset_checksum(profile.model)
     return plain(found)
-
-
-def relevant(kind: str, parameters: Mapping, settings: Mapping) -> dict:
-    """The part of a profile's settings (as plain JSON) that a run of this kind depends on: its
-    sections, and what its own method is tuned by, if anything.
-    """
-    sections = {name: settings[name] for name in SECTIONS[kind] if name in settings}
-    tuned = tuned_for(
-        settings.get("tuned", {}),
-        parameters.get("scenario", "finetuned"),
-        parameters.get("method", ""),
-        parameters.get("policy", ""),
-    )
-    return sections | ({"tuned": tuned} if tuned else {})
 
 
 def fingerprint(found: Mapping) -> str:
@@ -88,18 +56,10 @@ def fingerprint(found: Mapping) -> str:
     return _sha256(json.dumps(found, sort_keys=True).encode())
 
 
-def explain(old: Mapping, new: Mapping, notebook: str) -> list[str]:
+def explain(old: Mapping, new: Mapping, *, notebook: str) -> list[str]:
     """What differs between two identities, in words; empty if they agree."""
-    reasons = []
-    for section, settings in new["profile"].items():
-        for key, value in settings.items():
-            before = old["profile"].get(section, {}).get(key)
-            if before != value:
-                reasons.append(f"profile {section}.{key} was {before!r}, is {value!r}")
-    for key in sorted({*old["parameters"], *new["parameters"]}):
-        before, value = old["parameters"].get(key), new["parameters"].get(key)
-        if before != value:
-            reasons.append(f"parameter {key} was {before!r}, is {value!r}")
+    reasons = differing(old["profile"], new["profile"], word="profile")
+    reasons += differing(old["parameters"], new["parameters"], word="parameter")
     if old["code"] != new["code"]:
         reasons.append(f"code cells of {notebook} changed")
     for name in sorted({*old["inputs"], *new["inputs"]}):
@@ -111,11 +71,16 @@ def explain(old: Mapping, new: Mapping, notebook: str) -> list[str]:
             reasons.append(f"input {name} changed")
     if old.get("model") != new.get("model"):
         reasons.append("the embedded model changed")
-    return reasons or (
-        []
-        if fingerprint(old) == fingerprint(new)
-        else ["it was made by another layout of the profile"]
-    )
+    return reasons
+
+
+def differing(old: Mapping, new: Mapping, *, word: str) -> list[str]:
+    """Which values differ between two mappings, in words: "profile finetune.epochs was 3, is 4"."""
+    return [
+        f"{word} {key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
 
 
 def result_hash(mark: str, files: Mapping[str, Mapping]) -> str:

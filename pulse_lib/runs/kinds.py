@@ -1,52 +1,211 @@
-"""What a run of a kind is: its notebook, axes, folder, inputs, files, and what it depends on."""
+"""What a run of a kind is, once: its notebook, axes, folder, files, inputs, and the profile fields it
+depends on. A new notebook is a new row of KINDS (docs/add_a_notebook.md).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal, get_args
 
 from pulse_lib.errors import PulseError
-from pulse_lib.files import (
-    REPOSITORY,
-)
+from pulse_lib.files import REPOSITORY
 from pulse_lib.methods import METHODS, VARIANTS
-from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, load_profile
+from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.strategies import STRATEGIES
 
-# Which sections of the profile a kind of run depends on: a change elsewhere does not make it stale.
-SECTIONS = {
-    "data": ("model", "data", "evaluate"),
-    "target": ("model", "data", "evaluate", "finetune"),
-    "single_shot": ("model", "data", "evaluate", "finetune", "unlearn"),
-    "sequential": ("model", "data", "evaluate", "finetune", "unlearn"),
-    "analysis": ("evaluate",),
+Kind = Literal["data", "target", "single_shot", "sequential", "analysis"]
+Axis = Literal["scenario", "method", "strategy", "trained_part", "order", "seed"]
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """One notebook and the runs it makes. Its parameters are `profile`, the axes and `out_dir`."""
+
+    notebook: str  # "03_unlearn_single_shot"
+    label: str  # in messages
+    _: KW_ONLY
+    folder: str  # in the study's folder, filled in from the axes
+    # What it must leave there; "tables/" means a folder with at least one file
+    files: tuple[str, ...]
+    axes: tuple[Axis, ...] = ()
+    # Kinds of the runs it reads, of the same seed; None: every complete run there is
+    inputs: Callable[[Mapping], tuple[Kind, ...]] | None = lambda axes: ()
+    # Fields of the profile that decide its result, "model.*" for all of a section; axes may be
+    # filled in. Learning rate and hyperparameters of its method, as resolved, come on top.
+    depends_on: tuple[str, ...] = ()
+    priority: int = 0  # which of the runs that can start does
+
+
+_ASKING = ("model.*", "evaluate.batch_size", "evaluate.max_new_tokens", "evaluate.extraction_rules")
+_UNLEARNING = (
+    *(f"unlearn.{key}" for key in ("rank", "alpha", "batch_size", "micro_batch", "optimizer")),
+    *(f"unlearn.{key}" for key in ("warmup_steps", "max_grad_norm", "reference")),
+    *(f"unlearn.{key}" for key in ("supervised_tokens", "retain_source", "path_every")),
+    *(f"unlearn.{key}" for key in ("stop_forget", "stop_utility")),
+    "evaluate.n_path_questions",
+)
+# Fields that only some methods read, by what a method needs
+_BY_NEED = {
+    "hidden states": ("unlearn.depth",),
+    "new target": ("finetune.*", "data.n_general_train", "unlearn.oracle_model"),
+}
+KINDS: dict[Kind, RunKind] = {
+    "data": RunKind(
+        "01_build_datasets",
+        "data",
+        folder="data/seed-{seed}",
+        axes=("seed",),
+        files=(
+            *("people.parquet", "questions.parquet", "conversations.parquet", "images.parquet"),
+            *("splits.csv", "selection.csv", "rows.parquet"),
+        ),
+        depends_on=(*_ASKING, "data.*"),
+        priority=30,
+    ),
+    "target": RunKind(
+        "02_finetune",
+        "target model",
+        folder="target/seed-{seed}",
+        axes=("seed",),
+        inputs=lambda axes: ("data",),
+        files=("adapters/finetune/", "rows.parquet", "log.csv"),
+        depends_on=(*_ASKING, "finetune.*", "data.n_general_train"),
+        priority=20,
+    ),
+    "single_shot": RunKind(
+        "03_unlearn_single_shot",
+        "single-shot",
+        folder="single_shot/{scenario}/{method}-{trained_part}-seed-{seed}",
+        axes=("scenario", "method", "trained_part", "seed"),
+        inputs=lambda axes: ("data", *(["target"] if axes["scenario"] == "finetuned" else [])),
+        # adapters/matched/ is named to `finish` if that state was reached
+        files=("adapters/final/", "path.csv", "log.csv", "rows.parquet", "result.json"),
+        depends_on=(
+            *(*_ASKING, *_UNLEARNING, "unlearn.epochs_{scenario}"),
+            *("unlearn.path_dense_below", "unlearn.matched_at"),
+        ),
+        priority=10,  # on the embedded model, asked at every step, the longest runs: first
+    ),
+    "sequential": RunKind(
+        "04_unlearn_sequential",
+        "sequential",
+        folder="sequential/{method}-{strategy}-{trained_part}-order-{order}-seed-{seed}",
+        axes=("method", "strategy", "trained_part", "order", "seed"),
+        inputs=lambda axes: ("data", "target"),
+        files=("rows.parquet", "result.json"),  # round-1/, round-2/ ... are named to `finish`
+        depends_on=(*_ASKING, *_UNLEARNING, "unlearn.epochs_finetuned"),
+    ),
+    "analysis": RunKind(
+        "05_analyze",
+        "analysis",
+        folder="analysis",
+        inputs=None,
+        files=("tables/", "figures/", "report.html"),
+        depends_on=("evaluate.n_bootstrap", "unlearn.matched_at"),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run as planned: which notebook makes which folder, from which inputs, and the files that
-    it must leave.
-    """
+    """One run as planned: its folder, the parameters of its notebook, and the folders it reads."""
 
-    kind: str  # a key of SECTIONS
-    notebook: str  # "03_unlearn_single_shot"
+    kind: Kind
     folder: Path  # absolute
+    _: KW_ONLY
     parameters: Mapping[str, object]  # all parameters of the notebook
     inputs: tuple[Path, ...]  # folders of other runs
-    files: tuple[
-        str, ...
-    ]  # relative to the folder; "tables/" means a folder with at least one file
     out: Path  # the study's folder
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that makes it."""
+        return KINDS[self.kind].notebook
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it must leave, relative to its folder."""
+        return KINDS[self.kind].files
 
     @property
     def name(self) -> str:
         """The folder relative to the study's, e.g.
         "single_shot/finetuned/ga-projector+llm-seed-0".
         """
-        return self.folder.relative_to(self.out).as_posix()
+        return run_name(self.folder, self.out)
+
+
+def spec_of(kind: Kind, values: Mapping[str, object]) -> RunSpec:
+    """The run that a kind's notebook makes with these parameters; values that are none of its
+    parameters do not count, so that a notebook can hand in its globals(). An axis that is left out
+    has the notebook's default.
+
+    Raises PulseError naming the parameter, the value and what there is.
+    """
+    profile, out_dir = str(values.get("profile", "tiny")), str(values.get("out_dir", ""))
+    row, out = KINDS[kind], out_folder(profile, out_dir)
+    axes = {name: _checked(name, values.get(name, DEFAULTS[name])) for name in row.axes}
+    read = row.inputs(axes) if row.inputs else ()
+    return RunSpec(
+        kind,
+        out / row.folder.format(**axes),
+        parameters={"profile": profile, **axes, "out_dir": out_dir},
+        inputs=tuple(run_folder(name, out, **axes) for name in read),
+        out=out,
+    )
+
+
+def run_folder(kind: Kind, out: Path, **axes: object) -> Path:
+    """Where a run lies in a study's folder."""
+    return Path(out) / KINDS[kind].folder.format(**axes)
+
+
+def out_folder(profile: str, out_dir: str = "") -> Path:
+    """The study's folder, absolute: outputs/<profile>, or out_dir (a relative one starts at the
+    repository root).
+    """
+    name = re.sub(r"\.ya?ml$", "", Path(profile).name)
+    return (REPOSITORY / (out_dir or Path("outputs") / name)).resolve()
+
+
+def kind_of(notebook: str) -> Kind:
+    """The kind of run that a notebook makes. Raises PulseError if it makes none."""
+    for kind, row in KINDS.items():
+        if row.notebook == notebook:
+            return kind
+    known = ", ".join(row.notebook for row in KINDS.values())
+    raise PulseError(
+        f"notebook {notebook!r} makes no run that this kit knows; it knows {known}. A new notebook "
+        "is a row of pulse_lib/runs/kinds.py"
+    )
+
+
+def notebook_of(folder: Path, out: Path) -> str:
+    """The notebook that makes the run in a folder, for messages."""
+    kind = run_name(folder, out).split("/")[0]
+    return KINDS[kind].notebook if kind in get_args(Kind) else "its notebook"
+
+
+def run_name(folder: Path, out: Path) -> str:
+    """A run's folder relative to the study's."""
+    return Path(os.path.relpath(folder, out)).as_posix()
+
+
+def run_folders(out: Path) -> list[tuple[Kind, Path]]:
+    """Every run folder in a study's folder, whatever it holds, but for those of kinds that read all
+    others.
+    """
+    found = []
+    for kind, row in KINDS.items():
+        if row.inputs is not None:
+            pattern = re.sub(r"[^/]*\{[^/]*", "*", row.folder)
+            found += [(kind, p) for p in sorted(Path(out).glob(pattern)) if p.is_dir()]
+    return found
 
 
 def notebooks_folder() -> Path:
@@ -56,195 +215,64 @@ def notebooks_folder() -> Path:
     return Path(os.environ.get("PULSE_NOTEBOOKS") or REPOSITORY / "notebooks")
 
 
-def out_folder(profile: str, out_dir: str = "") -> Path:
-    """The study's folder, absolute: outputs/<profile>, or out_dir (a relative one starts at the
-    repository root).
+# --- what a run depends on --------------------------------------------------------------------
+
+
+def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, object]:
+    """The settings that decide a run's result, by name, as they are for this very run: the fields
+    that its kind depends on, and the learning rate and hyperparameters of its method.
     """
-    return (REPOSITORY / (out_dir or Path("outputs") / Path(profile).stem)).resolve()
+    patterns = [pattern.format(**parameters) for pattern in KINDS[kind].depends_on]
+    resolved: dict[str, object] = {}
+    if "method" in parameters:
+        name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
+        unlearn, values = profile.unlearn_for(scenario, name, parameters.get("strategy", ""))
+        method = (METHODS | VARIANTS).get(name)  # None: of a notebook that made its own
+        if method is not None:
+            patterns += [field for need in method.needs for field in _BY_NEED.get(need, ())]
+            values = method.hyperparameters | values
+        resolved = {"unlearn.learning_rate": unlearn.learning_rate}
+        resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
+    flat = _flat(profile.as_dict())
+    return {k: v for k, v in flat.items() if any(fnmatchcase(k, p) for p in patterns)} | resolved
 
 
-def data_folder(out: Path, seed: int) -> Path:
-    """Where 01_build_datasets writes."""
-    return Path(out) / "data" / f"seed-{seed}"
+def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping) and key != "tuned"
+        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
 
 
-def target_folder(out: Path, seed: int) -> Path:
-    """Where 02_finetune writes."""
-    return Path(out) / "target" / f"seed-{seed}"
+# --- axes -------------------------------------------------------------------------------------
 
-
-def single_shot_folder(out: Path, scenario: str, method: str, trained_part: str, seed: int) -> Path:
-    """Where 03_unlearn_single_shot writes."""
-    return Path(out) / "single_shot" / scenario / f"{method}-{trained_part}-seed-{seed}"
-
-
-def sequential_folder(
-    out: Path, method: str, policy: str, trained_part: str, order: int, seed: int
-) -> Path:
-    """Where 04_unlearn_sequential writes."""
-    return Path(out) / "sequential" / f"{method}-{policy}-{trained_part}-order-{order}-seed-{seed}"
-
-
-def analysis_folder(out: Path) -> Path:
-    """Where 05_analyze writes."""
-    return Path(out) / "analysis"
-
-
-def notebook_of(folder: Path, out: Path) -> str:
-    kind = run_name(folder, out).split("/")[0]
-    return {
-        "data": "01_build_datasets",
-        "target": "02_finetune",
-        "single_shot": "03_unlearn_single_shot",
-        "sequential": "04_unlearn_sequential",
-    }.get(kind, "its notebook")
-
-
-DATA_FILES = (
-    "people.parquet",
-    "questions.parquet",
-    "conversations.parquet",
-    "images.parquet",
-    "splits.csv",
-    "selection.csv",
-    "rows.parquet",
-)
-
-
-def data_run(profile: str = "tiny", seed: int = 0, out_dir: str = "") -> RunSpec:
-    """The run of 01_build_datasets."""
-    out = out_folder(profile, out_dir)
-    parameters = {"profile": profile, "seed": whole_number("seed", seed), "out_dir": out_dir}
-    return RunSpec(
-        "data", "01_build_datasets", data_folder(out, seed), parameters, (), DATA_FILES, out
-    )
-
-
-def target_run(profile: str = "tiny", seed: int = 0, out_dir: str = "") -> RunSpec:
-    """The run of 02_finetune."""
-    out = out_folder(profile, out_dir)
-    parameters = {"profile": profile, "seed": whole_number("seed", seed), "out_dir": out_dir}
-    files = ("adapters/finetune/", "rows.parquet", "log.csv")
-    inputs = (data_folder(out, seed),)
-    return RunSpec(
-        "target", "02_finetune", target_folder(out, seed), parameters, inputs, files, out
-    )
-
-
-def single_shot_run(
-    profile: str = "tiny",
-    scenario: str = "finetuned",
-    method: str = "ga",
-    trained_part: str = "projector+llm",
-    seed: int = 0,
-    out_dir: str = "",
-) -> RunSpec:
-    """The run of 03_unlearn_single_shot.
-
-    `adapters/matched/` is named to `finish` only if that state was reached.
-    """
-    out = out_folder(profile, out_dir)
-    parameters = {
-        "profile": profile,
-        "scenario": one_of("scenario", scenario, SCENARIOS),
-        "method": known_method(method),
-        "trained_part": one_of("trained_part", trained_part, TRAINED_PARTS),
-        "seed": whole_number("seed", seed),
-        "out_dir": out_dir,
-    }
-    target = (target_folder(out, seed),) if scenario == "finetuned" else ()
-    files = ("adapters/final/", "path.csv", "log.csv", "rows.parquet", "result.json")
-    folder = single_shot_folder(out, scenario, method, trained_part, seed)
-    inputs = (data_folder(out, seed), *target)
-    return RunSpec("single_shot", "03_unlearn_single_shot", folder, parameters, inputs, files, out)
-
-
-def sequential_run(
-    profile: str = "tiny",
-    method: str = "ga",
-    policy: str = "adapter_per_request",
-    trained_part: str = "projector+llm",
-    order: int = 0,
-    seed: int = 0,
-    out_dir: str = "",
-) -> RunSpec:
-    """The run of 04_unlearn_sequential; its rounds lie in round-1, round-2 ... and are declared
-    when they are there.
-    """
-    out = out_folder(profile, out_dir)
-    parameters = {
-        "profile": profile,
-        "method": known_method(method),
-        "policy": one_of("policy", policy, STRATEGIES),
-        "trained_part": one_of("trained_part", trained_part, TRAINED_PARTS),
-        "order": whole_number("order", order),
-        "seed": whole_number("seed", seed),
-        "out_dir": out_dir,
-    }
-    folder = sequential_folder(out, method, policy, trained_part, order, seed)
-    inputs = (data_folder(out, seed), target_folder(out, seed))
-    return RunSpec(
-        "sequential",
-        "04_unlearn_sequential",
-        folder,
-        parameters,
-        inputs,
-        ("rows.parquet", "result.json"),
-        out,
-    )
-
-
-def analysis_run(profile: str = "tiny", out_dir: str = "", planned: Iterable[Path] = ()) -> RunSpec:
-    """The run of 05_analyze.
-
-    Its inputs are all complete runs of this profile in the folder, and those `planned`.
-    """
-    from pulse_lib.runs.manifest import complete_runs  # DRAFT
-
-    out = out_folder(profile, out_dir)
-    inputs = tuple(sorted({*complete_runs(out, load_profile(profile)), *planned}))
-    files = ("tables/", "figures/", "report.html")
-    parameters = {"profile": profile, "out_dir": out_dir}
-    return RunSpec("analysis", "05_analyze", analysis_folder(out), parameters, inputs, files, out)
-
-
-CONSTRUCTORS: dict[str, Callable[..., RunSpec]] = {
-    "01_build_datasets": data_run,
-    "02_finetune": target_run,
-    "03_unlearn_single_shot": single_shot_run,
-    "04_unlearn_sequential": sequential_run,
-    "05_analyze": analysis_run,
+DEFAULTS: dict[Axis, object] = {
+    "scenario": "finetuned",
+    "method": "ga",
+    "strategy": next(iter(STRATEGIES)),
+    "trained_part": TRAINED_PARTS[0],
+    "order": 0,
+    "seed": 0,
+}
+CHOICES: dict[Axis, tuple[str, ...]] = {
+    "scenario": SCENARIOS,
+    "method": (*METHODS, *VARIANTS),
+    "strategy": tuple(STRATEGIES),
+    "trained_part": TRAINED_PARTS,
 }
 
 
-def spec_of(notebook: str, parameters: dict) -> RunSpec:
-    """The run that a notebook makes with these parameters.
-
-    Raises PulseError if the notebook belongs to no kind of run.
-    """
-    if notebook not in CONSTRUCTORS:
-        raise PulseError(
-            f"notebook {notebook!r} makes no run that this kit knows; "
-            f"it knows {', '.join(CONSTRUCTORS)}"
-        )
-    return CONSTRUCTORS[notebook](**parameters)
+def _checked(axis: Axis, value: object) -> object:
+    if axis in CHOICES:
+        return one_of(axis, value, CHOICES[axis])
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise PulseError(f"{axis} = {value!r} must be a whole number, 0 or more")
+    return value
 
 
-def one_of(name: str, value: str, choices: Sequence[str]) -> str:
-    if value not in choices:
+def one_of(name: str, value: object, choices: Iterable[str]) -> str:
+    """`value` if it is one of the choices. Raises PulseError listing them."""
+    if not isinstance(value, str) or value not in choices:
         raise PulseError(f"{name} = {value!r} is not one of {', '.join(choices)}")
     return value
-
-
-def whole_number(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PulseError(f"{name} = {value!r} must be a whole number, 0 or more")
-    return value
-
-
-def known_method(value: str) -> str:
-    return one_of("method", value, (*METHODS, *VARIANTS))
-
-
-def run_name(folder: Path, out: Path) -> str:
-    return Path(os.path.relpath(folder, out)).as_posix()

@@ -1,10 +1,10 @@
-"""Run folders: where they lie, what makes one complete, stale or resumable, and how files get into
-them whole.
+"""Run folders: what makes one complete, stale or resumable, and how files get into them whole.
 
 A run is a folder of result files and a `manifest.json`, which is written last and by rename: a
 folder is complete if and only if its manifest can be read and names files that are there in full
-size. A run is stale when what it was made from (parameters, profile sections, code cells of its
-notebook, inputs, embedded model) differs from now; a changed library is only noted.
+size. A run is stale when what it was made from (parameters, the profile's fields that its kind
+depends on, code cells of its notebook, inputs, embedded model) differs from now. Modules of the
+library that changed since are named; whether that makes it stale, the reader decides.
 """
 
 from __future__ import annotations
@@ -16,34 +16,30 @@ import shutil
 import time
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pulse_lib.data.source import commits
 from pulse_lib.errors import PulseError
-from pulse_lib.files import (
-    replace_file,
-    show,
-    write_error,
-    write_json,
-)
+from pulse_lib.files import replace_file, show, write_error, write_json
 from pulse_lib.profile import Profile
 from pulse_lib.runs.identity import (
     circumstances,
+    differing,
     explain,
     file_hash,
     fingerprint,
     identity,
-    library_hash,
     plain,
-    relevant,
     result_hash,
 )
-from pulse_lib.runs.kinds import RunSpec, notebook_of, run_name
+from pulse_lib.runs.kinds import KINDS, Kind, RunSpec, fields, notebook_of, run_folders, run_name
+from pulse_lib.runs.library import changed_files, library_hash, library_of
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: settings by whole section, before each kind named its fields
 
 
 @dataclass(frozen=True)
@@ -62,20 +58,24 @@ class Started:
         """Where the result files go."""
         return self.spec.folder
 
+    def input(self, kind: Kind) -> Path:
+        """The folder of the run of that kind that this one reads."""
+        return next(
+            p for p in self.spec.inputs if notebook_of(p, self.spec.out) == KINDS[kind].notebook
+        )
+
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: state is "done", "stale" or "missing"; `why` explains; `library_changed`
-    is only a warning.
+    """Where a run stands. `why` explains; `library`: files of the library that changed since it was
+    made, which alone make no run stale.
     """
 
-    state: str
+    state: Literal["done", "stale", "missing"]
     why: str = ""
-    library_changed: bool = False
+    _: KW_ONLY
+    library: tuple[str, ...] = ()
     manifest: dict = field(default_factory=dict)
-
-
-# --- folders ----------------------------------------------------------------------------------
 
 
 # --- start, finish, require, status -----------------------------------------------------------
@@ -89,11 +89,13 @@ def start(spec: RunSpec, profile: Profile) -> Started:
     fingerprint), so that it resumes. Raises PulseError naming the missing or broken input, or the
     folder that cannot be written.
     """
+    if KINDS[spec.kind].inputs is None:
+        spec = reading_all(spec, profile)
     manifests = {
         run_name(path, spec.out): require(path, notebook_of(path, spec.out), checksums=True)
         for path in spec.inputs
     }
-    found = identity(spec, profile, manifests)
+    found = identity(spec, profile, manifests=manifests)
     started = Started(spec, profile, found, fingerprint(found), manifests)
     check_writable(spec.folder)
     try:
@@ -141,6 +143,7 @@ def finish(started: Started, files: Iterable[str] = (), extra: Mapping | None = 
         "identity": started.identity,
         "fingerprint": started.fingerprint,
         "result": result_hash(started.fingerprint, listed),
+        "library": library_of(spec.kind),
         "library_hash": library_hash(),
         "commits": commits(started.profile),
         "run_id": os.environ.get("PULSE_RUN_ID", ""),
@@ -195,16 +198,19 @@ def require(folder: Path, notebook: str, checksums: bool = False) -> dict:
         )
     try:
         manifest = json.loads(path.read_text())
-        files, version = manifest["files"], manifest["schema_version"]
-        manifest["result"], manifest["identity"], manifest["fingerprint"]
+        version = manifest["schema_version"]
+        if version == SCHEMA_VERSION:
+            files = manifest["files"]
+            manifest["result"], manifest["identity"]["profile"], manifest["fingerprint"]
+            manifest["library"]
     except (OSError, ValueError, KeyError, TypeError):
         raise PulseError(
             f"{show(path)} is half-written, so the run is incomplete: run {notebook} again"
         ) from None
     if version != SCHEMA_VERSION:
         raise PulseError(
-            f"{show(path)}: schema version {version}, this library reads {SCHEMA_VERSION}: "
-            f"run {notebook} again"
+            f"{show(path)} was written by another version of this library (layout {version}, this "
+            f"one reads {SCHEMA_VERSION}): run {notebook} again"
         )
     for name, entry in files.items():
         file = folder / name
@@ -240,11 +246,19 @@ def profile_of(manifest: Mapping) -> Profile:
         ) from None
 
 
+def study_of(run: Path, manifest: Mapping) -> Path:
+    """The study's folder that a run lies in."""
+    depth = KINDS[manifest["kind"]].folder.count("/")
+    return Path(run).parents[depth]
+
+
 def status(spec: RunSpec, profile: Profile) -> State:
     """Whether a run is done, stale (and why) or missing.
 
     Raises PulseError only if the notebook itself cannot be read.
     """
+    if KINDS[spec.kind].inputs is None and not spec.inputs:
+        spec = reading_all(spec, profile)
     try:
         manifest = require(spec.folder, spec.notebook)
     except PulseError as error:
@@ -255,9 +269,12 @@ def status(spec: RunSpec, profile: Profile) -> State:
             manifests[run_name(path, spec.out)] = require(path, notebook_of(path, spec.out))
         except PulseError as error:
             return State("stale", f"input: {error}", manifest=manifest)
-    reasons = explain(manifest["identity"], identity(spec, profile, manifests), spec.notebook)
-    changed = manifest.get("library_hash") != library_hash()
-    return State("stale" if reasons else "done", "; ".join(reasons), changed, manifest)
+    now = identity(spec, profile, manifests=manifests)
+    reasons = explain(manifest["identity"], now, notebook=spec.notebook)
+    library = changed_files(manifest["library"], library_of(spec.kind))
+    return State(
+        "stale" if reasons else "done", "; ".join(reasons), library=library, manifest=manifest
+    )
 
 
 def check_writable(folder: Path) -> None:
@@ -268,6 +285,38 @@ def check_writable(folder: Path) -> None:
     probe = Path(folder) / ".probe"
     replace_file(probe, lambda tmp: tmp.write_bytes(b"\0" * 4096))
     probe.unlink(missing_ok=True)
+
+
+# --- what is in a study's folder --------------------------------------------------------------
+
+
+def reading_all(spec: RunSpec, profile: Profile, *, planned: Iterable[Path] = ()) -> RunSpec:
+    """The run of a kind that reads every complete run of this profile's present settings, with
+    those for its inputs, and those `planned`.
+    """
+    there = [folder for folder, why in found_runs(spec.out, profile) if not why]
+    return dataclasses.replace(spec, inputs=tuple(sorted({*there, *planned})))
+
+
+def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
+    """All run folders in a study's folder but the analysis, each with the reason why it cannot be
+    analysed ("" if it can).
+
+    A run whose notebook was edited since counts as well: it is stale, yet a comparison with it is
+    not unfair.
+    """
+    found = []
+    for kind, folder in run_folders(out):
+        try:
+            manifest = require(folder, KINDS[kind].notebook)
+            made = manifest["identity"]["profile"]
+            now = plain(fields(kind, manifest["parameters"], profile=profile))
+        except PulseError as error:
+            found.append((folder, str(error)))
+            continue
+        other = differing(made, now, word="profile")
+        found.append((folder, f"made with other settings ({'; '.join(other)})" if other else ""))
+    return found
 
 
 # --- small things -----------------------------------------------------------------------------
@@ -287,37 +336,4 @@ def _list_files(folder: Path, names: Iterable[str]) -> dict[str, dict]:
                 "bytes": member.stat().st_size,
                 "sha256": file_hash(member),
             }
-    return found
-
-
-def complete_runs(out: Path, profile: Profile) -> list[Path]:
-    """Folders of all complete runs in a study's folder that were made with this profile's present
-    settings, without the analysis.
-    """
-    return [folder for folder, why in found_runs(out, profile) if not why]
-
-
-def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
-    """All run folders in a study's folder but the analysis, each with the reason why it cannot be
-    analysed ("" if it can).
-
-    A run whose notebook was edited since counts as well: it is stale, yet a comparison with it is
-    not unfair.
-    """
-    found = []
-    settings = plain(profile.as_dict())
-    for kind in ("data", "target", "single_shot", "sequential"):
-        depth = "*/*" if kind == "single_shot" else "*"
-        for folder in sorted(p for p in (out / kind).glob(depth) if p.is_dir()):
-            try:
-                manifest = require(folder, f"the notebook of {kind}")
-            except PulseError as error:
-                found.append((folder, str(error)))
-                continue
-            made, now = (
-                relevant(kind, manifest["parameters"], known)
-                for known in (manifest["profile"], settings)
-            )
-            same = made == now
-            found.append((folder, "" if same else "made with other settings of the profile"))
     return found

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -17,65 +17,84 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pulse_lib import runs
-from pulse_lib.data import source as data_source
-from pulse_lib.files import REPOSITORY, read_json, show
+from pulse_lib.data import source
+from pulse_lib.files import REPOSITORY, read_json, show, write_json
 from pulse_lib.profile import load_profile
-from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
+from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
 from pulse_lib.study import grid, jobs
 
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
 END_SECONDS = 10.0  # a stopped study has this long to end by itself
-KINDS = {
-    "data": "data",
-    "target": "target model",
-    "single_shot": "single-shot",
-    "sequential": "sequential",
-    "analysis": "analysis",
-}
 
 
-def run_study(options: Mapping[str, object], n_jobs: int, console: Console) -> bool:
-    """Bring a study up to date; True if all of it is done. `options`: the arguments of study.study.
+def run_study(
+    options: grid.Options,
+    n_jobs: int,
+    *,
+    console: Console,
+    ask: Callable[[str], bool] | None = None,
+) -> bool:
+    """Bring a study up to date; True if all of it is done.
 
-    Raises PulseError if the folder cannot be written or another front is at work in it.
+    Runs that an earlier state of the library made are made anew as `options.rebuild` says; "ask"
+    asks once, or, with nobody to ask, keeps them and ends with a line that says so. Raises
+    PulseError if the folder cannot be written or another front is at work in it.
     """
-    profile = load_profile(options["profile"])
-    specs = grid.study(**options)
+    profile = load_profile(options.profile)
+    specs = grid.study(options)
     out = specs[0].out
-    plan = grid.plan(profile, specs)
+    rebuild, kept = options.rebuild, grid.plan(profile, specs)
+    if rebuild == "ask" and kept.kept:
+        wanted = ask is not None and ask(_changed(kept) + " Make them anew?")
+        rebuild = "library" if wanted else "keep"
+    plan = grid.plan(profile, specs, rebuild=rebuild)
     if plan.todo:
-        runs.check_writable(out)
-        data_source.check_there(profile)
+        check_writable(out)
+        source.check_there(profile)
         busy = f"another study is at work in {show(out)}"
+        # Not Snakemake's own lock: that one stays behind when Snakemake is killed, and the same
+        # command would not go on (test_a_stopped_study_leaves_no_process_and_can_be_started_again).
         with jobs.Lock(jobs.logs_folder(out) / "front.lock", busy, patience=3.0) as lock:
-            plan = grid.plan(profile, specs)
-            _announce(plan, n_jobs, console)
-            _work(plan, options, n_jobs, console, lock)
-        plan = grid.plan(profile, grid.study(**options))
+            plan = grid.plan(profile, specs, rebuild=rebuild)
+            _announce(plan, n_jobs, console=console)
+            _work(plan, options, n_jobs=n_jobs, rebuild=rebuild, console=console, lock=lock)
+        plan = grid.plan(profile, grid.study(options), rebuild=rebuild)
     else:
         console.print(f"Nothing to do: all {len(specs)} runs in {show(out)} are complete.")
-    for folder, why in runs.found_runs(out, profile):
+    for folder, why in found_runs(out, profile):
         if why and folder not in plan.states:
             console.print(
                 f"left out of the analysis: {escape(why)}", style="yellow", soft_wrap=True
             )
-    if any(state.library_changed for state in plan.states.values()):
-        console.print(
-            "Some runs are of another version of pulse_lib: see `python -m pulse_lib status`.",
-            style="yellow",
-        )
     if plan.todo:
         _failures(plan, console)
-        return False
-    show_summary(runs.analysis_folder(out), console)
-    return True
+    else:
+        show_summary(run_folder("analysis", out), console)
+    if plan.kept:  # the last line, so that nobody takes their numbers for those of this library
+        how = "Kept, not made anew: " if rebuild == "keep" else ""
+        console.print(
+            f"{how}{_changed(plan)} `--rebuild library` makes them anew.",
+            style="bold yellow",
+            soft_wrap=True,
+        )
+    return not plan.todo
 
 
-def _announce(plan: grid.Plan, n_jobs: int, console: Console) -> None:
+def _changed(plan: grid.Plan) -> str:
+    names = plan.changed_files
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    n = len(plan.kept)
+    return (
+        f"{n} {'run was' if n == 1 else 'runs were'} made before these files of the library "
+        f"changed: {shown}."
+    )
+
+
+def _announce(plan: grid.Plan, n_jobs: int, *, console: Console) -> None:
     todo, out = plan.todo, plan.specs[0].out
     counts = Counter(spec.kind for spec in todo)
-    parts = ", ".join(f"{counts[kind]} {label}" for kind, label in KINDS.items() if counts[kind])
+    parts = ", ".join(f"{counts[kind]} {row.label}" for kind, row in KINDS.items() if counts[kind])
     console.print(
         f"{len(todo)} of {len(plan.specs)} runs to do in {show(out)}: {parts}; {n_jobs} at a time.",
         soft_wrap=True,
@@ -88,27 +107,27 @@ def _announce(plan: grid.Plan, n_jobs: int, console: Console) -> None:
             )
 
 
-def snakemake_command(out: Path, options: Mapping[str, object], n_jobs: int) -> list[str]:
+def snakemake_command(out: Path, n_jobs: int) -> list[str]:
     """The command that the front starts: Snakemake on this repository's Snakefile, with its own
-    state kept in the study's folder.
+    state kept in the study's folder. Its settings are in profiles/default.
     """
     work = out / ".snakemake-work"
-    config = {
-        key: ",".join(map(str, v)) if isinstance(v, list | tuple) else v
-        for key, v in options.items()
-        if v
-    }
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
         *("--directory", str(work), "--runtime-source-cache-path", str(work / "cache")),
-        *("--cores", str(n_jobs), "--keep-going", "--rerun-incomplete", "--nolock", "--nocolor"),
-        *("--rerun-triggers", "mtime", "--scheduler", "greedy", "--latency-wait", "2"),
-        *("--config", *(f"{key}={value}" for key, value in config.items())),
+        *("--workflow-profile", str(REPOSITORY / "profiles" / "default")),
+        *("--cores", str(n_jobs), "--configfile", str(work / "options.json")),
     ]
 
 
 def _work(
-    plan: grid.Plan, options: Mapping[str, object], n_jobs: int, console: Console, lock: jobs.Lock
+    plan: grid.Plan,
+    options: grid.Options,
+    *,
+    n_jobs: int,
+    rebuild: grid.Rebuild,
+    console: Console,
+    lock: jobs.Lock,
 ) -> None:
     out = plan.specs[0].out
     for spec in plan.specs:
@@ -116,13 +135,13 @@ def _work(
             jobs.job_file(spec, suffix).unlink(missing_ok=True)
     token = uuid.uuid4().hex
     lock.write(token)
-    (out / ".snakemake-work").mkdir(exist_ok=True)
+    write_json(out / ".snakemake-work" / "options.json", options.as_dict() | {"rebuild": rebuild})
     env = os.environ | {"PULSE_FRONT": f"{lock.path}|{token}", "SNAKEMAKE_PROFILE": "none"}
     with open(jobs.logs_folder(out) / "snakemake.log", "w") as log:
         # In its own session: Ctrl-C reaches this process only, which then ends all of them in
         # order.
         process = subprocess.Popen(
-            snakemake_command(out, options, n_jobs),
+            snakemake_command(out, n_jobs),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -130,7 +149,7 @@ def _work(
             start_new_session=True,
         )
         try:
-            _watch(plan, process, console)
+            _watch(plan, process, console=console)
         except BaseException:
             _stop(process)
             raise
@@ -147,7 +166,7 @@ def _stop(process: subprocess.Popen) -> None:
             continue
 
 
-def _watch(plan: grid.Plan, process: subprocess.Popen, console: Console) -> None:
+def _watch(plan: grid.Plan, process: subprocess.Popen, *, console: Console) -> None:
     begun, told, seen = time.monotonic(), time.monotonic(), {}
     status = console.status("starting") if console.is_terminal else None
     if status:
@@ -156,9 +175,11 @@ def _watch(plan: grid.Plan, process: subprocess.Popen, console: Console) -> None
         while True:
             ended = process.poll() is not None
             for spec in plan.todo:
-                _tell(spec, plan, seen, console)
+                _tell(spec, plan, seen=seen, console=console)
             line = Text(
-                _line(plan, seen, time.monotonic() - begun), no_wrap=True, overflow="ellipsis"
+                _line(plan, seen, seconds=time.monotonic() - begun),
+                no_wrap=True,
+                overflow="ellipsis",
             )
             if status:
                 status.update(line)
@@ -173,7 +194,7 @@ def _watch(plan: grid.Plan, process: subprocess.Popen, console: Console) -> None
             status.stop()
 
 
-def _tell(spec: RunSpec, plan: grid.Plan, seen: dict[Path, str], console: Console) -> None:
+def _tell(spec: RunSpec, plan: grid.Plan, *, seen: dict[Path, str], console: Console) -> None:
     if spec.folder in seen:
         return
     failed = jobs.job_file(spec, "failed")
@@ -185,7 +206,7 @@ def _tell(spec: RunSpec, plan: grid.Plan, seen: dict[Path, str], console: Consol
             soft_wrap=True,
         )
         return
-    path = spec.folder / runs.MANIFEST
+    path = spec.folder / MANIFEST
     old = plan.states[spec.folder].manifest.get("run_id")
     if path.exists() and not jobs.job_file(spec, "progress").exists():
         manifest = read_json(path)
@@ -194,7 +215,7 @@ def _tell(spec: RunSpec, plan: grid.Plan, seen: dict[Path, str], console: Consol
             console.print(f"done   {spec.name}  {manifest['seconds']:.0f} s", soft_wrap=True)
 
 
-def _line(plan: grid.Plan, seen: dict[Path, str], seconds: float) -> str:
+def _line(plan: grid.Plan, seen: dict[Path, str], *, seconds: float) -> str:
     running = []
     for spec in plan.todo:
         if spec.folder not in seen and jobs.job_file(spec, "progress").exists():
@@ -209,7 +230,7 @@ def label(spec: RunSpec) -> str:
     """A run in few words for the live line, e.g. "ga finetuned llm seed 1"."""
     known = spec.parameters
     words = [known.get("method"), known.get("scenario")]
-    words += [KINDS[spec.kind]] if spec.kind != "single_shot" else []
+    words += [KINDS[spec.kind].label] if spec.kind != "single_shot" else []
     words += ["llm"] if known.get("trained_part") == "llm" else []
     words += [f"seed {known['seed']}"] if known.get("seed") else []
     return " ".join(word for word in words if word)
@@ -273,11 +294,11 @@ def show_summary(analysis: Path, console: Console) -> None:
         if name == "sequential":
             frame = frame[frame["round"].isin([0, frame["round"].max()])]
         if not frame.empty:
-            console.print(_table(frame, name, keys))
+            console.print(_table(frame, name, keys=keys))
     console.print(f"Report: {show(analysis / 'report.html')}")
 
 
-def _table(frame, name: str, keys: list[str]) -> Table:
+def _table(frame, name: str, *, keys: list[str]) -> Table:
     seeds = ", ".join(str(seed) for seed in sorted(frame["seed"].unique()))
     table = Table(
         title=f"{name.replace('_', '-')} (accuracy 0-1, mean over seeds {seeds})",

@@ -1,138 +1,91 @@
 """The study: which runs a grid of methods, scenarios and seeds consists of, in which order, and
 which of them are to be done.
-
-One constructor per notebook takes exactly the notebook's parameters, checks their values and
-returns the RunSpec; the notebooks, the Snakefile and the command line all go through them, so a run
-has one folder and one identity however it is started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pulse_lib import runs
 from pulse_lib.errors import PulseError
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile, load_profile
-from pulse_lib.runs.kinds import (
-    RunSpec,
-    analysis_run,
-    data_run,
-    known_method,
-    one_of,
-    sequential_run,
-    single_shot_run,
-    target_run,
-)
-from pulse_lib.runs.manifest import State
+from pulse_lib.runs.kinds import CHOICES, RunSpec, one_of, spec_of
+from pulse_lib.runs.manifest import State, reading_all, status
 from pulse_lib.strategies import STRATEGIES
 
-# --- one run ----------------------------------------------------------------------------------
+Rebuild = Literal["ask", "keep", "library"]
 
 
-def method_ids() -> tuple[str, ...]:
-    """The ids of all unlearning methods, variants for comparison left out."""
-    return tuple(METHODS)
-
-
-# --- what is in a folder ----------------------------------------------------------------------
-
-
-# --- the grid ---------------------------------------------------------------------------------
-
-
-def study(
-    profile: str = "tiny",
-    methods: Sequence[str] = PAPER_METHODS,
-    seeds: Sequence[int] = (0,),
-    scenarios: Sequence[str] = SCENARIOS,
-    trained_parts: Sequence[str] | None = None,
-    out_dir: str = "",
-    sequential: Sequence[str] | None = None,
-) -> list[RunSpec]:
-    """The runs of a grid, every run after its inputs: data, target, single-shot, sequential,
-    analysis.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a study is to hold, and how it is brought up to date.
 
     trained_parts None is the paper's grid: projector+llm everywhere, and llm alone for `ga` in
-    scenario finetuned (the projector-or-not table). Sequential runs are done where scenario
-    finetuned is asked for: those of `sequential`, each a method or method/policy; None: every
-    method by the first policy. The oracle is single-shot only, and in scenario pretrained only if
-    the profile names a model (unlearn.oracle_model). Raises PulseError on an unknown value.
+    scenario finetuned (the projector-or-not table). `sequential`: each a method or method/strategy;
+    None: every method by the first strategy. rebuild "library" also makes runs anew that an earlier
+    library made, "keep" does not, "ask" lets a person decide.
     """
-    if not methods or not seeds or not scenarios:
-        raise PulseError("a study needs at least one method, one seed and one scenario")
-    specs: list[RunSpec] = []
-    for seed in dict.fromkeys(seeds):
-        specs.append(data_run(profile, seed, out_dir))
-        if "finetuned" in scenarios:
-            specs.append(target_run(profile, seed, out_dir))
-        for scenario in dict.fromkeys(scenarios):
-            for method in dict.fromkeys(methods):
-                if not _possible(profile, scenario, method):
-                    continue
-                for part in trained_parts or _paper_parts(scenario, method):
-                    specs.append(single_shot_run(profile, scenario, method, part, seed, out_dir))
-        if "finetuned" in scenarios:
-            for pair in dict.fromkeys(methods if sequential is None else sequential):
-                method, policy = method_and_policy(pair)
-                if get(method).procedure == "retrain":
-                    continue
-                for part in trained_parts or ("projector+llm",):
-                    specs.append(sequential_run(profile, method, policy, part, 0, seed, out_dir))
-    return [*specs, analysis_run(profile, out_dir, [spec.folder for spec in specs])]
+
+    profile: str = "tiny"
+    methods: Sequence[str] = PAPER_METHODS
+    seeds: Sequence[int] = (0,)
+    scenarios: Sequence[str] = SCENARIOS
+    trained_parts: Sequence[str] | None = None
+    out_dir: str = ""
+    sequential: Sequence[str] | None = None
+    rebuild: Rebuild = "ask"
+
+    def as_dict(self) -> dict[str, object]:
+        """What `options_from_texts` takes, for another process."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
 
 
-def method_and_policy(pair: str) -> tuple[str, str]:
-    """Those of a sequential run from "method" (by the first policy) or "method/policy". Raises
-    PulseError listing what there is.
-    """
-    method, _, policy = pair.partition("/")
-    policy = policy or next(iter(STRATEGIES))
-    return known_method(method), one_of("policy", policy, STRATEGIES)
-
-
-def options_from_text(
+def options_from_texts(
+    *,
     profile: object = "tiny",
-    methods: object = "ga,ga_klr,npo",
+    methods: object = ",".join(PAPER_METHODS),
     seeds: object = "0",
     scenarios: object = "",
     trained_parts: object = "",
     out_dir: object = "",
     sequential: object = "",
+    rebuild: object = "ask",
     **unknown: object,
-) -> dict:
-    """The arguments of `study` from texts, as the command line and Snakemake's --config have them;
-    commas part lists.
+) -> Options:
+    """Options from texts, as the command line and Snakemake's --config have them; commas part
+    lists.
 
     Relative paths (a profile file, out_dir) start at the caller's folder. With methods = all,
     sequential runs are the paper's three unless `sequential` says which. Raises PulseError naming
     the option and the value.
     """
     if unknown:
-        raise PulseError(
-            f"unknown option {', '.join(unknown)}; "
-            "known: profile, methods, seeds, scenarios, trained_parts, out_dir, sequential"
-        )
+        known = ", ".join(field.name for field in dataclasses.fields(Options))
+        raise PulseError(f"unknown option {', '.join(unknown)}; known: {known}")
     try:
         seed_list = [int(seed) for seed in _parts(seeds)]
     except ValueError:
         raise PulseError(
             f"seeds = {seeds!r} must be whole numbers parted by commas, e.g. 0,1,2"
         ) from None
-    profile = str(profile)
-    return {
-        "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
-        "methods": list(method_ids()) if str(methods) == "all" else _parts(methods),
-        "seeds": seed_list,
-        "scenarios": [one_of("scenario", s, SCENARIOS) for s in _parts(scenarios)]
-        or list(SCENARIOS),
-        "trained_parts": [one_of("trained_part", p, TRAINED_PARTS) for p in _parts(trained_parts)]
-        or None,
-        "out_dir": str(Path(str(out_dir)).resolve()) if out_dir else "",
-        "sequential": _parts(sequential) or (list(PAPER_METHODS) if methods == "all" else None),
-    }
+    profile, every = str(profile), methods == "all"
+    is_file = profile.endswith((".yaml", ".yml"))
+    pairs = _parts(sequential) or (list(PAPER_METHODS) if every else None)
+    parts = [one_of("trained_part", p, TRAINED_PARTS) for p in _parts(trained_parts)]
+    return Options(
+        profile=str(Path(profile).resolve()) if is_file else profile,
+        methods=list(METHODS) if every else _parts(methods),
+        seeds=seed_list,
+        scenarios=[one_of("scenario", s, SCENARIOS) for s in _parts(scenarios)] or SCENARIOS,
+        trained_parts=parts or None,
+        out_dir=str(Path(str(out_dir)).resolve()) if out_dir else "",
+        sequential=pairs,
+        rebuild=one_of("rebuild", rebuild, ("ask", "keep", "library")),
+    )
 
 
 def _parts(text: object) -> list[str]:
@@ -141,18 +94,71 @@ def _parts(text: object) -> list[str]:
     return [part.strip() for part in str(text).split(",") if part.strip()]
 
 
-def _possible(profile: str, scenario: str, method: str) -> bool:
-    if scenario != "pretrained" or method not in METHODS or METHODS[method].procedure != "retrain":
+# --- the grid ---------------------------------------------------------------------------------
+
+
+def study(options: Options) -> list[RunSpec]:
+    """The runs of a grid, every run after its inputs: data, target, single-shot, sequential,
+    analysis.
+
+    Sequential runs are done where scenario finetuned is asked for. The oracle is single-shot only,
+    and in scenario pretrained only if the profile names a model (unlearn.oracle_model). Raises
+    PulseError on an unknown value.
+    """
+    if not options.methods or not options.seeds or not options.scenarios:
+        raise PulseError("a study needs at least one method, one seed and one scenario")
+    specs = [spec for seed in dict.fromkeys(options.seeds) for spec in _of_seed(options, seed)]
+    shared = {"profile": options.profile, "out_dir": options.out_dir}
+    analysis = spec_of("analysis", shared)
+    planned = [spec.folder for spec in specs]
+    return [*specs, reading_all(analysis, load_profile(options.profile), planned=planned)]
+
+
+def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
+    shared = {"profile": options.profile, "out_dir": options.out_dir, "seed": seed}
+    yield spec_of("data", shared)
+    if "finetuned" in options.scenarios:
+        yield spec_of("target", shared)
+    for scenario in dict.fromkeys(options.scenarios):
+        for method in dict.fromkeys(options.methods):
+            one_of("method", method, CHOICES["method"])
+            if not _possible(options.profile, scenario, method=method):
+                continue
+            for part in options.trained_parts or _paper_parts(scenario, method):
+                axes = {"scenario": scenario, "method": method, "trained_part": part}
+                yield spec_of("single_shot", shared | axes)
+    if "finetuned" not in options.scenarios:
+        return
+    pairs = options.methods if options.sequential is None else options.sequential
+    for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
+        if get(method).procedure == "retrain":
+            continue
+        for part in options.trained_parts or ("projector+llm",):
+            axes = {"method": method, "strategy": strategy, "trained_part": part}
+            yield spec_of("sequential", shared | axes)
+
+
+def method_and_strategy(pair: str) -> tuple[str, str]:
+    """Those of a sequential run from "method" (by the first strategy) or "method/strategy". Raises
+    PulseError listing what there is.
+    """
+    method, _, strategy = pair.partition("/")
+    strategy = strategy or next(iter(STRATEGIES))
+    return one_of("method", method, CHOICES["method"]), one_of("strategy", strategy, STRATEGIES)
+
+
+def _possible(profile: str, scenario: str, *, method: str) -> bool:
+    if scenario != "pretrained" or get(method).procedure != "retrain":
         return True
     return bool(load_profile(profile).unlearn.oracle_model)
 
 
 def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:
-    return (
-        ("projector+llm", "llm")
-        if (scenario, method) == ("finetuned", "ga")
-        else ("projector+llm",)
-    )
+    both = (scenario, method) == ("finetuned", "ga")
+    return ("projector+llm", "llm") if both else ("projector+llm",)
+
+
+# --- what is to be done -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -169,17 +175,31 @@ class Plan:
         """The runs that are missing or stale, or whose inputs are made anew."""
         return tuple(spec for spec in self.specs if self.states[spec.folder].state != "done")
 
+    @property
+    def kept(self) -> tuple[RunSpec, ...]:
+        """The runs that count as done though files of the library changed since."""
+        done = (spec for spec in self.specs if self.states[spec.folder].state == "done")
+        return tuple(spec for spec in done if self.states[spec.folder].library)
 
-def plan(profile: Profile, specs: Sequence[RunSpec]) -> Plan:
-    """Where every run stands. What is made from a run that is to be done is to be done itself."""
+    @property
+    def changed_files(self) -> list[str]:
+        """Files of the library that changed since a kept run was made."""
+        return sorted({name for spec in self.kept for name in self.states[spec.folder].library})
+
+
+def plan(profile: Profile, specs: Sequence[RunSpec], *, rebuild: Rebuild = "keep") -> Plan:
+    """Where every run stands. What is made from a run that is to be done is to be done itself; with
+    rebuild = "library", so is a run that another state of the library made.
+    """
     states: dict[Path, State] = {}
     for spec in specs:
-        state = runs.status(spec, profile)
+        state = status(spec, profile)
         renewed = [path for path in spec.inputs if path in states and states[path].state != "done"]
         if state.state != "missing" and renewed:
             name = renewed[0].relative_to(spec.out).as_posix()
-            state = State(
-                "stale", f"its input {name} is made anew", state.library_changed, state.manifest
-            )
+            state = dataclasses.replace(state, state="stale", why=f"its input {name} is made anew")
+        elif state.state == "done" and state.library and rebuild == "library":
+            why = f"the library changed ({', '.join(state.library)})"
+            state = dataclasses.replace(state, state="stale", why=why)
         states[spec.folder] = state
     return Plan(tuple(specs), states)

@@ -10,6 +10,8 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
@@ -28,8 +30,8 @@ def slug(name: str) -> str:
 
 
 def job_file(spec: RunSpec, suffix: str) -> Path:
-    """A small file of a run: "progress" (where it is), "failed" (why it failed), "stale" (a
-    marker), "lock".
+    """A small file of a run: "progress" (where it is), "failed" (why it failed: Snakemake knows
+    that a job failed, not why), "lock".
     """
     return logs_folder(spec.out) / f"{slug(spec.name)}.{suffix}"
 
@@ -44,17 +46,6 @@ def job_command(spec: RunSpec, threads: int) -> str:
     return (
         f"cd {shlex.quote(str(REPOSITORY))} && PULSE_PROGRESS_FILE={progress} {shlex.join(words)}"
     )
-
-
-def stale_marker(spec: RunSpec) -> Path:
-    """A file newer than the run's manifest, for Snakemake to see as a changed input.
-
-    The results stay until the job begins.
-    """
-    marker = job_file(spec, "stale")
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    return marker
 
 
 class Lock:
@@ -98,12 +89,35 @@ def alone(spec: RunSpec) -> Lock:
     return Lock(job_file(spec, "lock"), f"{show(spec.folder)} is being written by another process")
 
 
+@contextmanager
+def in_a_study() -> Iterator[None]:
+    """A job of a study (PULSE_PROGRESS_FILE is set): its front sees from the files beside that one
+    that it has begun, that it has ended, and why it failed.
+    """
+    end_with_front()
+    name = os.environ.get("PULSE_PROGRESS_FILE")
+    progress = Path(name) if name else None
+    if progress:
+        progress.parent.mkdir(parents=True, exist_ok=True)
+        progress.write_text("starting")
+    try:
+        yield
+    except PulseError as error:
+        if progress:
+            progress.with_suffix(".failed").write_text(str(error))
+        raise
+    finally:
+        if progress:
+            progress.unlink(missing_ok=True)
+
+
 def end_with_front() -> None:
     """In a job of a study: end this process as soon as the study's front is gone (PULSE_FRONT: its
     lock file and token).
 
     Without this, jobs of a killed study would go on writing into folders that the next study is
-    filling. A lock, not a process id: ids are given again, and a killed process may stay as a
+    filling (test_a_stopped_study_leaves_no_process_and_can_be_started_again): Snakemake ends its
+    jobs only if it can still do so. A lock, not a process id: ids are given again, and a killed process may stay as a
     zombie.
     """
     front = os.environ.get("PULSE_FRONT")

@@ -10,20 +10,20 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from pulse_lib import runs
 from pulse_lib.data import source as data_source
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, show
 from pulse_lib.profile import check_type, load_profile
-from pulse_lib.runs.kinds import RunSpec
-from pulse_lib.runs.manifest import MANIFEST
+from pulse_lib.runs.kinds import RunSpec, kind_of, notebooks_folder, spec_of
+from pulse_lib.runs.manifest import MANIFEST, check_writable, require
 from pulse_lib.study.jobs import alone, logs_folder, slug
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+ALIASES = {"policy": "strategy"}  # what parameters were called before
 EXECUTED, FAILED, LOG = "notebook.ipynb", "failed.ipynb", "log.txt"
 
 
@@ -32,7 +32,7 @@ def find_notebook(name: str) -> Path:
 
     Raises PulseError listing what there is.
     """
-    folder = runs.notebooks_folder()
+    folder = notebooks_folder()
     stem = Path(name).name.removesuffix(".ipynb")
     there = sorted(folder.glob("[0-9]*.ipynb"))
     matches = [p for p in there if stem and (p.stem == stem or p.stem.startswith(stem + "_"))]
@@ -94,7 +94,8 @@ def convert(path: Path, texts: Mapping[str, str]) -> dict:
     Raises PulseError.
     """
     known = notebook_parameters(path)
-    _check_names(path, texts, known)
+    texts = {ALIASES.get(name, name): text for name, text in texts.items()}
+    _check_names(path, texts, known=known)
     values = {}
     for name, text in texts.items():
         kind = known[name]["type"]
@@ -117,7 +118,7 @@ def convert(path: Path, texts: Mapping[str, str]) -> dict:
     return values
 
 
-def _check_names(path: Path, given: Mapping, known: Mapping) -> None:
+def _check_names(path: Path, given: Mapping, *, known: Mapping) -> None:
     for name in given:
         if name not in known:
             raise PulseError(
@@ -132,18 +133,19 @@ def resolve(path: Path, given: Mapping[str, object]) -> tuple[RunSpec, dict]:
     Raises PulseError: unknown name, wrong type, unknown value.
     """
     known = notebook_parameters(path)
-    _check_names(path, given, known)
+    _check_names(path, given, known=known)
     for name, value in given.items():
         check_type(known[name]["type"], value, f"{path.stem}: parameter {name}")
     parameters = {name: entry["default"] for name, entry in known.items()} | dict(given)
     if "profile" in parameters:
         data_source.check_there(load_profile(parameters["profile"]))
-    return runs.spec_of(path.stem, parameters), parameters
+    return spec_of(kind_of(path.stem), parameters), parameters
 
 
 def run_notebook(
     name: str,
     parameters: Mapping[str, object] | None = None,
+    *,
     threads: int | None = None,
     echo: bool = False,
 ) -> dict:
@@ -156,19 +158,46 @@ def run_notebook(
     """
     path = find_notebook(name)
     spec, values = resolve(path, parameters or {})
-    runs.check_writable(spec.folder)
+    check_writable(spec.folder)
     with alone(spec), open(spec.folder / LOG, "w", encoding="utf-8", buffering=1) as log:
-        _execute(path, spec, values, threads, _Tee(log, sys.stderr if echo else None))
-    return runs.require(spec.folder, spec.notebook)
+        tee = _Tee(log, sys.stderr if echo else None)
+        _execute(path, spec, parameters=values, threads=threads, log=tee)
+    return require(spec.folder, spec.notebook)
 
 
-def _execute(path: Path, spec: RunSpec, parameters: dict, threads: int | None, log: TextIO) -> None:
+def run_from_words(name: str, words: Sequence[str], *, threads: int | None, echo: bool) -> dict:
+    """As `run_notebook`, its parameters from the command line: -p key value, as often as needed. A
+    relative path starts where the user is.
+    """
+    path = find_notebook(name)
+    values = convert(path, _pairs(words))
+    for key in {"profile", "out_dir"} & set(values):
+        text = values[key]
+        if (key == "out_dir" and text) or text.endswith((".yaml", ".yml")):
+            values[key] = str(Path(text).resolve())
+    return run_notebook(path.stem, values, threads=threads, echo=echo)
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for i in range(0, len(words), 3):
+        if words[i] not in ("-p", "--parameter") or len(words) < i + 3:
+            raise PulseError(f"{' '.join(words[i:])!r}: parameters are given as -p key value")
+        if words[i + 1] in pairs:
+            raise PulseError(f"parameter {words[i + 1]} is given twice")
+        pairs[words[i + 1]] = words[i + 2]
+    return pairs
+
+
+def _execute(
+    path: Path, spec: RunSpec, *, parameters: dict, threads: int | None, log: TextIO
+) -> None:
     papermill = _papermill()
     run_id = uuid.uuid4().hex
     env = {
         "PULSE_BATCH": "1",
         "PULSE_RUN_ID": run_id,
-        "PULSE_NOTEBOOKS": str(runs.notebooks_folder().resolve()),
+        "PULSE_NOTEBOOKS": str(notebooks_folder().resolve()),
     }
     if threads:
         env |= {
@@ -213,7 +242,7 @@ def _execute(path: Path, spec: RunSpec, parameters: dict, threads: int | None, l
 
 def _unfinished(spec: RunSpec, run_id: str) -> str:
     try:
-        manifest = runs.require(spec.folder, spec.notebook)
+        manifest = require(spec.folder, spec.notebook)
     except PulseError as error:
         return f"it ended without a complete result: {error}"
     return (

@@ -77,7 +77,11 @@ def after_requests(study: Study) -> pd.DataFrame:
         if len(states) < 2:
             continue
         before, now = summary(states[0]), summary(states[max(states)])
-        line = {key: run.parameter(key) for key in ("method", "policy", "trained_part")}
+        line = {
+            "method": run.parameter("method"),
+            "policy": run.parameter("strategy"),
+            "trained_part": run.parameter("trained_part"),
+        }
         tuned = run.manifest["profile"].get("tuned", {})
         line["numbers"] = _numbers(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
         line |= forget_accuracies(states[max(states)])
@@ -130,7 +134,7 @@ def _adapter_mb(run: Run) -> float:
     """Megabytes of all adapters that the run's last state needs on top of its target."""
     sizes = {n: e["bytes"] for n, e in run.manifest["files"].items() if n.endswith(".safetensors")}
     if run.kind == "sequential":
-        continued = get_strategy(run.parameter("policy")).continued
+        continued = get_strategy(run.parameter("strategy")).continued
         last = max(sizes, key=lambda name: int(name.split("/")[0].removeprefix("round-")))
         return (sizes[last] if continued else sum(sizes.values())) / 1e6
     return sizes["adapters/final/adapter_model.safetensors"] / 1e6
