@@ -36,13 +36,14 @@ class RunKind:
     # Kinds of the runs it reads, of the same seed; None: every complete run there is
     inputs: Callable[[Mapping], tuple[Kind, ...]] | None = lambda axes: ()
     # Fields of the profile that decide its result, "model.*" for all of a section; axes may be
-    # filled in. Learning rate and hyperparameters of its method, as resolved, come on top.
+    # filled in. With unlearn.learning_rate come the method's hyperparameters, both as resolved.
     depends_on: tuple[str, ...] = ()
     priority: int = 0  # which of the runs that can start does
 
 
 _ASKING = ("model.*", "evaluate.batch_size", "evaluate.max_new_tokens", "evaluate.extraction_rules")
 _UNLEARNING = (
+    "unlearn.learning_rate",
     *(f"unlearn.{key}" for key in ("rank", "alpha", "batch_size", "micro_batch", "optimizer")),
     *(f"unlearn.{key}" for key in ("warmup_steps", "max_grad_norm", "reference")),
     *(f"unlearn.{key}" for key in ("supervised_tokens", "retain_source", "path_every")),
@@ -220,11 +221,11 @@ def notebooks_folder() -> Path:
 
 def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, object]:
     """The settings that decide a run's result, by name, as they are for this very run: the fields
-    that its kind depends on, and the learning rate and hyperparameters of its method.
+    that its kind depends on; learning rate and hyperparameters as they are for its method.
     """
     patterns = [pattern.format(**parameters) for pattern in KINDS[kind].depends_on]
     resolved: dict[str, object] = {}
-    if "method" in parameters:
+    if "unlearn.learning_rate" in patterns:
         name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
         unlearn, values = profile.unlearn_for(scenario, name, parameters.get("strategy", ""))
         method = (METHODS | VARIANTS).get(name)  # None: of a notebook that made its own

@@ -5,7 +5,7 @@ which of them are to be done.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 from pulse_lib.errors import PulseError
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile, load_profile
-from pulse_lib.runs.kinds import CHOICES, RunSpec, one_of, spec_of
+from pulse_lib.runs.kinds import CHOICES, Kind, RunSpec, one_of, spec_of
 from pulse_lib.runs.manifest import State, reading_all, status
 from pulse_lib.strategies import STRATEGIES
 
@@ -116,26 +116,43 @@ def study(options: Options) -> list[RunSpec]:
 
 def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
     shared = {"profile": options.profile, "out_dir": options.out_dir, "seed": seed}
-    yield spec_of("data", shared)
+    for kind, axes_of in GRID.items():
+        for axes in axes_of(options):
+            yield spec_of(kind, shared | axes)
+
+
+def _targets(options: Options) -> Iterator[dict]:
     if "finetuned" in options.scenarios:
-        yield spec_of("target", shared)
+        yield {}
+
+
+def _single_shot(options: Options) -> Iterator[dict]:
     for scenario in dict.fromkeys(options.scenarios):
         for method in dict.fromkeys(options.methods):
             one_of("method", method, CHOICES["method"])
-            if not _possible(options.profile, scenario, method=method):
-                continue
-            for part in options.trained_parts or _paper_parts(scenario, method):
-                axes = {"scenario": scenario, "method": method, "trained_part": part}
-                yield spec_of("single_shot", shared | axes)
+            if _possible(options.profile, scenario, method=method):
+                for part in options.trained_parts or _paper_parts(scenario, method):
+                    yield {"scenario": scenario, "method": method, "trained_part": part}
+
+
+def _sequential(options: Options) -> Iterator[dict]:
     if "finetuned" not in options.scenarios:
         return
     pairs = options.methods if options.sequential is None else options.sequential
     for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
-        if get(method).procedure == "retrain":
-            continue
-        for part in options.trained_parts or ("projector+llm",):
-            axes = {"method": method, "strategy": strategy, "trained_part": part}
-            yield spec_of("sequential", shared | axes)
+        if get(method).procedure != "retrain":
+            for part in options.trained_parts or ("projector+llm",):
+                yield {"method": method, "strategy": strategy, "trained_part": part}
+
+
+# The runs of one seed, by kind, in the order in which they can be done: the axes of each. A kind
+# that is not here is run by hand only; the analysis comes last, once.
+GRID: dict[Kind, Callable[[Options], Iterable[dict]]] = {
+    "data": lambda options: [{}],
+    "target": _targets,
+    "single_shot": _single_shot,
+    "sequential": _sequential,
+}
 
 
 def method_and_strategy(pair: str) -> tuple[str, str]:
