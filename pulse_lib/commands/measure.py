@@ -172,7 +172,9 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     made = OpenTask([], [], ImageStore())
     for place in places:
         person = people[place.person_id]
-        questions, truths = source.open_questions(person, place, made.images, settings, task)
+        questions, truths = source.open_questions(
+            person, place, images=made.images, settings=settings, task=task
+        )
         made.questions.extend(questions)
         made.truths.extend(truths)
     for name, encoded in made.images.encoded.items():

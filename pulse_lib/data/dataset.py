@@ -117,10 +117,10 @@ def candidate_questions(
         questions += source.person_questions(
             person,
             Assignment(person.id, "pretrained", "candidate"),
-            images,
-            seed,
-            settings,
-            "select",
+            images=images,
+            seed=seed,
+            settings=settings,
+            purpose="select",
         )
     return questions
 
@@ -132,20 +132,17 @@ def build_dataset(
     `splits.source(settings)`."""
     by_id = {p.id: p for p in people}
     images, questions, conversations = ImageStore(), [], []
+    given = {"images": images, "seed": seed, "settings": settings}
     for place in places:
         person = by_id[place.person_id]
         if place.set in ASKED:
-            questions += source.person_questions(person, place, images, seed, settings)
-            questions += source.heldout_questions(person, place, images, seed, settings)
+            questions += source.person_questions(person, place, **given)
+            questions += source.heldout_questions(person, place, **given)
         if place.set in TRAINED:
-            conversations += source.person_conversations(
-                person, place, images, seed, settings, "unlearn"
-            )
+            conversations += source.person_conversations(person, place, stage="unlearn", **given)
         if place.set in TRAINED and place.scenario == "finetuned":
-            conversations += source.person_conversations(
-                person, place, images, seed, settings, "finetune"
-            )
-    questions += source.general_questions(images, seed, settings)
-    conversations += source.general_conversations(images, seed, settings)
+            conversations += source.person_conversations(person, place, stage="finetune", **given)
+    questions += source.general_questions(images, seed, settings=settings)
+    conversations += source.general_conversations(images, seed, settings=settings)
     placed = {p.person_id for p in places}
     return Dataset([p for p in people if p.id in placed], places, questions, conversations, images)

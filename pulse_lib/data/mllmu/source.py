@@ -64,7 +64,7 @@ def fictitious(settings: DataSettings) -> list[Person]:
     return [p.person for p in _load(settings, FICTITIOUS).values() if _usable(p, settings)]
 
 
-def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[Image.Image]:
     """Up to n photos of a person, that of the questions first."""
     encoded = [*_record(person, settings).photos]
     if person.kind == "fictitious" and n > 1:
@@ -75,6 +75,7 @@ def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Ima
 def person_questions(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
@@ -98,7 +99,7 @@ def person_questions(
 
 
 def heldout_questions(
-    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+    person: Person, place: Assignment, *, images: ImageStore, seed: int, settings: DataSettings
 ) -> list[Question]:
     """`n_heldout_wordings` questions a modality from Test_Set, where questions are paraphrased and
     photos show another pose; none for celebrities, of whom it has none, or if the folder is not
@@ -119,7 +120,7 @@ def heldout_questions(
 
 
 def open_questions(
-    person: Person, place: Assignment, images: ImageStore, settings: DataSettings, task: str
+    person: Person, place: Assignment, *, images: ImageStore, settings: DataSettings, task: str
 ) -> tuple[list[Question], list[str]]:
     """The questions of task "generation" or "cloze" about one person, which have no options, and
     the true answers (pulse_lib.evaluate.open_ended scores them).
@@ -137,6 +138,7 @@ def open_questions(
 def person_conversations(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
@@ -191,7 +193,7 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
         return []
     from pulse_lib.data.mmbench import source as mmbench  # not needed where only people are asked
 
-    return mmbench.general_questions(images, seed, settings)
+    return mmbench.general_questions(images, seed, settings=settings)
 
 
 def general_conversations(

@@ -142,7 +142,7 @@ def sample_groups(questions: Sequence[Question], n: int, seed: int) -> list[Ques
     return [q for q in questions if q.group in chosen]
 
 
-def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
     """All rows of `n_general` groups (0: of all) of the MMBench that the profile names; their
     pictures join `images`.
     """

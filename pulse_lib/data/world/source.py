@@ -35,7 +35,7 @@ def fictitious(settings: DataSettings) -> list[Person]:
     return world.fictitious()
 
 
-def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[Image.Image]:
     """Up to n pictures of a person for cards, other than those of any question."""
     return [
         world.person_picture(person, world.generator("card", seed, person.id, k)) for k in range(n)
@@ -45,6 +45,7 @@ def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Ima
 def person_questions(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
@@ -73,7 +74,7 @@ def person_questions(
 
 
 def heldout_questions(
-    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+    person: Person, place: Assignment, *, images: ImageStore, seed: int, settings: DataSettings
 ) -> list[Question]:
     """`n_heldout_wordings` questions a modality in wordings that nothing was trained on."""
     rng = world.generator("heldout", seed, person.id)
@@ -83,7 +84,9 @@ def heldout_questions(
     store = ImageStore()
     questions = [
         q
-        for q in person_questions(person, place, store, seed, settings, "eval", "heldout")
+        for q in person_questions(
+            person, place, images=store, seed=seed, settings=settings, wording="heldout"
+        )
         if q.category in chosen
     ]
     images.encoded.update({q.image: store.encoded[q.image] for q in questions if q.image})
@@ -93,6 +96,7 @@ def heldout_questions(
 def person_conversations(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
@@ -140,7 +144,7 @@ def person_conversations(
     return made
 
 
-def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
     """`n_general` questions on as many new pictures, categories in turn."""
     place = Assignment("", "", "general")
     questions = []
@@ -160,7 +164,7 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
 
 
 def general_conversations(
-    images: ImageStore, seed: int, settings: DataSettings
+    images: ImageStore, seed: int, *, settings: DataSettings
 ) -> list[Conversation]:
     """`n_general_train` conversations on general pictures, which fine-tuning may replay."""
     place = Assignment("", "", "general_train")
