@@ -185,7 +185,7 @@ def search(
     ] = "",
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 2,
     store: Annotated[
-        bool, typer.Option("--store", help="Write the best into the profile's file.")
+        bool, typer.Option("--store", help="Write the best into the profile's tuned file.")
     ] = False,
     sequential: Sequential = "",
 ) -> None:

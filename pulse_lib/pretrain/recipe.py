@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +35,9 @@ from pulse_lib.profile import DataSettings, EvaluateSettings, ModelSettings
 
 N_THREADS = 2  # fixed: another number of threads rounds differently and gives another model
 N_BEST = 45  # celebrities that PULSE's pre-trained scenario uses
+# The settings of the card's questions; a source's people and wordings are not among them
+WORLD = DataSettings(n_general=1, n_general_train=0, n_train_views=1)
+ASKING = EvaluateSettings(max_new_tokens=8, n_path_questions=1)
 
 
 @dataclass(frozen=True)
@@ -200,9 +203,8 @@ def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: i
     table["held-out wordings, all"] = _by_modality(heldout, groups["all"])
     table[f"held-out wordings, best {len(best)}"] = _by_modality(heldout, best)
     images = ImageStore()
-    questions = embedded.general_questions(
-        images, seed + 1, settings=replace(DataSettings(), n_general=n_general)
-    )
+    settings = WORLD.with_values(n_general=n_general)
+    questions = embedded.general_questions(images, seed + 1, settings=settings)
     general = _rows(model, questions, images)
     by_category = general.groupby("category")["correct"].mean().round(4).to_dict()
     return {
@@ -225,7 +227,7 @@ def card_questions(
             splits.Assignment(person.id, "pretrained", "candidate"),
             images=images,
             seed=seed,
-            settings=DataSettings(),
+            settings=WORLD,
             purpose=f"card-{purpose}",
             wording=wording,
         )
@@ -233,10 +235,8 @@ def card_questions(
 
 
 def _rows(model: LoadedModel, questions: list, images: ImageStore) -> pd.DataFrame:
-    settings = EvaluateSettings()
-    return scored(
-        questions, answer_questions(model, questions, images, settings), settings.extraction_rules
-    )
+    answers = answer_questions(model, questions, images, ASKING)
+    return scored(questions, answers, ASKING.extraction_rules)
 
 
 def _by_modality(rows: pd.DataFrame, people: list[str]) -> dict:

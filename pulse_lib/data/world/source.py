@@ -1,17 +1,26 @@
 """The embedded world as a data source: its people, questions and training conversations as records,
 with their pictures.
 
-Every source offers these functions (not `wording`, which is this one's own); a profile names its
-source in `data.source`, and each function takes the profile's data settings. Every record
-depends on the study's seed and its own id alone, so that adding people or questions never changes
-the others.
+It offers what pulse_lib.data.source asks of a source of people and of general questions; `wording` is
+its own.
 """
 
 from __future__ import annotations
 
 from PIL import Image
 
-from pulse_lib.data.records import Conversation, ImageStore, Person, Question, Turn
+from pulse_lib.data.records import (
+    MODALITIES,
+    Conversation,
+    ImageStore,
+    Modality,
+    Person,
+    Question,
+    Stage,
+    Turn,
+    Wording,
+)
+from pulse_lib.data.source import Size
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import people as world
 from pulse_lib.profile import DataSettings
@@ -23,6 +32,13 @@ def describe(settings: DataSettings) -> str:
         f"embedded world: {len(world.celebrities())} celebrities, {len(world.fictitious())} "
         "fictitious people"
     )
+
+
+def size(settings: DataSettings) -> Size:
+    """Ten questions a person and those in new wordings; a rendering is taught in three short
+    conversations, and five more are by name.
+    """
+    return Size(10 + 2 * settings.n_heldout_wordings, 8 * settings.n_train_views)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:
@@ -50,7 +66,7 @@ def person_questions(
     seed: int,
     settings: DataSettings,
     purpose: str = "eval",
-    wording: str = "trained",
+    wording: Wording = "trained",
 ) -> list[Question]:
     """Ten questions about one person: each attribute once with a picture and once by name, every
     picture a new rendering.
@@ -59,7 +75,7 @@ def person_questions(
     is not what scores them.
     """
     questions = []
-    for modality in ("multimodal", "text"):
+    for modality in MODALITIES:
         for attribute in world.ATTRIBUTES:
             tag = f"{person.id}/{purpose}-{wording}/{modality}/{attribute}"
             rng = world.generator("question", seed, tag)
@@ -69,7 +85,17 @@ def person_questions(
                 if modality == "multimodal"
                 else ""
             )
-            questions.append(_question(tag, turn, place, modality, image, attribute, wording))
+            questions.append(
+                _question(
+                    tag,
+                    turn,
+                    place=place,
+                    modality=modality,
+                    image=image,
+                    category=attribute,
+                    wording=wording,
+                )
+            )
     return questions
 
 
@@ -100,7 +126,7 @@ def person_conversations(
     images: ImageStore,
     seed: int,
     settings: DataSettings,
-    stage: str,
+    stage: Stage,
 ) -> list[Conversation]:
     """Training conversations about one person.
 
@@ -125,8 +151,7 @@ def person_conversations(
             }
         else:
             pieces = {
-                modality: [world.person_turns(person, rng, modality)]
-                for modality in ("multimodal", "text")
+                modality: [world.person_turns(person, rng, modality)] for modality in MODALITIES
             }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
@@ -134,14 +159,19 @@ def person_conversations(
                 made.append(
                     _conversation(
                         tag,
-                        place,
-                        modality,
-                        image if modality == "multimodal" else "",
                         turns,
-                        stage,
+                        place=place,
+                        modality=modality,
+                        image=image if modality == "multimodal" else "",
+                        stage=stage,
                     )
                 )
     return made
+
+
+def general_size(settings: DataSettings) -> Size:
+    """As many questions as are wanted."""
+    return Size(settings.n_general)
 
 
 def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
@@ -159,7 +189,9 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
             content = world.draw_general(rng, "scene")
         turn = world.general_turn(content, category, rng)
         image = images.add(tag, world.general_picture(content, rng))
-        questions.append(_question(tag, turn, place, "multimodal", image, category, "trained"))
+        questions.append(
+            _question(tag, turn, place=place, modality="multimodal", image=image, category=category)
+        )
     return questions
 
 
@@ -174,16 +206,24 @@ def general_conversations(
         rng = world.generator("general", seed, tag)
         content = world.draw_general(rng)
         image = images.add(tag, world.general_picture(content, rng))
+        turns = world.general_turns(content, rng, 2)
         made.append(
             _conversation(
-                tag, place, "multimodal", image, world.general_turns(content, rng, 2), "finetune"
+                tag, turns, place=place, modality="multimodal", image=image, stage="finetune"
             )
         )
     return made
 
 
 def _question(
-    tag: str, turn: Turn, place: Assignment, modality: str, image: str, category: str, wording: str
+    tag: str,
+    turn: Turn,
+    *,
+    place: Assignment,
+    modality: Modality,
+    image: str,
+    category: str,
+    wording: Wording = "trained",
 ) -> Question:
     return Question(
         id=tag,
@@ -202,16 +242,22 @@ def _question(
 
 
 def _conversation(
-    tag: str, place: Assignment, modality: str, image: str, turns: list[Turn], stage: str
+    tag: str,
+    turns: list[Turn],
+    *,
+    place: Assignment,
+    modality: Modality,
+    image: str,
+    stage: Stage,
 ) -> Conversation:
     return Conversation(
-        tag,
-        place.set,
-        place.scenario,
-        place.person_id,
-        place.request,
-        modality,
-        image,
-        tuple(turns),
-        stage,
+        id=tag,
+        set=place.set,
+        scenario=place.scenario,
+        person_id=place.person_id,
+        request=place.request,
+        modality=modality,
+        image=image,
+        turns=tuple(turns),
+        stage=stage,
     )
