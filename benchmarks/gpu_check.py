@@ -225,7 +225,14 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
     n = max(BATCH, n_steps // 4 * BATCH)
     forget, retain = conversations(n, "forget"), conversations(n, "retain_train")
     unlearn = UnlearnSettings(
-        rank=8, alpha=16, learning_rate=1.0e-5, batch_size=BATCH, micro_batch=1, path_every=0
+        rank=8,
+        alpha=16,
+        learning_rate=1.0e-5,
+        batch_size=BATCH,
+        micro_batch=1,
+        path_every=0,
+        epochs_finetuned=1,
+        epochs_pretrained=1,
     )
     start_peak(model.device)
     try:
@@ -270,7 +277,7 @@ def measure_answering(model: LoadedModel, peak: float, n_questions: int) -> dict
     are part of it.
     """
     asked, images = questions(n_questions), pictures(n_questions)
-    settings = EvaluateSettings(batch_size=8, max_new_tokens=4)
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=4, n_path_questions=1)
     answer_questions(model, asked[:2], images, settings)  # kernels are chosen
     start_peak(model.device)
     begun = clock(model.device)

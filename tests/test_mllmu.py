@@ -2,6 +2,7 @@
 gives the same kinds of records as the embedded world."""
 
 import copy
+import importlib
 import inspect
 import io
 import json
@@ -12,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import mllmu_files as files
 import numpy as np
@@ -21,15 +22,15 @@ import pytest
 from PIL import Image
 
 from pulse_lib.data import dataset, hub, splits
+from pulse_lib.data import source as sources
 from pulse_lib.data.mllmu import files as mllmu
 from pulse_lib.data.mllmu import source as mllmu_source
 from pulse_lib.data.records import MODALITIES, ImageStore, Turn
-from pulse_lib.data.source import source_of
+from pulse_lib.data.source import general_of
 from pulse_lib.data.world import people as world
-from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
-from pulse_lib.profile import DataSettings, load_profile
+from pulse_lib.profile import DataSettings, GeneralSource, PeopleSettings, PeopleSource
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -325,7 +326,7 @@ def test_without_network_and_cache_the_error_is_the_command(cache):
         f"hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision {COMMIT} "
         "--include 'forget_10/*.parquet'"
     )
-    assert command in str(error.value) and "data.people_path" in str(error.value)
+    assert command in str(error.value) and "data.people.path" in str(error.value)
     assert error.value.__cause__ is None
     with pytest.raises(PulseError, match="hf download MLLMMU/baseline_train_split --revision main"):
         mllmu.load_people("MLLMMU/baseline_train_split", "forget_5", repo_type="model")
@@ -446,9 +447,9 @@ def spoil(subset, rows):
 def settings(tmp_path_factory):
     folder = files.write_mllmu(tmp_path_factory.mktemp("mllmu"), change=spoil)
     return DataSettings(
-        source="mllmu", people_path=str(folder), n_finetuned_forget=2, n_finetuned_retain=1, n_requests=2,
+        people=PeopleSettings(source="mllmu", path=str(folder)), n_finetuned_forget=2, n_finetuned_retain=1, n_requests=2,
         n_finetuned_retain_train=1, n_holdout=1, n_candidates=5, n_pretrained_forget=1, n_pretrained_retain=1,
-        n_general=0, n_general_train=0, n_conversations=2, n_heldout_wordings=1,
+        n_general=7, n_general_train=0, n_train_views=1, n_conversations=2, n_heldout_wordings=1,
     )  # fmt: skip
 
 
@@ -458,16 +459,36 @@ def built(settings):
     scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
     places = splits.split_fictitious(new, settings, 0)
     places += splits.select_known(scores, settings, 0)[1]
-    return dataset.build_dataset(mllmu_source, [*known, *new], places, settings, 0)
+    return dataset.build_dataset(
+        mllmu_source,
+        [*known, *new],
+        general=general_of(settings),
+        places=places,
+        settings=settings,
+        seed=0,
+    )
 
 
-def test_every_source_offers_the_same_functions():
-    for name, function in inspect.getmembers(embedded, inspect.isfunction):
-        if function.__module__ == embedded.__name__ and not name.startswith("_"):
-            theirs = list(inspect.signature(getattr(mllmu_source, name)).parameters)
-            ours = [p for p in inspect.signature(function).parameters if p != "wording"]
-            assert theirs == ours, name
-    assert source_of(DataSettings(source="mllmu")) is mllmu_source
+@pytest.mark.parametrize(
+    ("protocol", "table"),
+    [(sources.Source, sources.PEOPLE), (sources.General, sources.GENERAL)],
+)
+def test_every_source_offers_what_the_protocol_says(protocol, table):
+    wanted = [m for m in inspect.getmembers(protocol, inspect.isfunction) if m[0][0] != "_"]
+    assert len(wanted) >= 3
+    for module in map(importlib.import_module, table.values()):
+        for name, said in wanted:
+            _, *asked = inspect.signature(said).parameters.values()  # without self
+            has = inspect.signature(getattr(module, name)).parameters
+            for p in asked:
+                assert (has[p.name].kind, has[p.name].default) == (p.kind, p.default), (module, p)
+            others = [p for n, p in has.items() if n not in {p.name for p in asked}]
+            assert all(p.default is not p.empty for p in others), (module, name)
+
+
+def test_the_table_has_a_row_for_every_word_and_no_other():
+    assert set(sources.PEOPLE) == set(get_args(PeopleSource))
+    assert set(sources.GENERAL) == set(get_args(GeneralSource))
 
 
 def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
@@ -485,7 +506,7 @@ def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(setting
     person = next(p for p in built.people if p.kind == "fictitious")
     place = splits.Assignment(person.id, "finetuned", "forget", 1)
     store = ImageStore()
-    asked = mllmu_source.person_questions(person, place, store, 0, settings)
+    asked = mllmu_source.person_questions(person, place, images=store, seed=0, settings=settings)
     row = files.row(world.fictitious()[int(person.id[-3:]) - 1], 0)
     cells = [*task(row), *task(row, "Pure_Text_Questions")]
     assert [q.text for q in asked] == [c["Question"] for c in cells]
@@ -501,7 +522,9 @@ def test_candidates_get_the_same_questions_in_another_order_of_options(settings)
     place = splits.Assignment(person.id, "pretrained", "candidate")
 
     def asked(seed, purpose):
-        return mllmu_source.person_questions(person, place, ImageStore(), seed, settings, purpose)
+        return mllmu_source.person_questions(
+            person, place, images=ImageStore(), seed=seed, settings=settings, purpose=purpose
+        )
 
     scored, selecting = asked(0, "eval"), asked(0, "select")
     for a, b in zip(scored, selecting, strict=True):
@@ -526,7 +549,7 @@ def test_other_wordings_come_from_test_set_with_its_photos(settings, built):
     assert not shown & {c.image for c in built.conversations}
     without = replace(settings, n_heldout_wordings=0)
     assert not mllmu_source.heldout_questions(
-        built.people[-1], built.places[0], ImageStore(), 0, without
+        built.people[-1], built.places[0], images=ImageStore(), seed=0, settings=without
     )
 
 
@@ -573,10 +596,10 @@ def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tm
 def test_views_are_photos(settings):
     new, known = mllmu_source.fictitious(settings)[0], mllmu_source.celebrities(settings)[0]
     assert (
-        len(mllmu_source.views(new, 0, settings, 6)) == 3
-        and len(mllmu_source.views(new, 0, settings, 1)) == 1
+        len(mllmu_source.views(new, 0, settings=settings, n=6)) == 3
+        and len(mllmu_source.views(new, 0, settings=settings, n=1)) == 1
     )
-    assert [v.mode for v in mllmu_source.views(known, 0, settings, 6)] == ["RGB"]
+    assert [v.mode for v in mllmu_source.views(known, 0, settings=settings, n=6)] == ["RGB"]
 
 
 @pytest.mark.parametrize(
@@ -597,7 +620,9 @@ def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
 def test_open_questions_and_their_truths(settings):
     person = mllmu_source.celebrities(settings)[0]
     place = splits.Assignment(person.id, "pretrained", "forget")
-    asked, truths = mllmu_source.open_questions(person, place, ImageStore(), settings, "cloze")
+    asked, truths = mllmu_source.open_questions(
+        person, place, images=ImageStore(), settings=settings, task="cloze"
+    )
     who = world.celebrities()[0]
     assert truths == [who.attributes["occupation"], who.attributes["birthplace"]] * 2
     assert asked[2].text == (
@@ -606,25 +631,10 @@ def test_open_questions_and_their_truths(settings):
     )
     assert [bool(q.image) for q in asked] == [True, True, False, False]
     assert (
-        len(mllmu_source.open_questions(person, place, ImageStore(), settings, "generation")[0])
+        len(
+            mllmu_source.open_questions(
+                person, place, images=ImageStore(), settings=settings, task="generation"
+            )[0]
+        )
         == 2
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("data: {source: mllmu}", "needs data.people_path"),
-        ("data: {source: mllmu, people_path: x}", "needs data.general_path"),
-        (
-            "data: {source: mllmu, people_path: x, general_path: y, n_general_train: 0}",
-            "general_replay = 0.25 must both be 0",
-        ),
-    ],
-)
-def test_a_profile_that_cannot_work_says_so_before_any_download(tmp_path, text, word):
-    path = tmp_path / "mine.yaml"
-    path.write_text(f"description: d\nmodel: {{path: embedded}}\n{text}\n")
-    with pytest.raises(PulseError, match="mine.yaml") as error:
-        load_profile(str(path))
-    assert word in str(error.value)

@@ -15,12 +15,14 @@ from pulse_lib.commands import search, trials
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import REPOSITORY
 from pulse_lib.methods import METHODS, get
-from pulse_lib.model.adapters import load_adapter, save_adapter
+from pulse_lib.model.adapters import load_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import load_profile, profile_path
 from pulse_lib.runs.identity import explain, identity
+from pulse_lib.runs.rounds import RoundFolders
 from pulse_lib.strategies import STRATEGIES
 from pulse_lib.study import grid
 from pulse_lib.unlearn import sequential
@@ -129,7 +131,14 @@ def folder(tmp_path_factory):
         for i, (person, name) in enumerate(zip(drawn, sets, strict=False)):
             request = i // 2 + 1 if (scenario, name) == ("finetuned", "forget") else 0
             places.append(splits.Assignment(person.id, scenario, name, request))
-    made = dataset.build_dataset(embedded, people, places, settings.data, trials.SEED)
+    made = dataset.build_dataset(
+        embedded,
+        people,
+        general=embedded,
+        places=places,
+        settings=settings.data,
+        seed=trials.SEED,
+    )
     made.write(runs.run_folder("data", out, seed=trials.SEED))
     model = tiny.with_adapters("finetune", model=load_model(settings.model))
     save_adapter(
@@ -142,7 +151,9 @@ def folder(tmp_path_factory):
 
 
 def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
-    found = trials.run_trials(trials.Task("smoke", "pretrained", method, n, trials.SEED, folder))
+    found = trials.run_trials(
+        trials.TrialSet("smoke", "pretrained", method, n, trials.SEED, folder)
+    )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
 
 
@@ -163,32 +174,29 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
 def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy, monkeypatch):
     seen = []
 
-    def noted(model, method, **given):
-        seen.append(given)
-        return run_sequential(model, method, **given)
+    def noted(task, **given):
+        seen.append((task, given))
+        return run_sequential(task, **given)
 
     monkeypatch.setattr(sequential, "run_sequential", noted)
-    task = trials.Task("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
-    assert task.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
-    (found,) = trials.run_trials(task)
+    of = trials.TrialSet("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
+    assert of.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
+    (found,) = trials.run_trials(of)
     assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
     assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1}
     settings = load_profile("smoke")
-    (given,) = seen
-    assert (given["policy"], given["target"], given["tuned"]) == (
-        policy,
-        ["finetune"],
-        {"beta": 0.1},
-    )
-    assert given["unlearn"] == replace(settings.unlearn, path_every=0)
-    assert given["epochs"] == settings.unlearn.epochs_finetuned
-    assert {c.set for c in given["forget"]} == {"forget"} and len(given["people"]) == 19
-    assert {c.set for c in given["retain_train"]} == {"retain_train"}
-    # The same run again, on a fresh model, in a folder that is kept, its path measured
+    ((task, given),) = seen
+    assert given == {}  # nothing is kept, on disk or elsewhere
+    assert (task.strategy.id, task.target.adapters) == (policy, ("finetune",))
+    assert task.method.coefficients == {"beta": 0.1}
+    assert task.unlearn == replace(settings.unlearn, path_every=0)
+    assert task.epochs == settings.unlearn.epochs_finetuned and len(task.people) == 19
+    # The same run again, on a fresh model, kept in a folder, its path measured
     model = load_model(settings.model)
-    load_adapter(
-        model, runs.run_folder("target", folder, seed=1000) / "adapters" / "finetune", "finetune"
-    )
+    adapter = runs.run_folder("target", folder, seed=1000) / "adapters" / "finetune"
+    load_adapter(model, adapter, "finetune")
+    target = replace(task.target, model=model, folder=adapter)
+    again = replace(task, target=target, unlearn=settings.unlearn)
     spec = runs.spec_of(
         "sequential",
         {
@@ -200,19 +208,32 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
         },
     )
     started = runs.Started(spec, settings, {}, "", {})
-    outcome = run_sequential(
-        model, "npo", **given | {"started": started, "unlearn": settings.unlearn}
-    )
-    after = outcome.rows[outcome.rows["round"] == 2]
+    rounds = [*run_sequential(again, run=spec.name, store=RoundFolders(started, target))]
+    stack(model, ["finetune"])
+    answers = answer_questions(model, task.questions, task.images, task.evaluate)
     goal = settings.unlearn.matched_at - trials.MARGIN
-    expected = trials.score_after(given["before"], after, goal)
+    expected = trials.score_after(task.scored(answers), rounds[-1].rows, goal)
     assert {k: found[k] for k in expected} == expected
-    assert found["step"] == outcome.result()["final_step"]
+    assert found["step"] == sum(r.final_step for r in rounds)
+
+
+def test_the_search_trains_on_whom_a_run_would_train_on(folder, tmp_path):
+    """`unlearn.retain_source: same` is for trials, too."""
+    for source, name in (("same", "retain"), ("retain_train", "retain_train")):
+        file = tmp_path / f"{source}.yaml"
+        file.write_text(f"extends: smoke\nunlearn: {{retain_source: {source}}}\n")
+        settings = load_profile(str(file))
+        assert settings.unlearn.retain_source == source
+        for scenario, strategy in (("pretrained", ""), ("finetuned", ""), ("sequential", "anchor")):
+            of = trials.TrialSet(str(file), scenario, "ga_klr", 1, trials.SEED, folder, strategy)
+            task = trials.task_of(of, settings)
+            assert {c.set for c in task.retain} == {name}
+            assert {c.set for c in task.forget} == {"forget"}
 
 
 @pytest.mark.parametrize("pair", ["oracle", "task_vector/one_adapter", "ga/nowhere"])
 def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_path):
-    with pytest.raises(PulseError, match=r"cannot be carried out|strategy = 'nowhere'"):
+    with pytest.raises(PulseError, match=r"cannot be carried out|'nowhere' is not one of"):
         options = grid.Options(profile="smoke", out_dir=str(tmp_path / "out"), sequential=[pair])
         search.search(options, pairs=True)
     assert not (tmp_path / "out").exists()
@@ -274,16 +295,18 @@ def test_a_trial_that_failed_is_not_the_best():
     assert "sequential" not in search.best(failed)
 
 
-def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
+def test_the_best_are_stored_beside_the_profile_and_read_back(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(profile_path("smoke").read_text())
-    above = path.read_text().rstrip()
-    search.store(str(path), table())
-    once = path.read_text()
-    assert once.startswith(above + "\n")
-    search.store(str(path), table())
-    assert path.read_text() == once
+    path.write_text(text := profile_path("smoke").read_text())
+    stored = search.store(str(path), table())
+    assert stored == tmp_path / "tuned" / "mine.yaml"
+    once = stored.read_text()
+    assert "l1_lora: {learning_rate: 0.001, l1: 1.0e-05}" in once  # YAML reads 1e-05 as text
+    assert search.store(str(path), table()) == stored
+    assert stored.read_text() == once
+    assert path.read_text() == text, "what a person wrote is not edited"
     profile = load_profile(str(path))
+    assert profile.tuned_file == stored
     assert profile.tuned == search.best(table())
     unlearn, numbers = profile.unlearn_for("finetuned", "l1_lora")
     assert unlearn.learning_rate == 1e-3 and numbers == {"l1": 1e-5}
@@ -305,7 +328,7 @@ def test_numbers_that_no_run_would_take_are_not_stored(tmp_path):
 
 def test_what_was_tuned_by_hand_is_not_overwritten(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("description: d\nmodel: {path: embedded}\ntuned: {}\n")
+    path.write_text("extends: smoke\ntuned: {}\n")
     with pytest.raises(PulseError, match="set by hand"):
         search.store(str(path), table())
 
@@ -352,6 +375,8 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
 
 
 def test_profiles_that_are_shipped_are_tuned_by_the_search_alone():
-    for path in (REPOSITORY / "params").glob("*.yaml"):
-        text = path.read_text()
-        assert ("\ntuned:" in text) == (search.START in text), path.name
+    params = REPOSITORY / "params"
+    for path in params.rglob("*.yaml"):
+        assert path.parent.name == "tuned" or "\ntuned:" not in path.read_text(), path.name
+    for path in (params / "tuned").glob("*.yaml"):
+        assert path.read_text().startswith(search.HEAD[:30]), path.name
