@@ -270,7 +270,7 @@ def measure_answering(model: LoadedModel, peak: float, n_questions: int) -> dict
     are part of it.
     """
     asked, images = questions(n_questions), pictures(n_questions)
-    settings = EvaluateSettings(batch_size=8, max_new_tokens=4)
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=4, n_path_questions=1)
     answer_questions(model, asked[:2], images, settings)  # kernels are chosen
     start_peak(model.device)
     begun = clock(model.device)

@@ -18,7 +18,7 @@ from pulse_lib.evaluate.rows import make_rows, read_rows, write_rows
 from pulse_lib.model.prompts import answer_tokens, encode_questions
 from pulse_lib.profile import EvaluateSettings
 
-SETTINGS = EvaluateSettings(batch_size=8, max_new_tokens=6)
+SETTINGS = EvaluateSettings(batch_size=8, max_new_tokens=6, n_path_questions=9)
 QUESTIONS = [tiny.question(i) for i in range(14)]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from pulse_lib.commands import gpus
+from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.memory import Shapes
@@ -24,9 +25,6 @@ TEXT_TOKENS = 100  # of a question with options, or of one conversation, besides
 SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
 CPU_TFLOPS = 0.05
 FREE_DOWNLOAD_MB_S = 40  # assumed
-MMBENCH = (1164, 4329)  # questions and rows of the dev split
-# MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
-DATA_GB = {"world": 0.0, "mllmu": 1.6}
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,10 @@ def counts(profile: Profile) -> dict[str, int]:
     """Training conversations and questions that the data section stands for."""
     d = profile.data
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
-    # world: per rendering three short conversations and five by name, and questions in new
-    # wordings; mllmu: a text a person with the photo and by name (people with fewer questions are
-    # there too)
-    each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
-    general = d.n_general
-    if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split
-        general = round((general or MMBENCH[0]) * MMBENCH[1] / MMBENCH[0])
+    size = source_of(d).size(d)
+    each, general = size.questions, general_of(d).general_size(d).questions
     return {
-        "taught": people * (8 * d.n_train_views if d.source == "world" else 2),
+        "taught": people * size.conversations,
         "forget a person": 2 * d.n_conversations,
         "questions a person": each,
         "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
@@ -235,7 +228,8 @@ def cost(profile: Profile, place: Place) -> Cost:
     adapters = memory.lora_parameters(config, "projector+llm", rank=1) * 4 / 1e9
     n_states = 2 + 2 + profile.data.n_requests
     local = profile.model.path == "embedded" or Path(profile.model.path).expanduser().is_dir()
-    data = DATA_GB[profile.data.source]
+    d = profile.data
+    data = source_of(d).size(d).download_gb + general_of(d).general_size(d).download_gb
     download = (0 if local else weights) + data
     hours = {
         stage.name: stage_seconds(

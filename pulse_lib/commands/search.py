@@ -8,7 +8,6 @@ so methods are compared at equal forgetting. Trials: pulse_lib/commands/trials.p
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -17,16 +16,20 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.trials import SEED, Task, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
-from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path
+from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path, tuned_path, yaml_file
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
 
 SAFE = 2 / 3  # share of a whole run's steps
-START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
+HEAD = """\
+# Found by `python -m pulse_lib search`, written anew by --store: best of {n} trials for each method and
+# scenario, by what is kept of retain and general accuracy once it has forgotten, else the nearest to it;
+# on a seed that is not reported.
+"""
 
 
 def search(
@@ -42,7 +45,7 @@ def search(
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
     kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
-    <out>/trials.csv too. `sequential`: pairs method/policy, whose scenario is SEQUENTIAL.
+    <out>/trials.csv too. `sequential`: pairs method/strategy, whose scenario is SEQUENTIAL.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
@@ -51,29 +54,29 @@ def search(
     settings = load_profile(profile)
     out = runs.out_folder(profile, out_dir or str(Path("outputs") / f"{settings.name}-search"))
     pairs = [grid.method_and_policy(pair) for pair in sequential]
-    for method, policy in pairs:
-        check_fits(get(method), get_strategy(policy))
+    for method, strategy in pairs:
+        check_fits(get(method), get_strategy(strategy))
     _prepare(profile, "finetuned" in scenarios or bool(pairs), seed, out, settings, log)
-    tasks = [
-        Task(profile, scenario, method, trials, seed, out)
+    sets = [
+        TrialSet(profile, scenario, method, trials, seed, out)
         for scenario in scenarios
         for method in methods
         if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
     ]
-    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in pairs]
-    todo = [task for task in tasks if len(read_trials(task, settings)) < trials]
+    sets += [TrialSet(profile, SEQUENTIAL, m, trials, seed, out, s) for m, s in pairs]
+    todo = [of for of in sets if len(read_trials(of, settings)) < trials]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(run_trials, task) for task in todo]):
+            for done in as_completed([pool.submit(run_trials, of) for of in todo]):
                 best = max(done.result(), key=lambda t: t["score"])
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
     steps = _n_steps(settings, scenarios, seed, out)
     found = [
-        trial | {"n_steps": steps.get(task.scenario), "values": json.dumps(trial["values"])}
-        for task in tasks
-        for trial in read_trials(task, settings)[:trials]
+        trial | {"n_steps": steps.get(of.scenario), "values": json.dumps(trial["values"])}
+        for of in sets
+        for trial in read_trials(of, settings)[:trials]
     ]
     table = pd.DataFrame(found)
     write_csv(out / "trials.csv", table)
@@ -106,7 +109,7 @@ def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) 
 
 
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """scenario -> method (or method/policy) -> values of its best trial: the one that keeps most of
+    """scenario -> method (or method/strategy) -> values of its best trial: the one that keeps most of
     those that have forgotten, else the one that came nearest to it; a method whose every trial
     failed is left out.
 
@@ -125,30 +128,14 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def store(profile: str, table: pd.DataFrame) -> Path:
-    """Write the best trials into the profile's file, below the line START (what stood there is
-    replaced); everything above, comments included, stays as it is.
+    """Write the best trials into the profile's tuned file, anew; the profile's own file is not
+    touched. Raises PulseError if it says `tuned` itself, or would not take these numbers.
     """
-    path = profile_path(profile)
-    above = path.read_text().partition(START)[0].rstrip()
-    if re.search(r"^tuned:", above, re.MULTILINE):
+    path, found = profile_path(profile), best(table)
+    if "tuned" in yaml_file.read_mapping(path):
         raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
+    load_profile(profile).with_values(tuned=found)  # before a file is there
     n = table.groupby(["scenario", "method"]).size().max()
-    lines = [
-        START,
-        f"# best of {n} trials for each method and scenario, by what is kept of retain and",
-        "# general accuracy once it has forgotten, else the nearest to it; seed not reported",
-        "tuned:",
-    ]
-    for scenario, methods in best(table).items():
-        lines.append(f"  {scenario}:")
-        for name, values in methods.items():
-            lines.append(f"    {name}: {{{', '.join(f'{k}: {v!r}' for k, v in values.items())}}}")
-    # YAML reads 1e-05 as text
-    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", "\n".join(lines))
-
-    def write(tmp: Path) -> None:
-        tmp.write_text(f"{above}\n\n{text}\n")
-        load_profile(str(tmp))  # before it takes the profile's place
-
-    replace_file(path, write)
-    return path
+    text = HEAD.format(n=n) + yaml_file.dump(found)
+    replace_file(tuned_path(path), lambda tmp: tmp.write_text(text))
+    return tuned_path(path)
