@@ -65,7 +65,7 @@ class Round:
 
 
 class RoundStore(Protocol):
-    """What keeps finished rounds: pulse_lib/runs/rounds.py does so in a run's folder."""
+    """What keeps finished rounds: pulse_lib/commands/rounds.py does so in a run's folder."""
 
     def load(self, number: int, adapter: str) -> Round | None:
         """The round as it was kept, its adapter put into the model under that name; None if it is
