@@ -303,7 +303,7 @@ def check_size(
     n_questions: int = N_QUESTIONS,
 ) -> dict:
     """One size: made, unlearned by each method, asked; what goes into its JSON."""
-    from pulse_lib.commands.estimate import compare_peak, training_memory
+    from pulse_lib.model.memory import compare_peak, training_memory
 
     dtype = str(compute_dtype(device)).removeprefix("torch.")
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

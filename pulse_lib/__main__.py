@@ -266,7 +266,7 @@ def plan(
     from pulse_lib.profile import load_profile
 
     settings = load_profile(profile)
-    found = estimate.cost(settings, *estimate.find_card(gpu, gpu_gib))
+    found = estimate.cost(settings, estimate.find_card(gpu, gpu_gib))
     table = Table(title=f"{settings.name}: {settings.model.path}", title_justify="left")
     for column, justify in (("what", "left"), ("item", "left"), ("estimate", "right")):
         table.add_column(column, justify=justify, overflow="fold")

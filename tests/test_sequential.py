@@ -13,6 +13,8 @@ import torch
 import yaml
 from test_train import EVALUATE, task, unlearned
 
+from pulse_lib.commands import rounds
+from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.records import Person
 from pulse_lib.errors import PulseError
@@ -29,10 +31,8 @@ from pulse_lib.model.adapters import (
     set_adapter_weights,
 )
 from pulse_lib.profile import load_profile
-from pulse_lib.runs import rounds
 from pulse_lib.runs.kinds import RunSpec
 from pulse_lib.runs.manifest import Started
-from pulse_lib.runs.rounds import RoundFolders
 from pulse_lib.strategies import STRATEGIES, get_strategy, tuned
 from pulse_lib.train.loop import Trained
 from pulse_lib.unlearn import sequential

@@ -13,9 +13,10 @@ from PIL import Image
 
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
+from pulse_lib.profile import ImageAspect
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import LlavaProcessor, PreTrainedModel
 
 
 MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
@@ -29,9 +30,9 @@ class FeatureCache:
     def __init__(
         self,
         network: PreTrainedModel,
-        processor: ProcessorMixin,
+        processor: LlavaProcessor,
         n_image_tokens: int,
-        image_aspect: str = "crop",
+        image_aspect: ImageAspect = "crop",
     ):
         self.network, self.processor, self.n_image_tokens = network, processor, n_image_tokens
         self.image_aspect = image_aspect
@@ -115,7 +116,7 @@ def pad_to_square(image: Image.Image) -> Image.Image:
 
 
 def vision_features(
-    network: PreTrainedModel, processor: ProcessorMixin, pictures: list
+    network: PreTrainedModel, processor: LlavaProcessor, pictures: list
 ) -> torch.Tensor:
     """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
     takes it.
