@@ -21,7 +21,13 @@ import pandas as pd
 
 from pulse_lib import runs
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
+from pulse_lib.evaluate.accuracy import (
+    both_modalities,
+    forget_accuracies,
+    nan_mean,
+    retained_shares,
+    summary,
+)
 from pulse_lib.files import replace_file, show, write_error
 from pulse_lib.methods import Method, get
 from pulse_lib.profile import Profile, UnlearnSettings, load_profile
@@ -84,8 +90,7 @@ def score(path: pd.DataFrame, matched_step: int | None) -> dict:
     """
     start = path.iloc[0]
     if matched_step is None:
-        forget = path[["forget_multimodal", "forget_text"]].mean(axis=1)
-        return {"score": -float(forget.min()), "reached": False}
+        return {"score": -float(np.nanmin(both_modalities(path))), "reached": False}
     there = path[path["step"] == matched_step].iloc[0]
     return {"reached": True} | _kept(start, there)
 
@@ -101,9 +106,9 @@ def score_after(before: pd.DataFrame, after: pd.DataFrame, goal: float) -> dict:
 
 
 def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
-    kept = {name: float(after[name] / before[name]) for name in KEPT if before[name] > 0}
-    mean = float(np.mean(list(kept.values()))) if kept else float("nan")
-    return {"score": mean} | {f"kept_{k}": v for k, v in kept.items()}
+    shares = retained_shares(before, after)
+    kept = {f"kept_{name}": share for name, share in shares.items() if not np.isnan(share)}
+    return {"score": float(nan_mean(shares.values()))} | kept
 
 
 def run_trials(task: Task) -> list[dict]:

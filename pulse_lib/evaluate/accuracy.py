@@ -1,6 +1,11 @@
-"""Rows (one question answered by one model state), and the accuracies computed from them."""
+"""Accuracies computed from rows (one question answered by one model state), and the formulas that
+everything else computes from them: each stands here once.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +18,53 @@ SUMMARY = (
     "general",
     "invalid_rate",
 )
-KEPT = ("retain_multimodal", "retain_text", "general")  # of SUMMARY: what unlearning should leave
+RETAINED = ("retain_multimodal", "retain_text", "general")  # of SUMMARY: what is not to be lost
+CHANCE = 0.25  # of the kit's own questions of four options; `chance` for any others
+MATCHED_AT = 0.35  # the forget accuracy that counts as forgotten, unless a profile sets its own
+
+
+def nan_mean(values: Iterable[Any]) -> Any:
+    """Mean of numbers, or elementwise of columns, leaving out those that are NaN; NaN if all are."""
+    stacked = np.array([np.asarray(v, dtype=float) for v in values])
+    there = ~np.isnan(stacked)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, stacked, 0.0).sum(axis=0) / there.sum(axis=0)
+
+
+def both_modalities(
+    values: Mapping[str, Any] | pd.Series | pd.DataFrame, of: Literal["forget", "retain"] = "forget"
+) -> Any:
+    """Mean of a set's multimodal and text accuracy, a number or (of a table) an array; of the one
+    that was asked if the other is NaN.
+    """
+    return nan_mean([values[f"{of}_multimodal"], values[f"{of}_text"]])
+
+
+def retained_share(before: Any, after: Any) -> Any:
+    """after / before, of numbers or arrays: the share of an accuracy that is left, above 1 if it
+    rose; NaN where there was none to lose.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.divide(np.asarray(after, dtype=float), np.asarray(before, dtype=float))
+    return np.where(np.greater(before, 0), share, np.nan)[()]
+
+
+def retained_shares(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+    """`retained_share` of each of RETAINED, by name; from what `summary` gives."""
+    return {name: float(retained_share(before[name], after[name])) for name in RETAINED}
+
+
+def first_at_or_below(values: pd.Series, level: float) -> int | None:
+    """The first step or round (the index; 0 does not count) whose value is at most `level`; None if
+    there is none.
+    """
+    low = values[(values.index > 0) & (values <= level)]
+    return int(low.index.min()) if len(low) else None
+
+
+def chance(n_options: pd.Series) -> float:
+    """What guessing gets right: the mean of 1 / number of options."""
+    return float((1 / n_options).mean())
 
 
 def summary(table: pd.DataFrame) -> dict[str, float]:
@@ -54,9 +105,9 @@ def forget_mean(table: pd.DataFrame) -> float:
     if there are none.
     """
     forget = table[(table["set"] == "forget") & (table["wording"] == "trained")]
-    values = [_mean(forget[forget["modality"] == m]["correct"]) for m in ("multimodal", "text")]
-    values = [v for v in values if not np.isnan(v)]
-    return float(np.mean(values)) if values else float("nan")
+    return float(
+        nan_mean(_mean(forget[forget["modality"] == m]["correct"]) for m in ("multimodal", "text"))
+    )
 
 
 def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:

@@ -10,7 +10,15 @@ import pandas as pd
 
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import SUMMARY, forget_mean, summary
+from pulse_lib.evaluate.accuracy import (
+    RETAINED,
+    SUMMARY,
+    both_modalities,
+    forget_mean,
+    nan_mean,
+    retained_share,
+    summary,
+)
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, set_adapter_weights
@@ -69,7 +77,7 @@ class TrajectoryRecorder:
             **summary(self._ask(self.few)),
             "forget_full": float("nan"),
         }
-        near = _forget(point) <= self.unlearn.matched_at + NEAR_MATCHED
+        near = both_modalities(point) <= self.unlearn.matched_at + NEAR_MATCHED
         if self.adapter and step > 0 and self.matched_step is None and near:
             point["forget_full"] = forget_mean(self._ask(self.forget))
             if point["forget_full"] <= self.unlearn.matched_at:
@@ -94,19 +102,19 @@ class TrajectoryRecorder:
     def _verdict(self, step: int, point: dict) -> str:
         goal, floor = self.unlearn.stop_forget, self.unlearn.stop_utility
         if floor > 0:
-            kept = _utility(point) / max(_utility(self.points[0]), 1e-9)
+            kept = retained_share(_utility(self.points[0]), _utility(point))
             if kept < floor:
                 self.fell = True
                 return f"retain and general keep {kept:.3f}, below stop_utility = {floor:g}"
             self.good = step, adapter_weights(self.model, self.trained)
         # The whole forget set, where it was asked, has the last word: a few questions may say less.
-        forget = np.fmax(_forget(point), point["forget_full"])
+        forget = np.fmax(both_modalities(point), point["forget_full"])
         if goal > 0 and step > 0 and forget <= goal:
             return f"forget accuracy {forget:.3f}, at or below stop_forget = {goal:g}"
         return ""
 
     def _falling(self) -> bool:
-        start, now = _forget(self.points[0]), _forget(self.points[-1])
+        start, now = both_modalities(self.points[0]), both_modalities(self.points[-1])
         return bool(self.adapter) and now < self.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
@@ -140,12 +148,6 @@ def trajectory_questions(questions: Sequence[Question], n: int, seed: int) -> li
     return chosen
 
 
-def _forget(point: dict) -> float:
-    values = [v for v in (point["forget_multimodal"], point["forget_text"]) if not np.isnan(v)]
-    return float(np.mean(values)) if values else float("nan")
-
-
 def _utility(point: dict) -> float:
-    values = [point[k] for k in ("retain_multimodal", "retain_text", "general")]
-    values = [v for v in values if not np.isnan(v)]
-    return float(np.mean(values)) if values else float("nan")
+    """Mean of retain and general accuracy."""
+    return nan_mean(point[name] for name in RETAINED)

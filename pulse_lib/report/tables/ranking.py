@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import KEPT, forget_accuracies, summary
+from pulse_lib.evaluate.accuracy import RETAINED as KEPT
+from pulse_lib.evaluate.accuracy import forget_accuracies, summary
 from pulse_lib.profile import tuned_for
 from pulse_lib.report.collect import Run, Study, best_first
 from pulse_lib.report.tables.intervals import SETTINGS
