@@ -304,9 +304,14 @@ def unpainted(study) -> Gallery:
     return Gallery(study, images={entry.name: b"a picture" for entry in ENTRIES})
 
 
+def written(study, gallery, **more) -> str:
+    every = tables.all_tables(study) | more
+    return page.report(study, gallery, tables=every, findings=ledger.ledger(study))
+
+
 def test_page_is_whole_and_needs_no_network(study, gallery):
     gallery.images |= unpainted(study).images
-    text = page.report(study, gallery, tables.all_tables(study), ledger.ledger(study))
+    text = written(study, gallery)
     parsed = Page()
     parsed.feed(text)
     assert parsed.open == []
@@ -326,10 +331,10 @@ def test_page_escapes_what_comes_from_data(empty):
         profile=dataclasses.replace(empty.profile, description=evil),
         incomplete=pd.DataFrame([{"run": evil, "reason": evil}]),
     )
-    text = page.report(bad, unpainted(bad), tables.all_tables(bad), ledger.ledger(bad))
+    text = written(bad, unpainted(bad), single_shot=pd.DataFrame({evil: [evil]}))
     assert evil not in text and "&lt;script&gt;" in text
+    assert text.count("&lt;script&gt;") == 5  # the profile's words, a run, a column and a cell
     assert "1 run is not in this report" in text
-    assert evil not in page.html_table(pd.DataFrame({evil: [evil]}))
 
 
 # --- the notebook ---------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ complete are listed by name."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -79,7 +80,7 @@ class Study:
         keys = ["run", "state", "round"]
         # not dict(groupby): a GroupBy has an attribute `keys`, and dict() would take it for a
         # mapping
-        grouped = self.rows.groupby(keys, observed=True, sort=False)
+        grouped: Any = self.rows.groupby(keys, observed=True, sort=False)
         return {key: part for key, part in grouped}  # noqa: C416
 
     def part(self, run: str, state: str, number: int = 0) -> pd.DataFrame:
@@ -88,12 +89,11 @@ class Study:
 
     def before(self, scenario: str, seeds: Iterable[int]) -> pd.DataFrame:
         """The rows of the models before unlearning, of these seeds."""
-        wanted = set(seeds)
+        wanted = {(scenario, seed) for seed in seeds}
         found = [
             part
             for (_, state, _), part in self.parts.items()
-            if state == "before"
-            and (part["scenario"].iloc[0], part["seed"].iloc[0]) in {(scenario, s) for s in wanted}
+            if state == "before" and (part["scenario"].iloc[0], part["seed"].iloc[0]) in wanted
         ]
         return pd.concat(found) if found else self.rows.iloc[:0]
 
@@ -110,7 +110,12 @@ def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
     return frame[keep]
 
 
-def best_first(frame: pd.DataFrame, value: str, reached: str, of: str) -> pd.DataFrame:
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The lines of a frame as tuples with its columns as names."""
+    return frame.itertuples(index=False)
+
+
+def best_first(frame: pd.DataFrame, value: str, *, reached: str, of: str) -> pd.DataFrame:
     """Each scenario's methods, the highest value first; those that reached the matched level on
     fewer seeds (`reached`) than they were run on (`of`) after the others."""
     missed = frame[reached] < frame[of]
@@ -164,11 +169,7 @@ def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
     rows = pd.concat(frames, ignore_index=True)
     rows["cluster"] = clusters(rows)
     rows = rows.drop(columns=["person_id"])
-    names = rows.columns[
-        ~rows.dtypes.map(
-            lambda t: pd.api.types.is_numeric_dtype(t) or pd.api.types.is_bool_dtype(t)
-        )
-    ]
+    names = [c for c in rows if not pd.api.types.is_numeric_dtype(rows[c])]  # a bool is numeric
     return rows.astype(dict.fromkeys(names, "category"))
 
 

@@ -14,8 +14,6 @@ from pulse_lib.report.figures.sequential import relapse, request_grid, requests,
 from pulse_lib.report.figures.style import Figure, empty_figure, looks, save
 from pulse_lib.report.figures.success import after_requests
 from pulse_lib.report.figures.trade_off import run_path, trade_off, training_curve
-from pulse_lib.report.tables.tables import settings_table
-from pulse_lib.report.words import label
 
 __all__ = [
     "Figure",
@@ -24,7 +22,6 @@ __all__ = [
     "breaking",
     "conversation_card",
     "empty_figure",
-    "label",
     "looks",
     "people_cards",
     "projector",
@@ -37,7 +34,6 @@ __all__ = [
     "run_path",
     "save",
     "selection",
-    "settings_table",
     "trade_off",
     "training_curve",
     "view_cards",

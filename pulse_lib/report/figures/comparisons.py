@@ -130,7 +130,7 @@ def at_matched(table: pd.DataFrame, matched_at: float = 0.35) -> Figure:
     order = {}
     for scenario in scenarios:
         general = pick(table, scenario=scenario, measure="general")
-        general = best_first(general, "value", "n_seeds", "n_runs")
+        general = best_first(general, "value", reached="n_seeds", of="n_runs")
         order[scenario] = general[["method", "trained_part"]].values.tolist()
     heights = [len(order[s]) + 0.8 for s in scenarios]
     figure = new_figure(11.5, 0.36 * sum(heights) + 1.7)
