@@ -83,7 +83,7 @@ def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
 def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
     table = gallery.table("requests")
     for name in ("a", "b"):
-        style.save(figures.requests(table), tmp_path / name, "x", table)
+        style.save(figures.requests(table), tmp_path / name, name="x", table=table)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"a/x.{suffix}").read_bytes() == (
             tmp_path / f"b/x.{suffix}"
@@ -137,7 +137,7 @@ def test_what_some_seeds_missed_is_said_and_wins_no_title(gallery):
     assert "No method but retraining reached forget accuracy 0.35 on every seed" in after
 
 
-def test_the_aim_is_named_where_it_is_reached(gallery):
+def test_the_success_criterion_is_named_where_it_is_met(gallery):
     table = gallery.table("after_requests").assign(aim=False)
     first, second = (f"{label(r.method)}, {r.policy}" for r in table[:2].itertuples())
     said = text_of(figures.after_requests(table))
@@ -172,13 +172,13 @@ def test_twenty_methods_and_three_seeds_fit(gallery):
 
 
 def test_ten_sequential_configurations_fit(gallery):
-    """Several rows of panels, each with its own labels, and the policy in its title."""
+    """Several rows of panels, each with its own labels, and the strategy in its title."""
     tables = {}
     for name in ("requests", "relapse"):
         one = gallery.table(name).query("method == 'ga'")
         more = [one.assign(method=m, policy=p) for m in MANY[:5] for p in ("replay", "anchor")]
         tables[name] = pd.concat(more)
-    panels = sequential.round_figure(tables["requests"], tables["relapse"], 2).axes
+    panels = sequential.round_figure(tables["requests"], tables["relapse"], number=2).axes
     assert len(panels) == 10 and len({ax.get_title() for ax in panels}) == 10
     for ax in panels:
         named = [t.get_text() for t in ax.get_xticklabels() if t.get_visible()]
@@ -216,15 +216,15 @@ def test_pictures_of_the_other_notebooks(study):
 def test_curves_of_the_other_notebooks(study):
     run = next(r for r in study.of("single_shot") if r.parameter("method") == "ga")
     path = pd.read_csv(run.folder / "path.csv")
-    drawn = figures.run_path(path, run.result["matched_step"], 0.35, "GA")
+    drawn = figures.run_path(path, run.result["matched_step"], matched_at=0.35, name="GA")
     assert f"step {run.result['matched_step']}" in drawn.get_suptitle()
-    assert "was not reached" in figures.run_path(path, None, 0.35).get_suptitle()
+    assert "was not reached" in figures.run_path(path, matched_at=0.35).get_suptitle()
     log = pd.read_csv(study.of("target")[0].folder / "log.csv")
     assert "loss" in figures.training_curve(log).get_suptitle()
     rounds = tables.sequential(study).query("method == 'ga'").set_index("round")
     assert "after 5 requests" in figures.rounds(rounds, "GA").get_suptitle()
     order = [3, 1, 2, 5, 4]
-    grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, "GA")
+    grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, name="GA")
     assert [t.get_text() for t in grid.axes[0].get_xticklabels()] == [str(r) for r in order]
 
 

@@ -211,7 +211,7 @@ def test_the_ranking_is_by_what_is_kept_at_the_matched_step(study, out):
     assert line["numbers"] == "as given" and line["n_seeds"] == 1
 
 
-def test_after_all_requests_the_aim_is_judged_by_every_part_of_it(study):
+def test_after_all_requests_the_success_criterion_is_judged_by_every_part_of_it(study):
     table = ranking.after_requests(study).set_index("method")
     ga = table.loc["ga"]
     assert ga["adapter_mb"] == 0.005 and ga["steps"] == 50  # five adapters of 1000 bytes

@@ -243,7 +243,7 @@ def round_browser(requests: pd.DataFrame, relapse: pd.DataFrame):
     """A slider over the rounds of all sequential runs; in batch the figure after the last round."""
     last = int(relapse["round"].max()) if len(relapse) else 0
     if is_batch() or relapse.empty:
-        return round_figure(requests, relapse, last)
+        return round_figure(requests, relapse, number=last)
     import ipywidgets as widgets
 
     slider = widgets.IntSlider(
@@ -252,7 +252,7 @@ def round_browser(requests: pd.DataFrame, relapse: pd.DataFrame):
     picture = widgets.Image(format="png", layout=widgets.Layout(max_width="1100px"))
 
     def draw(*_) -> None:
-        picture.value = png(round_figure(requests, relapse, slider.value))
+        picture.value = png(round_figure(requests, relapse, number=slider.value))
 
     slider.observe(draw, names="value")
     draw()

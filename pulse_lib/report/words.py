@@ -61,6 +61,11 @@ def series_label(method: str, trained_part: str = "projector+llm") -> str:
     return label(method) + (", LLM only" if trained_part == "llm" else "")
 
 
+def heading(metric: Metric) -> str:
+    """A metric's name where it begins a line."""
+    return METRICS[metric][0].upper() + METRICS[metric][1:]
+
+
 def method_order(methods: Iterable[str]) -> list[str]:
     """The methods as figures and tables list them: the paper's three first."""
     there, table = set(methods) - NO_METHODS, dict.fromkeys([*PAPER_METHODS, *METHODS, *VARIANTS])

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
+from pulse_lib.evaluate.accuracy import CHANCE
 from pulse_lib.evaluate.extract import extract
 from pulse_lib.profile import DataSettings
 from pulse_lib.report.figures.style import (
     COLOURS,
     INK,
     Figure,
+    dot,
     drawn,
     legend_outside,
     new_figure,
@@ -220,17 +221,14 @@ def selection(table: pd.DataFrame) -> Figure:
         color=[looks[n][0] for n in names],
         linewidth=0,
     )
-    reference_line(ax, 0.25, "chance")
+    reference_line(ax, CHANCE, "chance")
     ax.set_xlabel("candidates, best known first")
     ax.set_ylabel("accuracy, both modalities (share correct)")
     ax.set_ylim(0, 1.04)
     ax.set_xlim(0, len(ranked) + 1)
     ax.grid(axis="x", visible=False)
-    handles = [
-        Line2D([], [], marker="s", markersize=9, linestyle="", color=c, label=t)
-        for c, t in looks.values()
-    ]
-    legend_outside(figure, handles, [h.get_label() for h in handles])
+    kinds = looks.values()
+    legend_outside(figure, [dot(t, marker="s", markersize=9, color=c) for c, t in kinds])
     best, rest = ranked[taken]["accuracy"], ranked[~taken]["accuracy"]
     others = f", the {len(rest)} others {rest.mean():.2f}" if len(rest) else ""
     title(

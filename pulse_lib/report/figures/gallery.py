@@ -11,7 +11,7 @@ import pandas as pd
 
 from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
-from pulse_lib.report.figures import comparisons, sequential, style, success
+from pulse_lib.report.figures import comparisons, sequential, style
 from pulse_lib.report.figures.radar import radar
 from pulse_lib.report.figures.style import Figure
 from pulse_lib.report.figures.trade_off import trade_off
@@ -57,14 +57,14 @@ ENTRIES = (
         "Each line is a run, from before (upper left) to its last step; to the right more is"
         " forgotten. A good method stays high. Large markers: the matched state.",
         "paths",
-        lambda table, study: trade_off(table, "general", study.matched_at),
+        lambda table, study: trade_off(table, "general", matched_at=study.matched_at),
     ),
     Entry(
         "path_retain",
         "What does forgetting cost in knowledge of other people, on the way?",
         "As above, with accuracy on the retain set (people who were not to be forgotten).",
         "paths",
-        lambda table, study: trade_off(table, "retain", study.matched_at),
+        lambda table, study: trade_off(table, "retain", matched_at=study.matched_at),
     ),
     Entry(
         "matched",
@@ -119,11 +119,11 @@ ENTRIES = (
     Entry(
         "after_requests",
         "Is there a configuration that forgets five times and stays useful?",
-        "Each line is a method with a policy, best first, means over seeds. Shaded is the aim: all"
+        "Each line is a method with a strategy, best first, means over seeds. Shaded is the success criterion: all"
         " red and orange marks on the left, blue and green on the right. Crosses: the forget set"
         " once the projector is that of the target again.",
         "after_requests",
-        lambda table, _: success.after_requests(table),
+        lambda table, _: sequential.after_requests(table),
     ),
 )
 
@@ -165,7 +165,11 @@ class Gallery:
         for entry in ENTRIES:
             drawn = entry.select(self.table(entry.table))
             paths += style.save(
-                self.show(entry.name), folder, entry.name, drawn, self.png(entry.name)
+                self.show(entry.name),
+                folder,
+                name=entry.name,
+                table=drawn,
+                image=self.png(entry.name),
             )
         return paths
 
