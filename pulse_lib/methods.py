@@ -15,8 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pulse_lib.errors import PulseError
+
+Need = Literal[
+    "retain_train",  # conversations of people that a loss may train on
+    "reference",  # the frozen model
+    "refusals",  # answers that decline
+    "hidden states",
+    "penalty",  # on the adapter's weights
+    "mask",  # on the gradient
+    "second adapter",
+    "new target",
+]
+ForgetOn = Literal["answers", "refusals"]  # what the forget loss sees as the answer
+# One pass of training; training, then the adapter negated; or a new target from the base, without
+# the forget people
+Procedure = Literal["train", "negate", "retrain"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +50,9 @@ class Method:
     coefficients: Mapping[str, float] = field(default_factory=dict)
     forget_weight: float = 1.0
     retain_weight: float = 1.0
-    # "retain_train", "reference" (the frozen model), "refusals", "hidden states", "penalty",
-    # "mask", "second adapter", "new target"
-    needs: tuple[str, ...] = ()
-    forget_on: str = "answers"  # | "refusals": the forget loss sees those in place of the answers
-    procedure: str = (
-        "train"  # | "negate" (train, then go backwards) | "retrain" (from the base, without)
-    )
+    needs: tuple[Need, ...] = ()
+    forget_on: ForgetOn = "answers"
+    procedure: Procedure = "train"
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -51,11 +63,10 @@ class Method:
         return dict(self.coefficients) | weight
 
     def tuned(self, values: Mapping[str, float]) -> Method:
-        """This method with some of its `numbers` set anew. Raises PulseError for any other name."""
-        unknown = [name for name in values if name not in self.hyperparameters]
-        if unknown:
-            there = ", ".join(self.hyperparameters) or "none"
-            raise PulseError(f"method {self.id} has no number {unknown[0]!r}; it has: {there}")
+        """This method with some of its hyperparameters set anew. Raises PulseError for any other
+        name.
+        """
+        check_names(f"method {self.id}", values, self.hyperparameters)
         own = {k: values.get(k, v) for k, v in self.coefficients.items()}
         weight = values.get("retain_weight", self.retain_weight)
         return replace(self, coefficients=own, retain_weight=weight)
@@ -322,3 +333,11 @@ def get(method_id: str) -> Method:
             f"method {method_id!r} is not known; there are: {', '.join([*METHODS, *VARIANTS])}"
         )
     return (METHODS | VARIANTS)[method_id]
+
+
+def check_names(whose: str, values: Mapping[str, float], known: Mapping[str, float]) -> None:
+    """Raises PulseError for a value that is none of the hyperparameters `known`."""
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        there = ", ".join(known) or "none"
+        raise PulseError(f"{whose} has no number {unknown[0]!r}; it has: {there}")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_train import EVALUATE, FORGET, QUESTIONS, RETAIN, UNLEARN, logprob, prepared, unlearned
+from test_train import FORGET, QUESTIONS, RETAIN, logprob, prepared, task, unlearned
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
@@ -137,20 +137,9 @@ def relearn():
 def test_every_method_runs_through(method):
     model = prepared()
     target = adapter_weights(model, "finetune")
-    outcome = unlearn_single_shot(
-        model,
-        method.id,
-        target=["finetune"],
-        forget=FORGET,
-        retain_train=RETAIN,
-        questions=QUESTIONS[:1] + QUESTIONS[4:5] + QUESTIONS[8:9],
-        images=tiny.images(),
-        epochs=1,
-        unlearn=replace(UNLEARN, path_every=0),
-        evaluate=EVALUATE,
-        seed=0,
-        relearn=relearn(),
-    )
+    few = QUESTIONS[:1] + QUESTIONS[4:5] + QUESTIONS[8:9]
+    settings = {"epochs": 1, "path_every": 0, "questions": few, "relearn": relearn()}
+    outcome = unlearn_single_shot(replace(task(model, **settings), method=method))
     assert all(torch.equal(v, target[k]) for k, v in adapter_weights(model, "finetune").items())
     log, kept = outcome.log, adapter_weights(model, "unlearn")
     assert log["loss"].notna().all() and (log["forget_grad_norm"] > 0).all()
@@ -158,7 +147,7 @@ def test_every_method_runs_through(method):
     if method.retain_loss and method.retain_loss not in ("kl_to_reference", "rmu"):
         assert (log["retain_grad_norm"] > 0).all()  # those two start at zero
     assert all(torch.equal(v, kept[k]) for k, v in outcome.states["final"].items())
-    assert outcome.path["step"].iloc[-1] == outcome.final_step == outcome.chosen_step
+    assert outcome.trajectory["step"].iloc[-1] == outcome.final_step == outcome.chosen_step
     assert active(model) == (["finetune", "unlearn"] if outcome.on_target else ["unlearn"])
     assert outcome.on_target == (method.id != "oracle")
     assert not any(p.requires_grad for p in model.network.parameters())
@@ -290,7 +279,7 @@ def test_task_vector_goes_the_other_way():
     before = logprob(model)
     outcome = unlearned(model, "task_vector", epochs=3, path_every=0)
     assert outcome.final_step == 6 + 10 and len(outcome.log) == 6
-    assert list(outcome.path["step"]) == [0, *range(7, 17)]
+    assert list(outcome.trajectory["step"]) == [0, *range(7, 17)]
     after, negated = logprob(model), outcome.states["final"]
     twice = {k: -w if "lora_B" in k else w for k, w in negated.items()}
     from pulse_lib.model.adapters import set_adapter_weights
@@ -343,23 +332,10 @@ def test_oracle_never_saw_them():
         unlearned(model, "oracle")
     other, asked = tiny.tiny_model(), relearn()
     finetune(other, asked.people, asked.general, tiny.images(), asked.settings, 0, name="unlearn")
-    outcome = unlearn_single_shot(
-        model,
-        "oracle",
-        target=["finetune"],
-        forget=FORGET,
-        retain_train=[],
-        questions=QUESTIONS,
-        images=tiny.images(),
-        epochs=1,
-        unlearn=UNLEARN,
-        evaluate=EVALUATE,
-        seed=0,
-        relearn=asked,
-    )
+    outcome = unlearned(model, "oracle", retain=[], epochs=1, relearn=asked)
     alone = adapter_weights(other, "unlearn")
     assert all(torch.equal(w, alone[k]) for k, w in outcome.states["final"].items())
-    assert list(outcome.path["step"]) == [0, outcome.final_step]
+    assert list(outcome.trajectory["step"]) == [0, outcome.final_step]
 
 
 def test_an_oracle_from_pretraining_is_the_model_itself():

@@ -15,11 +15,13 @@ from pulse_lib.commands import search, trials
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import REPOSITORY
 from pulse_lib.methods import METHODS, get
-from pulse_lib.model.adapters import load_adapter, save_adapter
+from pulse_lib.model.adapters import load_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import load_profile, profile_path
+from pulse_lib.runs.rounds import RoundFolders
 from pulse_lib.strategies import STRATEGIES
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.sequential import run_sequential
@@ -137,7 +139,9 @@ def folder(tmp_path_factory):
 
 
 def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
-    found = trials.run_trials(trials.Task("smoke", "pretrained", method, n, trials.SEED, folder))
+    found = trials.run_trials(
+        trials.TrialSet("smoke", "pretrained", method, n, trials.SEED, folder)
+    )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
 
 
@@ -158,45 +162,58 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
 def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy, monkeypatch):
     seen = []
 
-    def noted(model, method, **given):
-        seen.append(given)
-        return run_sequential(model, method, **given)
+    def noted(task, **given):
+        seen.append((task, given))
+        return run_sequential(task, **given)
 
     monkeypatch.setattr(sequential, "run_sequential", noted)
-    task = trials.Task("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
-    assert task.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
-    (found,) = trials.run_trials(task)
+    of = trials.TrialSet("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
+    assert of.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
+    (found,) = trials.run_trials(of)
     assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
     assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1}
     settings = load_profile("smoke")
-    (given,) = seen
-    assert (given["policy"], given["target"], given["tuned"]) == (
-        policy,
-        ["finetune"],
-        {"beta": 0.1},
-    )
-    assert given["unlearn"] == replace(settings.unlearn, path_every=0)
-    assert given["epochs"] == settings.unlearn.epochs_finetuned
-    assert {c.set for c in given["forget"]} == {"forget"} and len(given["people"]) == 19
-    assert {c.set for c in given["retain_train"]} == {"retain_train"}
-    # The same run again, on a fresh model, in a folder that is kept, its path measured
+    ((task, given),) = seen
+    assert given == {}  # nothing is kept, on disk or elsewhere
+    assert (task.strategy.id, task.target.adapters) == (policy, ("finetune",))
+    assert task.method.coefficients == {"beta": 0.1}
+    assert task.unlearn == replace(settings.unlearn, path_every=0)
+    assert task.epochs == settings.unlearn.epochs_finetuned and len(task.people) == 19
+    # The same run again, on a fresh model, kept in a folder, its path measured
     model = load_model(settings.model)
-    load_adapter(model, runs.target_folder(folder, 1000) / "adapters" / "finetune", "finetune")
+    adapter = runs.target_folder(folder, 1000) / "adapters" / "finetune"
+    load_adapter(model, adapter, "finetune")
+    target = replace(task.target, model=model, folder=adapter)
+    again = replace(task, target=target, unlearn=settings.unlearn)
     spec = runs.sequential_run("smoke", "npo", policy, seed=1000, out_dir=str(folder / policy))
     started = runs.Started(spec, settings, {}, "", {})
-    outcome = run_sequential(
-        model, "npo", **given | {"started": started, "unlearn": settings.unlearn}
-    )
-    after = outcome.rows[outcome.rows["round"] == 2]
+    rounds = [*run_sequential(again, run=spec.name, store=RoundFolders(started, target))]
+    stack(model, ["finetune"])
+    answers = answer_questions(model, task.questions, task.images, task.evaluate)
     goal = settings.unlearn.matched_at - trials.MARGIN
-    expected = trials.score_after(given["before"], after, goal)
+    expected = trials.score_after(task.scored(answers), rounds[-1].rows, goal)
     assert {k: found[k] for k in expected} == expected
-    assert found["step"] == outcome.result()["final_step"]
+    assert found["step"] == sum(r.final_step for r in rounds)
+
+
+def test_the_search_trains_on_whom_a_run_would_train_on(folder, tmp_path):
+    """`unlearn.retain_source: same` is for trials, too."""
+    for source, name in (("same", "retain"), ("retain_train", "retain_train")):
+        file = tmp_path / f"{source}.yaml"
+        text = profile_path("smoke").read_text()
+        file.write_text(text.replace("retain_source: retain_train", f"retain_source: {source}"))
+        settings = load_profile(str(file))
+        assert settings.unlearn.retain_source == source
+        for scenario, strategy in (("pretrained", ""), ("finetuned", ""), ("sequential", "anchor")):
+            of = trials.TrialSet(str(file), scenario, "ga_klr", 1, trials.SEED, folder, strategy)
+            task = trials.task_of(of, settings)
+            assert {c.set for c in task.retain} == {name}
+            assert {c.set for c in task.forget} == {"forget"}
 
 
 @pytest.mark.parametrize("pair", ["oracle", "task_vector/one_adapter", "ga/nowhere"])
 def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_path):
-    with pytest.raises(PulseError, match=r"cannot be carried out|policy = 'nowhere'"):
+    with pytest.raises(PulseError, match=r"cannot be carried out|'nowhere' is not one of"):
         search.search("smoke", ["ga"], out_dir=str(tmp_path / "out"), sequential=[pair])
     assert not (tmp_path / "out").exists()
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_train import EVALUATE, UNLEARN
+from test_train import EVALUATE, task, unlearned
 
 from pulse_lib.data.records import Person
 from pulse_lib.errors import PulseError
@@ -23,13 +23,19 @@ from pulse_lib.model.adapters import (
     save_adapter,
     set_adapter_weights,
 )
+from pulse_lib.runs import rounds
 from pulse_lib.runs.kinds import RunSpec
 from pulse_lib.runs.manifest import Started
-from pulse_lib.strategies import STRATEGIES
+from pulse_lib.runs.rounds import RoundFolders
+from pulse_lib.strategies import STRATEGIES, get_strategy
 from pulse_lib.train.loop import Trained
 from pulse_lib.unlearn import sequential
-from pulse_lib.unlearn.sequential import projector_reload, request_order, run_sequential
-from pulse_lib.unlearn.single_shot import unlearn_single_shot
+from pulse_lib.unlearn.sequential import (
+    after_rounds,
+    projector_reload,
+    request_order,
+    run_sequential,
+)
 
 N_REQUESTS = 3
 FORGET = [tiny.conversation(i, request=1 + i // 4) for i in range(4 * N_REQUESTS)]
@@ -56,48 +62,27 @@ def started(folder, mark="this run"):
     return Started(spec, None, {}, mark, {})
 
 
-def run(
-    folder,
-    policy="adapter_per_request",
-    method="npo",
-    mark="this run",
-    order=0,
-    model=None,
-    people=PEOPLE,
-    **changes,
-):
+def sequential_task(model, policy="adapter_per_request", method="npo", people=PEOPLE, **changes):
+    """Three requests; `changes` also of the strategy's coefficients."""
+    strategy = get_strategy(policy)
+    own = {k: changes.pop(k) for k in strategy.coefficients if k in changes}
+    parts = {"forget": FORGET, "retain": RETAIN, "questions": QUESTIONS, "people": people}
+    return task(model, method, strategy=strategy.tuned(own), **parts, **changes)
+
+
+def run(folder, policy="adapter_per_request", *, mark="this run", order=0, model=None, **changes):
     """A whole sequential run on a fresh model, as a new process would do it."""
     model = model or tiny.with_adapters("finetune")
     parent = save_adapter(model, "finetune", folder / "out/target/adapters/finetune", None)
+    whole = sequential_task(model, policy, **changes)
+    whole = replace(whole, target=replace(whole.target, folder=parent))
     answers = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
-    before = make_rows(
-        QUESTIONS,
-        answers,
-        EVALUATE.extraction_rules,
-        run="target",
-        scenario="finetuned",
-        state="before",
-        seed=0,
-    )
-    return run_sequential(
-        model,
-        method,
-        started=started(folder, mark),
-        policy=policy,
-        target=["finetune"],
-        forget=FORGET,
-        retain_train=RETAIN,
-        questions=QUESTIONS,
-        images=tiny.images(),
-        before=before,
-        epochs=2,
-        unlearn=replace(UNLEARN, **changes),
-        evaluate=EVALUATE,
-        order=order,
-        seed=0,
-        parent=parent,
-        people=people,
-    )
+    rules, target = EVALUATE.extraction_rules, {"run": "target", "scenario": "finetuned"}
+    before = make_rows(QUESTIONS, answers, rules, **target, state="before", seed=0)
+    begun = started(folder, mark)
+    store = RoundFolders(begun, whole.target)
+    rounds = [*run_sequential(whole, order=order, run=begun.spec.name, store=store)]
+    return after_rounds(whole, before, rounds)
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +150,19 @@ def test_interrupted_in_round_two_ends_with_the_same_rows(
     name = {"training": "unlearn_people", "evaluation": "answer_questions", "writing": "write_csv"}[
         moment
     ]
-    real, calls = getattr(sequential, name), []
+    where = rounds if moment == "writing" else sequential
+    real, calls = getattr(where, name), []
     last = {"training": 2, "evaluation": 2, "writing": 3}[moment]
 
     def interrupted(*arguments, **options):
         calls.extend([name] * options.get("with_loglik", True))  # not those along the path
         if len(calls) == last and moment == "training":
-            options["recorder"].unlearn = None  # fails in the middle of the steps
+            arguments[1].task = None  # the recorder fails in the middle of the steps
         elif len(calls) == last:
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(sequential, name, interrupted)
+    monkeypatch.setattr(where, name, interrupted)
     with pytest.raises((KeyboardInterrupt, AttributeError)):
         run(tmp_path, policy)
     monkeypatch.undo()
@@ -217,7 +203,7 @@ def test_projector_reload_asks_without_what_unlearning_did_to_the_projector():
         return found | {f"forget_{m}_likelihood": p["loglik_correct"].mean() for m, p in forget}
 
     cut = accuracies()
-    reloaded = projector_reload(model, ["finetune"], QUESTIONS, tiny.images(), EVALUATE)
+    reloaded = projector_reload(sequential_task(model))
     assert accuracies() == cut  # only for the asking
     weights = adapter_weights(model, "unlearn")
     weights = {k: w * ("projector" not in k) for k, w in weights.items()}
@@ -239,7 +225,8 @@ def test_rounds_of_another_run_or_cut_off_are_done_again(whole, tmp_path):
 def test_references_of_the_rounds(tmp_path, monkeypatch):
     seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
 
-    def spy(model, *_, reference, same_start, **__):
+    def spy(task, *_, reference, same_start, **__):
+        model = task.model
         seen.append((list(reference), same_start, active(model)))
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
 
@@ -270,10 +257,10 @@ def test_what_a_round_is_held_by(tmp_path, monkeypatch):
     """
     seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
 
-    def spy(model, *_, reference, same_start, replay, penalties, **__):
+    def spy(task, *_, reference, same_start, replay, penalties, **__):
         values = [float(penalty().detach()) for penalty in penalties]
         seen.append((list(reference), same_start, sorted({c.request for c in replay}), values))
-        for key, weight in model.network.named_parameters():
+        for key, weight in task.model.network.named_parameters():
             if weight.requires_grad and "lora_B" in key:
                 weight.data.add_(0.1)
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
@@ -330,38 +317,14 @@ def test_methods_that_do_not_fit_a_policy(tmp_path):
 def test_as_many_updates_as_in_one_shot(whole):
     _, outcome = whole["adapter_per_request"]
     model = tiny.with_adapters("finetune")
-    once = unlearn_single_shot(
-        model,
-        "npo",
-        target=["finetune"],
-        forget=FORGET,
-        retain_train=RETAIN,
-        questions=QUESTIONS,
-        images=tiny.images(),
-        epochs=2,
-        unlearn=UNLEARN,
-        evaluate=EVALUATE,
-        seed=0,
-    )
+    once = unlearned(model, "npo", forget=FORGET, questions=QUESTIONS)
     assert once.final_step == outcome.result()["final_step"] == 6
 
 
 def test_the_first_round_is_a_single_shot_run_on_the_first_request(whole):
     folder, _ = whole["adapter_per_request"]
     model, first = tiny.with_adapters("finetune"), [c for c in FORGET if c.request == 1]
-    unlearn_single_shot(
-        model,
-        "npo",
-        target=["finetune"],
-        forget=first,
-        retain_train=RETAIN,
-        questions=QUESTIONS,
-        images=tiny.images(),
-        epochs=2,
-        unlearn=UNLEARN,
-        evaluate=EVALUATE,
-        seed=0,
-    )
+    unlearned(model, "npo", forget=first, questions=QUESTIONS)
     from safetensors.torch import load_file
 
     kept = load_file(folder / "out/sequential/x/round-1/adapter/adapter_model.safetensors")
@@ -379,7 +342,7 @@ def test_orders():
 def test_another_order_is_carried_out(tmp_path):
     order = next(k for k in range(1, 20) if request_order([1, 2, 3], k) == [3, 1, 2])
     outcome = run(tmp_path, order=order, method="ga", path_every=0)
-    assert outcome.requests == [3, 1, 2] == [r["request"] for r in outcome.rounds]
+    assert outcome.requests == [3, 1, 2] == [r.request for r in outcome.rounds]
     means = (
         outcome.rows[outcome.rows["set"] == "forget"]
         .groupby(["round", "request"])["answer_logprob"]

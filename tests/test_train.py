@@ -29,6 +29,7 @@ from pulse_lib.train.optim import make_optimizer, set_rate
 from pulse_lib.train.reference import Reference, check_cache, check_same_start, reference_values
 from pulse_lib.unlearn import trajectory
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
+from pulse_lib.unlearn.task import Target, Task
 from pulse_lib.unlearn.trajectory import (
     TRAJECTORY_COLUMNS,
     TrajectoryRecorder,
@@ -48,20 +49,22 @@ def prepared(model=None):
     return model
 
 
-def unlearned(model, method, epochs=2, target=("finetune",), **changes):
-    return unlearn_single_shot(
-        model,
-        method,
-        target=target,
-        forget=FORGET,
-        retain_train=RETAIN,
-        questions=QUESTIONS,
+def task(model, method="ga", *, target=("finetune",), seed=0, **changes):
+    """A task with the people of these tests; `changes` are fields of Task or of its UnlearnSettings."""
+    own = {k: changes.pop(k) for k in list(changes) if k in Task.__dataclass_fields__}
+    given = {"forget": FORGET, "retain": RETAIN, "questions": QUESTIONS, "epochs": 2} | own
+    return Task(
+        target=Target(model, tuple(target), "finetuned", seed),
+        method=get(method),
         images=tiny.images(),
-        epochs=epochs,
         unlearn=replace(UNLEARN, **changes),
         evaluate=EVALUATE,
-        seed=0,
+        **given,
     )
+
+
+def unlearned(model, method, **changes):
+    return unlearn_single_shot(task(model, method, **changes))
 
 
 def logits(model, conversations=FORGET):
@@ -96,9 +99,13 @@ def test_unlearning_moves_the_new_adapter_and_nothing_else(method, load, tmp_pat
     assert logprob(model) < before - 1
     assert (
         outcome.final_step == len(outcome.log) == 4
-        and list(outcome.path.columns) == TRAJECTORY_COLUMNS
+        and list(outcome.trajectory.columns) == TRAJECTORY_COLUMNS
     )
-    assert list(outcome.path["step"]) == [0, 2, 4] and list(outcome.path["epoch"]) == [0, 1, 2]
+    assert list(outcome.trajectory["step"]) == [0, 2, 4] and list(outcome.trajectory["epoch"]) == [
+        0,
+        1,
+        2,
+    ]
     assert outcome.log[["loss", "forget_loss", "grad_norm"]].apply(np.isfinite).all(axis=None)
     assert outcome.log["retain_loss"].notna().all() == (method == "ga_klr")
     assert outcome.n_trainable == sum(w.numel() for w in outcome.states["final"].values())
@@ -142,45 +149,20 @@ def test_same_seed_same_bits_other_seed_others():
     runs = []
     for seed in (0, 0, 1):
         model = prepared()
-        outcome = unlearn_single_shot(
-            model,
-            "ga_klr",
-            target=["finetune"],
-            forget=FORGET,
-            retain_train=RETAIN,
-            questions=QUESTIONS,
-            images=tiny.images(),
-            epochs=1,
-            unlearn=UNLEARN,
-            evaluate=EVALUATE,
-            seed=seed,
-        )
+        outcome = unlearned(model, "ga_klr", epochs=1, seed=seed)
         runs.append(outcome)
     same, other = (
         all(torch.equal(w, runs[i].states["final"][k]) for k, w in runs[0].states["final"].items())
         for i in (1, 2)
     )
     assert same and not other
-    pd.testing.assert_frame_equal(runs[0].path, runs[1].path, check_exact=True)
+    pd.testing.assert_frame_equal(runs[0].trajectory, runs[1].trajectory, check_exact=True)
 
 
 def test_projector_is_trained_only_if_asked():
     for part, expected in (("projector+llm", True), ("llm", False)):
         model = prepared()
-        outcome = unlearn_single_shot(
-            model,
-            "ga",
-            target=["finetune"],
-            forget=FORGET,
-            retain_train=RETAIN,
-            questions=QUESTIONS,
-            images=tiny.images(),
-            epochs=1,
-            unlearn=UNLEARN,
-            evaluate=EVALUATE,
-            seed=0,
-            trained_part=part,
-        )
+        outcome = unlearned(model, "ga", epochs=1, trained_part=part)
         assert any("projector" in key for key in outcome.states["final"]) == expected
 
 
@@ -396,7 +378,7 @@ def test_norms_of_both_gradients_are_logged():
 # --- the path -------------------------------------------------------------------------------------
 
 
-def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn", **rules):
+def recorded(monkeypatch, accuracy, full=None, find_matched=True, **rules):
     """The recorder on a model whose forget accuracy follows `accuracy(step)`; `full(step)` is that
     of the whole forget set. It ends where a stop rule is met.
     """
@@ -416,17 +398,11 @@ def recorded(monkeypatch, accuracy, full=None, steps=12, adapter="unlearn", **ru
 
     monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)
     monkeypatch.setattr(trajectory, "adapter_weights", lambda model, name: {"at": now["step"]})
-    recorder = TrajectoryRecorder(
-        None,
-        QUESTIONS,
-        None,
-        replace(UNLEARN, path_every=5, matched_at=0.35, path_dense_below=0.9, **rules),
-        EVALUATE,
-        0,
-        steps,
-        adapter,
-    )
-    for now["step"] in range(steps + 1):
+    rules = {"path_every": 5, "matched_at": 0.35, "path_dense_below": 0.9} | rules
+    measured = task(None, epochs=6, **rules)
+    recorder = TrajectoryRecorder(measured, "unlearn", find_matched=find_matched)
+    assert recorder.last_step == 12
+    for now["step"] in range(13):
         if recorder(now["step"], now["step"] / 2):
             break
     return recorder
@@ -463,8 +439,8 @@ def test_not_reached(monkeypatch):
     assert list(recorder.table()["step"]) == [0, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
-def test_without_adapter_the_path_is_coarse(monkeypatch):
-    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, adapter="")
+def test_where_matched_is_not_looked_for_the_path_is_coarse(monkeypatch):
+    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, find_matched=False)
     assert list(recorder.table()["step"]) == [0, 5, 10, 12] and recorder.matched_step is None
 
 
@@ -483,7 +459,7 @@ def stopping(monkeypatch, curves, **rules):
 
     def measure(self, step, epoch):
         now["step"] = step
-        kept[step] = adapter_weights(self.model, "unlearn")
+        kept[step] = adapter_weights(self.task.model, "unlearn")
         return real(self, step, epoch)
 
     monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.trials import SEED, Task, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
@@ -42,7 +42,7 @@ def search(
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
     kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
-    <out>/trials.csv too. `sequential`: pairs method/policy, whose scenario is SEQUENTIAL.
+    <out>/trials.csv too. `sequential`: pairs method/strategy, whose scenario is SEQUENTIAL.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
@@ -51,29 +51,29 @@ def search(
     settings = load_profile(profile)
     out = runs.out_folder(profile, out_dir or str(Path("outputs") / f"{settings.name}-search"))
     pairs = [grid.method_and_policy(pair) for pair in sequential]
-    for method, policy in pairs:
-        check_fits(get(method), get_strategy(policy))
+    for method, strategy in pairs:
+        check_fits(get(method), get_strategy(strategy))
     _prepare(profile, "finetuned" in scenarios or bool(pairs), seed, out, settings, log)
-    tasks = [
-        Task(profile, scenario, method, trials, seed, out)
+    sets = [
+        TrialSet(profile, scenario, method, trials, seed, out)
         for scenario in scenarios
         for method in methods
         if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
     ]
-    tasks += [Task(profile, SEQUENTIAL, m, trials, seed, out, policy) for m, policy in pairs]
-    todo = [task for task in tasks if len(read_trials(task, settings)) < trials]
+    sets += [TrialSet(profile, SEQUENTIAL, m, trials, seed, out, s) for m, s in pairs]
+    todo = [of for of in sets if len(read_trials(of, settings)) < trials]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(run_trials, task) for task in todo]):
+            for done in as_completed([pool.submit(run_trials, of) for of in todo]):
                 best = max(done.result(), key=lambda t: t["score"])
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
     steps = _n_steps(settings, scenarios, seed, out)
     found = [
-        trial | {"n_steps": steps.get(task.scenario), "values": json.dumps(trial["values"])}
-        for task in tasks
-        for trial in read_trials(task, settings)[:trials]
+        trial | {"n_steps": steps.get(of.scenario), "values": json.dumps(trial["values"])}
+        for of in sets
+        for trial in read_trials(of, settings)[:trials]
     ]
     table = pd.DataFrame(found)
     write_csv(out / "trials.csv", table)
@@ -106,7 +106,7 @@ def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) 
 
 
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """scenario -> method (or method/policy) -> values of its best trial: the one that keeps most of
+    """scenario -> method (or method/strategy) -> values of its best trial: the one that keeps most of
     those that have forgotten, else the one that came nearest to it; a method whose every trial
     failed is left out.
 

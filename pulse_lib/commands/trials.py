@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,10 @@ from pulse_lib.evaluate.accuracy import (
 from pulse_lib.files import replace_file, show, write_error
 from pulse_lib.methods import Method, get
 from pulse_lib.profile import Profile, UnlearnSettings, load_profile
+from pulse_lib.strategies import get_strategy
+
+if TYPE_CHECKING:  # torch: loaded by workers only
+    from pulse_lib.unlearn.task import Task
 
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
 FACTORS = {"learning_rate": (0.1, 3.0), "retain_weight": (0.3, 30.0)}
@@ -41,9 +45,9 @@ N_ASKED = 96  # questions of each set that a sequential trial asks after every r
 
 
 @dataclass(frozen=True)
-class Task:
-    """The trials of one method in one scenario: what a worker process is given. With a policy, the
-    scenario is params.SEQUENTIAL.
+class TrialSet:
+    """The trials of one method in one scenario: what a worker process is given. With a strategy,
+    the scenario is profile.SEQUENTIAL.
     """
 
     profile: str
@@ -52,12 +56,12 @@ class Task:
     trials: int
     seed: int
     out: Path  # the study's folder of the search
-    policy: str = ""
+    strategy: str = ""
 
     @property
     def name(self) -> str:
-        """The method, or method/policy."""
-        return f"{self.method}/{self.policy}" if self.policy else self.method
+        """The method, or method/strategy."""
+        return f"{self.method}/{self.strategy}" if self.strategy else self.method
 
     @property
     def file(self) -> Path:
@@ -66,15 +70,15 @@ class Task:
 
 
 def draw(
-    method: Method, learning_rate: float, trial: int, seed: int = SEED, policy: str = ""
+    method: Method, learning_rate: float, trial: int, seed: int = SEED, strategy: str = ""
 ) -> dict[str, float]:
-    """What a trial sets: learning_rate and the method's numbers, rounded to 3 digits. Trial 0
-    changes nothing; a number that is 0 stays 0.
+    """What a trial sets: learning_rate and the method's hyperparameters, rounded to 3 digits. Trial
+    0 changes nothing; a number that is 0 stays 0.
     """
     start = {"learning_rate": learning_rate} | method.hyperparameters
     if trial == 0:
         return start
-    generator = np.random.default_rng([seed, trial, *f"{method.id}{policy}".encode()])
+    generator = np.random.default_rng([seed, trial, *f"{method.id}{strategy}".encode()])
     drawn = {}
     for name, value in start.items():
         low, high = FACTORS.get(name, COEFFICIENT)
@@ -83,15 +87,15 @@ def draw(
     return drawn
 
 
-def score(path: pd.DataFrame, matched_step: int | None) -> dict:
-    """What a path is worth: `score`, the mean share of retain_multimodal, retain_text and general
-    accuracy that is left at the matched step, and those shares; minus the lowest forget accuracy if
-    no step matched.
+def score(trajectory: pd.DataFrame, matched_step: int | None) -> dict:
+    """What a trajectory is worth: `score`, the mean share of retain_multimodal, retain_text and
+    general accuracy that is left at the matched step, and those shares; minus the lowest forget
+    accuracy if no step matched.
     """
-    start = path.iloc[0]
+    start = trajectory.iloc[0]
     if matched_step is None:
-        return {"score": -float(np.nanmin(both_modalities(path))), "reached": False}
-    there = path[path["step"] == matched_step].iloc[0]
+        return {"score": -float(np.nanmin(both_modalities(trajectory))), "reached": False}
+    there = trajectory[trajectory["step"] == matched_step].iloc[0]
     return {"reached": True} | _kept(start, there)
 
 
@@ -111,112 +115,77 @@ def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
     return {"score": float(nan_mean(shares.values()))} | kept
 
 
-def run_trials(task: Task) -> list[dict]:
-    """All trials of a task, those that its file holds not again; in a process of its own."""
+def run_trials(of: TrialSet) -> list[dict]:
+    """All trials of a set, those that its file holds not again; in a process of its own."""
     os.environ["PULSE_BATCH"] = "1"  # no progress bars
     import torch
 
-    from pulse_lib.data.dataset import read_dataset
-    from pulse_lib.model.adapters import load_adapter
-    from pulse_lib.model.load import load_model
-
     torch.set_num_threads(1)
-    settings = load_profile(task.profile)
-    known = read_trials(task, settings)
-    data = read_dataset(runs.data_folder(task.out, task.seed))
-    model, target = load_model(settings.model), []
-    if task.scenario != "pretrained":
-        target = ["finetune"]
-        folder = runs.target_folder(task.out, task.seed) / "adapters" / "finetune"
-        load_adapter(model, folder, "finetune")
-    trial = _after_requests if task.policy else _single_shot
-    for number in range(len(known), task.trials):
-        rate = settings.unlearn.learning_rate
-        drawn = draw(get(task.method), rate, number, task.seed, task.policy)
-        found = {"scenario": task.scenario, "method": task.name, "trial": number}
+    settings = load_profile(of.profile)
+    known, task = read_trials(of, settings), task_of(of, settings)
+    rate, worth = task.unlearn.learning_rate, _after_requests if of.strategy else _single_shot
+    for number in range(len(known), of.trials):
+        drawn = draw(task.method, rate, number, of.seed, of.strategy)
+        found = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
-            found |= trial(task, settings, data, model, target, drawn)
+            found |= worth(_drawn(task, drawn))
         except PulseError as error:  # a loss that is not finite, say: a result as well
             found |= {"score": -1.0, "reached": False, "error": str(error)}
         found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn}
         known.append(found)
-        _append(task, settings, found)
+        _append(of, settings, found)
     return known
 
 
-def _single_shot(task: Task, settings: Profile, data, model, target: list[str], drawn) -> dict:
+def task_of(of: TrialSet, settings: Profile) -> Task:
+    """What every trial of a set carries out, as the notebooks would with a profile that nothing was
+    found for yet.
+    """
+    from pulse_lib.data.dataset import read_dataset
+    from pulse_lib.unlearn.task import Target, Task
+
+    scenario = "finetuned" if of.strategy else of.scenario
+    folder = runs.target_folder(of.out, of.seed)
+    target = Target.load(settings, scenario, seed=of.seed, folder=folder)
+    return Task.of(
+        replace(settings, tuned={}),
+        read_dataset(runs.data_folder(of.out, of.seed)),
+        target=target,
+        method=of.method,
+        strategy=of.strategy,
+    )
+
+
+def _drawn(task: Task, drawn: Mapping[str, float]) -> Task:
+    """The task with what a trial sets."""
+    rest = dict(drawn)
+    unlearn = replace(task.unlearn, learning_rate=rest.pop("learning_rate"))
+    return replace(task, unlearn=unlearn, method=task.method.tuned(rest))
+
+
+def _single_shot(task: Task) -> dict:
     from pulse_lib.unlearn.single_shot import unlearn_single_shot
 
-    outcome = unlearn_single_shot(
-        model,
-        task.method,
-        target=target,
-        forget=data.training(task.scenario, ["forget"], "unlearn"),
-        retain_train=data.training(task.scenario, ["retain_train"], "unlearn"),
-        questions=data.evaluation(task.scenario),
-        images=data.images,
-        epochs=getattr(settings.unlearn, f"epochs_{task.scenario}"),
-        unlearn=_short(settings.unlearn, drawn["learning_rate"]),
-        evaluate=settings.evaluate,
-        seed=task.seed,
-        tuned=_numbers(drawn),
-    )
+    stops = {"stop_forget": _goal(task.unlearn), "stop_utility": GIVE_UP}
+    outcome = unlearn_single_shot(replace(task, unlearn=replace(task.unlearn, **stops)))
     step = outcome.matched_step or outcome.final_step
-    return score(outcome.path, outcome.matched_step) | {"step": step}
+    return score(outcome.trajectory, outcome.matched_step) | {"step": step}
 
 
-def _after_requests(task: Task, settings: Profile, data, model, target: list[str], drawn) -> dict:
+def _after_requests(task: Task) -> dict:
     from pulse_lib.evaluate.generate import answer_questions
-    from pulse_lib.evaluate.rows import make_rows
     from pulse_lib.model.adapters import stack
     from pulse_lib.unlearn.sequential import run_sequential
     from pulse_lib.unlearn.trajectory import trajectory_questions
 
-    stack(model, target)
-    questions = trajectory_questions(data.evaluation("finetuned"), N_ASKED, task.seed)
-    answers = answer_questions(model, questions, data.images, settings.evaluate)
-    rules, whose = settings.evaluate.extraction_rules, {"run": "", "scenario": "finetuned"}
-    before = make_rows(questions, answers, rules, **whose, state="before", seed=task.seed)
-    with TemporaryDirectory(dir=task.out) as folder:
-        spec = runs.sequential_run(
-            task.profile, task.method, task.policy, seed=task.seed, out_dir=folder
-        )
-        outcome = run_sequential(
-            model,
-            task.method,
-            started=runs.Started(spec, settings, {}, "", {}),
-            policy=task.policy,
-            target=target,
-            forget=data.training("finetuned", ["forget"], "unlearn"),
-            retain_train=data.training("finetuned", ["retain_train"], "unlearn"),
-            questions=questions,
-            images=data.images,
-            before=before,
-            epochs=settings.unlearn.epochs_finetuned,
-            unlearn=replace(settings.unlearn, learning_rate=drawn["learning_rate"], path_every=0),
-            evaluate=settings.evaluate,
-            order=0,
-            seed=task.seed,
-            tuned=_numbers(drawn),
-            people=data.people,
-        )
-    after = outcome.rows[outcome.rows["round"] == len(outcome.requests)]
-    worth = score_after(before, after, _goal(settings.unlearn))
-    return worth | {"step": outcome.result()["final_step"]}
-
-
-def _numbers(drawn: Mapping[str, float]) -> dict[str, float]:
-    return {k: v for k, v in drawn.items() if k != "learning_rate"}
-
-
-def _short(unlearn: UnlearnSettings, learning_rate: float) -> UnlearnSettings:
-    return replace(
-        unlearn,
-        learning_rate=learning_rate,
-        stop_forget=_goal(unlearn),
-        stop_utility=GIVE_UP,
-    )
+    questions = trajectory_questions(task.questions, N_ASKED, task.seed)
+    task = replace(task, questions=questions, unlearn=replace(task.unlearn, path_every=0))
+    stack(task.model, task.target.adapters)
+    answers = answer_questions(task.model, questions, task.images, task.evaluate)
+    rounds = list(run_sequential(task))
+    worth = score_after(task.scored(answers), rounds[-1].rows, _goal(task.unlearn))
+    return worth | {"step": sum(r.final_step for r in rounds)}
 
 
 def _goal(unlearn: UnlearnSettings) -> float:
@@ -224,47 +193,50 @@ def _goal(unlearn: UnlearnSettings) -> float:
     return max(unlearn.matched_at - MARGIN, 0.0)
 
 
-def _mark(task: Task, settings: Profile) -> dict:
+def _mark(of: TrialSet, settings: Profile) -> dict:
     """What all trials of a file have in common."""
-    if task.policy:
-        spec = runs.sequential_run(task.profile, task.method, task.policy, seed=task.seed)
+    if of.strategy:
+        spec = runs.sequential_run(of.profile, of.method, of.strategy, seed=of.seed)
     else:
-        spec = runs.single_shot_run(task.profile, task.scenario, task.method, seed=task.seed)
+        spec = runs.single_shot_run(of.profile, of.scenario, of.method, seed=of.seed)
     bare = settings.as_dict() | {"tuned": {}}
-    own = {"policy": task.policy, "n_asked": N_ASKED} if task.policy else {}
+    own = {}
+    if of.strategy:
+        held = dict(get_strategy(of.strategy).coefficients)
+        own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
     return runs.plain(
         own
         | {
-            "scenario": task.scenario,
-            "method": get(task.method).describe(),
+            "scenario": of.scenario,
+            "method": get(of.method).describe(),
             "profile": runs.relevant(spec.kind, spec.parameters, bare),
-            "seed": task.seed,
+            "seed": of.seed,
             "factors": [FACTORS, COEFFICIENT, MARGIN, GIVE_UP],
         }
     )
 
 
-def read_trials(task: Task, settings: Profile) -> list[dict]:
-    """Trials in the task's file, a line that a kill has cut off left out."""
+def read_trials(of: TrialSet, settings: Profile) -> list[dict]:
+    """Trials in the set's file, a line that a kill has cut off left out."""
     try:
-        text = task.file.read_text()
+        text = of.file.read_text()
     except FileNotFoundError:
         return []
     lines = text[: text.rfind("\n") + 1].splitlines()
-    if len(lines) and json.loads(lines[0]) != _mark(task, settings):
+    if len(lines) and json.loads(lines[0]) != _mark(of, settings):
         raise PulseError(
-            f"{show(task.file)} holds trials of other settings: delete it to search anew, or name "
+            f"{show(of.file)} holds trials of other settings: delete it to search anew, or name "
             "another folder with --out-dir"
         )
     return [json.loads(line) for line in lines[1:]]
 
 
-def _append(task: Task, settings: Profile, trial: Mapping) -> None:
+def _append(of: TrialSet, settings: Profile, trial: Mapping) -> None:
     """The file is written whole each time, by rename: it is small."""
-    lines = [json.dumps(_mark(task, settings))]
-    lines += [json.dumps(t) for t in [*read_trials(task, settings), trial]]
+    lines = [json.dumps(_mark(of, settings))]
+    lines += [json.dumps(t) for t in [*read_trials(of, settings), trial]]
     try:
-        task.file.parent.mkdir(parents=True, exist_ok=True)
+        of.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(error, task.file) from None
-    replace_file(task.file, lambda tmp: tmp.write_text("\n".join(lines) + "\n"))
+        raise write_error(error, of.file) from None
+    replace_file(of.file, lambda tmp: tmp.write_text("\n".join(lines) + "\n"))

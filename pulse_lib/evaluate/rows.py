@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from pulse_lib.data.records import LETTERS, Question, read_table, write_table
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.extract import extract
 
-STATES = ("base", "before", "final", "matched", "round")
-
+State = Literal["base", "before", "final", "matched", "round"]
+STATES = get_args(State)
 
 ROW_SCHEMA = pa.schema(
     [
@@ -36,40 +37,47 @@ ROW_SCHEMA = pa.schema(
 )
 
 
+class RunColumns(TypedDict, total=False):
+    """What all rows of one model state have in common; run, scenario, state and seed must be given."""
+
+    run: str
+    scenario: str  # the run's, also for general questions
+    method: str
+    trained_part: str
+    policy: str  # the strategy of a sequential run
+    order: int
+    seed: int
+    round: int
+    state: State
+    step: int
+
+
+# Of a model that nothing was unlearned from
+_BEFORE: RunColumns = {
+    "method": "before",
+    "trained_part": "",
+    "policy": "",
+    "order": 0,
+    "round": 0,
+    "step": 0,
+}
+RUN_COLUMNS = list(RunColumns.__annotations__)
+
+
 def make_rows(
-    questions: Sequence[Question],
-    answers: pd.DataFrame,
-    rules: str,
-    *,
-    run: str,
-    scenario: str,
-    state: str,
-    seed: int,
-    method: str = "before",
-    trained_part: str = "",
-    policy: str = "",
-    order: int = 0,
-    round: int = 0,
-    step: int = 0,
+    questions: Sequence[Question], answers: pd.DataFrame, rules: str, **whose: Unpack[RunColumns]
 ) -> pd.DataFrame:
-    """The rows of one model state: `scored` answers with the run's columns. `scenario` is the
-    run's, also for general questions.
+    """The rows of one model state: `scored` answers with the run's columns; those not given say
+    that nothing was unlearned.
+
+    Raises PulseError for an unknown state, or without run, scenario, state or seed.
     """
-    if state not in STATES:
-        raise PulseError(f"state {state!r} is not one of {', '.join(STATES)}")
-    run_columns = {
-        "run": run,
-        "scenario": scenario,
-        "method": method,
-        "trained_part": trained_part,
-        "policy": policy,
-        "order": order,
-        "seed": seed,
-        "round": round,
-        "state": state,
-        "step": step,
-    }
-    return scored(questions, answers, rules).assign(**run_columns)[ROW_SCHEMA.names]
+    columns = {**_BEFORE, **whose}
+    if missing := [name for name in RUN_COLUMNS if name not in columns]:
+        raise PulseError(f"rows need the run's {missing[0]}")
+    if columns["state"] not in STATES:
+        raise PulseError(f"state {columns['state']!r} is not one of {', '.join(STATES)}")
+    return scored(questions, answers, rules).assign(**columns)[ROW_SCHEMA.names]
 
 
 def scored(questions: Sequence[Question], answers: pd.DataFrame, rules: str) -> pd.DataFrame:

@@ -1,3 +1,1 @@
-"""Fine-tuning and unlearning: losses, the table of methods, the one training loop, requests one
-after another.
-"""
+"""Making a target forget people: what a task is, one request, one shot, requests one after another."""

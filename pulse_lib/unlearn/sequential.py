@@ -1,84 +1,114 @@
-"""Requests carried out one after another. Each round is a checkpoint: a rerun goes on with the next
-unfinished one.
+"""Requests carried out one after another, round by round. What keeps finished rounds is handed in:
+with it a rerun goes on with the next unfinished one.
 
 A round is a pure function of (seed, round, adapters before it): its generators are its own, its
-optimizer is fresh, and the adapters before it come from disk exactly as they were in memory. So an
-interrupted run ends with the same rows.
+optimizer is fresh, and adapters come back from where they are kept exactly as they were in memory.
+So an interrupted run ends with the same rows.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import forget_accuracies
 from pulse_lib.evaluate.generate import answer_questions
-from pulse_lib.evaluate.rows import make_rows, read_rows, scored, write_rows
-from pulse_lib.files import write_csv
-from pulse_lib.methods import get
-from pulse_lib.model.adapters import (
-    ADAPTER_FILES,
-    active,
-    add_adapter,
-    load_adapter,
-    projector_of,
-    save_adapter,
-    stack,
-)
-from pulse_lib.model.load import LoadedModel
+from pulse_lib.evaluate.rows import RUN_COLUMNS, RunColumns, scored
+from pulse_lib.model.adapters import active, add_adapter, projector_of, stack
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.profile import EvaluateSettings, UnlearnSettings
-from pulse_lib.runs.manifest import Started, finish_round, finished_round
-from pulse_lib.strategies import Strategy, check_fits, get_strategy
+from pulse_lib.strategies import Strategy, check_fits
 from pulse_lib.train.loop import derive_seed
 from pulse_lib.train.penalties import Penalty, anchor, orthogonal
 from pulse_lib.train.saliency import fisher
-from pulse_lib.unlearn.experts import answer_gated, fit_gate, routing
+from pulse_lib.unlearn.experts import Gate, answer_gated, fit_gate, routing
 from pulse_lib.unlearn.request import unlearn_people
-from pulse_lib.unlearn.task import load_features
+from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
-ONE = "unlearn"  # the adapter that a continued policy goes on training
-ROUND_FILES = (
-    "rows.parquet",
-    "path.csv",
-    "log.csv",
-    *(f"adapter/{file}" for file in ADAPTER_FILES),
-)
+ONE = "unlearn"  # the adapter that a continued strategy goes on training
+
+
+@dataclass(frozen=True)
+class Round:
+    """One request carried out; its adapter is in the model."""
+
+    number: int  # 1, 2 ...
+    request: int
+    adapter: str  # its name in the model
+    final_step: int
+    chosen_step: int  # whose weights are kept: the last, or the last above a utility floor
+    stop_reason: str  # the stop rule that was met; "" if all epochs were done
+    n_trainable: int
+    seconds_train: float  # steps alone, to the millisecond
+    rows: pd.DataFrame  # everything asked again
+    trajectory: pd.DataFrame
+    log: pd.DataFrame
+    resumed: bool = False  # read, not done
+
+    def result(self) -> dict:
+        """Its line in result.json."""
+        return {
+            "round": self.number,
+            "request": self.request,
+            "final_step": self.final_step,
+            "chosen_step": self.chosen_step,
+            "stop_reason": self.stop_reason,
+            "n_trainable": self.n_trainable,
+            "seconds_train": self.seconds_train,
+        }
+
+
+class RoundStore(Protocol):
+    """What keeps finished rounds: pulse_lib/runs/rounds.py does so in a run's folder."""
+
+    def load(self, number: int, adapter: str) -> Round | None:
+        """The round as it was kept, its adapter put into the model under that name; None if it is
+        to be carried out.
+        """
+        ...
+
+    def save(self, done: Round, *, below: int) -> None:
+        """Keep a round, before the next one begins. `below`: the round whose adapter its own lies
+        on, 0 for the target.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class SequentialOutcome:
-    """What the rounds leave: rows of rounds 0..n, requests in the order carried out, and one
-    manifest a round.
-    """
+    """What all rounds leave: rows of rounds 0..n, and the rounds in the order carried out."""
 
     rows: pd.DataFrame
-    requests: list[int]
-    # "round", "request", "final_step", "chosen_step", "stop_reason", "n_trainable", "seconds_train"
-    rounds: list[dict]
-    resumed: int  # rounds that were finished before this call
+    rounds: Sequence[Round]
     # forget_multimodal and forget_text (also ..._likelihood) once the projector is the target's
     projector_reload: dict[str, float]
-    gate: dict[str, float]  # policy experts: how well its gate finds people; else empty
+    gate: dict[str, float]  # strategy experts: how well its gate finds people; else empty
+
+    @property
+    def requests(self) -> list[int]:
+        """The requests in the order carried out."""
+        return [r.request for r in self.rounds]
+
+    @property
+    def resumed(self) -> int:
+        """How many rounds were finished before."""
+        return sum(r.resumed for r in self.rounds)
 
     def result(self) -> dict:
         """What goes into result.json; final_step and seconds_train are sums over the rounds."""
         return {
             "matched_step": None,  # looked for in single-shot runs only
-            "final_step": sum(r["final_step"] for r in self.rounds),
-            "n_trainable": max(r["n_trainable"] for r in self.rounds),
-            "seconds_train": round(sum(r["seconds_train"] for r in self.rounds), 3),
+            "final_step": sum(r.final_step for r in self.rounds),
+            "n_trainable": max(r.n_trainable for r in self.rounds),
+            "seconds_train": round(sum(r.seconds_train for r in self.rounds), 3),
             "requests": self.requests,
-            "rounds": self.rounds,
+            "rounds": [r.result() for r in self.rounds],
             "resumed": self.resumed,
             "projector_reload": {k: round(v, 4) for k, v in self.projector_reload.items()},
         } | ({"gate": {k: round(v, 4) for k, v in self.gate.items()}} if self.gate else {})
@@ -91,210 +121,184 @@ def request_order(requests: Sequence[int], order: int) -> list[int]:
     numbered = sorted(set(requests))
     if order == 0:
         return numbered
-    return [
-        numbered[i]
-        for i in np.random.default_rng(derive_seed(order, "order")).permutation(len(numbered))
-    ]
+    generator = np.random.default_rng(derive_seed(order, "order"))
+    return [numbered[i] for i in generator.permutation(len(numbered))]
 
 
 def run_sequential(
-    model: LoadedModel,
-    method_id: str,
+    task: Task,
     *,
-    started: Started,
-    policy: str,
-    target: Sequence[str],
-    forget: Sequence[Conversation],
-    retain_train: Sequence[Conversation],
-    questions: Sequence[Question],
-    images: ImageStore,
-    before: pd.DataFrame,
-    epochs: int,
-    unlearn: UnlearnSettings,
-    evaluate: EvaluateSettings,
-    order: int,
-    seed: int,
-    trained_part: str = "projector+llm",
-    scenario: str = "finetuned",
-    parent: Path | None = None,
+    order: int = 0,
+    run: str = "",
+    store: RoundStore | None = None,
     label: str = "round",
-    tuned: Mapping[str, float] | None = None,
-    people: Sequence[Person] = (),
-) -> SequentialOutcome:
-    """Unlearn each request's people in turn from the target (base + adapters `target`); after each
-    round everything is asked again.
+) -> Iterator[Round]:
+    """The rounds, one by one as they are carried out: each unlearns a request's people, then asks
+    everything again.
 
-    `before`: rows of the target, which become round 0. `parent`: folder of the target's newest
-    adapter, for the manifests. The rounds lie in started.folder as round-1, round-2 ...; those that
-    are whole and belong to this very run are not done again. Epochs are per person, as in
-    single-shot. `tuned` sets numbers of the method anew. `people`: who is who, for policy experts.
-    Raises PulseError for an unknown policy or order, or conversations without a request.
+    `run` is the run's name in rows. Rounds that `store` has kept are read, up to the first that it
+    has not. Epochs are per person, as in single-shot. Raises PulseError for a bad order, a task
+    without a strategy or with one that the method does not fit, or conversations without a request.
     """
-    way = get_strategy(policy)
     if order < 0:
         raise PulseError(
             f"order = {order} must be 0 (requests as numbered) or a positive seed of a permutation"
         )
-    if any(c.request < 1 for c in forget) or not forget:
+    if any(c.request < 1 for c in task.forget) or not task.forget:
         raise PulseError(
             "the forget conversations carry no request numbers (1, 2, ...): run 01_build_datasets "
             "again"
         )
-    method, requests = (
-        get(method_id).tuned(tuned or {}),
-        request_order([c.request for c in forget], order),
-    )
-    check_fits(method, way)
-    load_features(model, [*forget, *retain_train], questions, images)
-    columns = {
-        "run": started.spec.name,
-        "scenario": scenario,
-        "method": method_id,
-        "trained_part": trained_part,
-        "policy": policy,
-        "order": order,
-        "seed": seed,
-        "state": "round",
-    }
-    tables, rounds, frozen, resumed = (
-        [before.assign(**columns, round=0, step=0)],
-        [],
-        list(target),
-        0,
-    )
-    answer, experts = answer_questions, {}
-    for number, request in enumerate(requests, start=1):
-        folder = started.folder / f"round-{number}"
-        name = ONE if way.continued else f"round-{number}"
-        if way.gated:
-            experts[request] = name
-            met = [c for c in forget if c.request in experts]
-            gate = fit_gate(model, met, retain_train, people)
-            answer = partial(answer_gated, gate=gate, target=target, experts=experts)
-        manifest = finished_round(started, number) if resumed == number - 1 else None
-        if manifest is not None:
-            resumed = number
-            load_adapter(model, folder / "adapter", name)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)  # half a round is no round
-            if not way.continued or number == 1:
-                add_adapter(
-                    model,
-                    name,
-                    trained_part,
-                    unlearn.rank,
-                    unlearn.alpha,
-                    derive_seed(seed, "adapter", number),
-                )
-            stack(model, frozen, train=name)
-            recorder = TrajectoryRecorder(
-                model, questions, images, unlearn, evaluate, derive_seed(seed, "path")
-            )
-            due = [c for c in forget if c.request == request]
-            recorder.trained, recorder.answer = name, answer
-            recorder.last_step = unlearn.n_steps(len(due), epochs)
-            # A continued policy goes on training an adapter that belongs to the round's start
-            start = active(model) if way.continued else frozen
-            references = {"round_start": start, "target": list(target), "base": []}
-            earlier = [c for c in forget if c.request in requests[: number - 1]]
-            trained = unlearn_people(
-                model,
-                method,
-                due,
-                retain_train,
-                epochs,
-                unlearn,
-                derive_seed(seed, "round", number),
-                reference=references[unlearn.reference],
-                same_start=unlearn.reference == "round_start"
-                or (unlearn.reference == "target" and number == 1),
-                recorder=recorder,
-                label=f"{label} {number}/{len(requests)}",
-                adapter=name,
-                replay=earlier if way.replay else (),
-                penalties=_penalties(
-                    model, way, name, frozen[len(target) :], retain_train, unlearn
-                ),
-            )
-            chosen_step = recorder.settle(trained.n_steps)
-            stack(model, [*frozen, name])
-            answers = answer(model, questions, images, evaluate)
-            table = make_rows(
-                questions,
-                answers,
-                evaluate.extraction_rules,
-                **columns,
-                round=number,
-                step=chosen_step,
-            )
-            save_adapter(model, name, folder / "adapter", parent)
-            write_rows(folder / "rows.parquet", table)
-            write_csv(folder / "path.csv", recorder.table())
-            write_csv(folder / "log.csv", trained.log)
-            manifest = finish_round(
-                started,
-                number,
-                ROUND_FILES,
-                {
-                    "request": request,
-                    "final_step": trained.n_steps,
-                    "chosen_step": chosen_step,
-                    "stop_reason": trained.stopped,
-                    "n_trainable": trained.n_trainable,
-                    "seconds_train": round(trained.seconds, 3),
-                },
-            )
-        tables.append(read_rows(folder / "rows.parquet"))
-        rounds.append({k: v for k, v in manifest.items() if k not in ("files", "fingerprint")})
-        stack(model, [*frozen, name])
-        if not (way.continued or way.gated):
-            frozen, parent = [*frozen, name], folder / "adapter"
+    check_fits(task.method, _strategy(task))
+    return _rounds(task, order=order, run=run, store=store, label=label)
+
+
+def after_rounds(task: Task, before: pd.DataFrame, rounds: Sequence[Round]) -> SequentialOutcome:
+    """What all rounds leave, with the last ones' model in force. `before`: rows of the target,
+    which become round 0.
+    """
+    whose = rounds[0].rows[RUN_COLUMNS].iloc[0].to_dict() | {"round": 0, "step": 0}
+    experts = {r.request: r.adapter for r in rounds}
+    gate = _gate(task, experts) if _strategy(task).gated else None
     # A gate sets the state for each question itself, so it is told which projector
-    reloaded = partial(answer, projector=target) if way.gated else answer
+    swapped = {"projector": task.target.adapters} if gate else {}
     return SequentialOutcome(
-        pd.concat(tables, ignore_index=True),
-        requests,
-        rounds,
-        resumed,
-        projector_reload(model, target, questions, images, evaluate, reloaded),
-        routing(model, gate, questions, requests) if way.gated else {},
+        rows=pd.concat([before.assign(**whose), *(r.rows for r in rounds)], ignore_index=True),
+        rounds=rounds,
+        projector_reload=projector_reload(task, partial(_answer(task, experts, gate), **swapped)),
+        gate=routing(task.model, gate, task.questions, list(experts)) if gate else {},
     )
 
 
 def projector_reload(
-    model: LoadedModel,
-    target: Sequence[str],
-    questions: Sequence[Question],
-    images: ImageStore,
-    evaluate: EvaluateSettings,
-    answer: Callable[..., pd.DataFrame] = answer_questions,
+    task: Task, answer: Callable[..., pd.DataFrame] = answer_questions
 ) -> dict[str, float]:
     """Forget accuracies (0-1; forget_multimodal, forget_text, and each by _likelihood) of the model
-    as it is, but with the projector of base + adapters `target`. What was only cut off there comes
-    back.
+    as it is, but with the projector of the target. What was only cut off there comes back.
     """
-    asked = [q for q in questions if q.set == "forget" and q.wording == "trained"]
-    with projector_of(model, *target):
-        answers = answer(model, asked, images, evaluate)
-    return forget_accuracies(scored(asked, answers, evaluate.extraction_rules))
+    asked = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
+    with projector_of(task.model, *task.target.adapters):
+        answers = answer(task.model, asked, task.images, task.evaluate)
+    return forget_accuracies(scored(asked, answers, task.evaluate.extraction_rules))
 
 
-def _penalties(
-    model: LoadedModel,
-    policy: Strategy,
+def _rounds(
+    task: Task, *, order: int, run: str, store: RoundStore | None, label: str
+) -> Iterator[Round]:
+    strategy, requests = _strategy(task), request_order([c.request for c in task.forget], order)
+    task.load_features()
+    frozen, below, resuming = list(task.target.adapters), 0, True
+    for number in range(1, len(requests) + 1):
+        name = ONE if strategy.continued else f"round-{number}"
+        done = store.load(number, name) if store and resuming else None
+        if done is None:
+            resuming = False
+            if not strategy.continued or number == 1:
+                _add(task, name, number)
+            done = _carried_out(
+                task,
+                name,
+                requests[:number],
+                frozen=frozen,
+                whose={"run": run, "order": order},
+                label=f"{label} {number}/{len(requests)}",
+            )
+            if store:
+                store.save(done, below=below)
+        stack(task.model, [*frozen, name])
+        yield done
+        if not (strategy.continued or strategy.gated):
+            frozen, below = [*frozen, name], number
+
+
+def _add(task: Task, name: str, number: int) -> None:
+    rank, alpha = task.unlearn.rank, task.unlearn.alpha
+    seed = derive_seed(task.seed, "adapter", number)
+    add_adapter(task.model, name, task.trained_part, rank, alpha, seed)
+
+
+def _carried_out(
+    task: Task,
     name: str,
-    earlier: Sequence[str],
-    retain_train: Sequence[Conversation],
-    unlearn: UnlearnSettings,
-) -> list[Penalty]:
-    """What the policy holds the round's adapter by; taken at the round's start."""
-    if policy.penalty == "orthogonal":
-        held = orthogonal(model, name, earlier, unlearn.orthogonal_strength)
+    requests: Sequence[int],
+    *,
+    frozen: Sequence[str],
+    whose: RunColumns,
+    label: str,
+) -> Round:
+    """The last of `requests`, on the adapters `frozen` and those that answer the earlier ones."""
+    model, strategy, number = task.model, _strategy(task), len(requests)
+    experts = {request: f"round-{i}" for i, request in enumerate(requests, start=1)}
+    answer = _answer(task, experts, _gate(task, experts) if strategy.gated else None)
+    due = replace(task, forget=[c for c in task.forget if c.request == requests[-1]])
+    earlier = [c for c in task.forget if c.request in requests[:-1]]
+    stack(model, frozen, train=name)
+    recorder = TrajectoryRecorder(due, name, find_matched=False, answer=answer)
+    # A continued strategy goes on training an adapter that belongs to the round's start
+    start = active(model) if strategy.continued else frozen
+    kind, target = task.unlearn.reference, task.target.adapters
+    trained = unlearn_people(
+        due,
+        recorder,
+        adapter=name,
+        seed=derive_seed(task.seed, "round", number),
+        reference={"round_start": start, "target": target, "base": ()}[kind],
+        same_start=kind == "round_start" or (kind == "target" and number == 1),
+        label=label,
+        replay=earlier if strategy.replay else (),
+        penalties=_penalties(task, name, frozen[len(target) :]),
+    )
+    chosen_step = recorder.settle(trained.n_steps)
+    stack(model, [*frozen, name])
+    answers = answer(model, task.questions, task.images, task.evaluate)
+    here: RunColumns = {**whose, "state": "round", "round": number, "step": chosen_step}
+    return Round(
+        number=number,
+        request=requests[-1],
+        adapter=name,
+        final_step=trained.n_steps,
+        chosen_step=chosen_step,
+        stop_reason=trained.stopped,
+        n_trainable=trained.n_trainable,
+        seconds_train=round(trained.seconds, 3),
+        rows=task.rows(answers, **here),
+        trajectory=recorder.table(),
+        log=trained.log,
+    )
+
+
+def _strategy(task: Task) -> Strategy:
+    if task.strategy is None:
+        raise PulseError("requests in a row need a strategy: give one to Task.of")
+    return task.strategy
+
+
+def _gate(task: Task, experts: Mapping[int, str]) -> Gate:
+    """The gate for those requests that have an expert."""
+    met = [c for c in task.forget if c.request in experts]
+    return fit_gate(task.model, met, task.retain, task.people)
+
+
+def _answer(
+    task: Task, experts: Mapping[int, str], gate: Gate | None
+) -> Callable[..., pd.DataFrame]:
+    """How the model is asked: as it is, or each question by the expert that the gate picks."""
+    if gate is None:
+        return answer_questions
+    return partial(answer_gated, gate=gate, target=task.target.adapters, experts=experts)
+
+
+def _penalties(task: Task, name: str, earlier: Sequence[str]) -> list[Penalty]:
+    """What the strategy holds the round's adapter by; taken at the round's start."""
+    strategy, model = _strategy(task), task.model
+    if strategy.penalty is None:
+        return []
+    strength = strategy.coefficients[f"{strategy.penalty}_strength"]
+    if strategy.penalty == "orthogonal":
+        held = orthogonal(model, name, earlier, strength)
         return [held] if held else []
-    if policy.penalty == "anchor":
-        importance = None
-        if unlearn.anchor_fisher:
-            retain = encode_conversations(model, retain_train)
-            importance = fisher(model, retain, unlearn.supervised_tokens)
-        return [anchor(model, unlearn.anchor_strength, importance)]
-    return []
+    importance = None
+    if strategy.coefficients["anchor_fisher"]:
+        retain = encode_conversations(model, task.retain)
+        importance = fisher(model, retain, task.unlearn.supervised_tokens)
+    return [anchor(model, strength, importance)]

@@ -1,26 +1,19 @@
-"""Unlearning one set of people in one go: the path is recorded, and two states are kept, `final`
-and `matched`.
+"""Unlearning one set of people in one go: the trajectory is recorded, and two states are kept,
+`final` and `matched`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.methods import get
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, add_adapter, stack
-from pulse_lib.model.load import LoadedModel
-from pulse_lib.profile import (
-    EvaluateSettings,
-    UnlearnSettings,
-)
 from pulse_lib.train.loop import LOG_COLUMNS, Trained, derive_seed, finetune
 from pulse_lib.unlearn.request import unlearn_people
-from pulse_lib.unlearn.task import Relearn, load_features
+from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
 
@@ -30,7 +23,7 @@ class Outcome:
     it was reached.
     """
 
-    path: pd.DataFrame  # columns TRAJECTORY_COLUMNS
+    trajectory: pd.DataFrame  # columns TRAJECTORY_COLUMNS
     log: pd.DataFrame
     final_step: int
     matched_step: int | None
@@ -51,80 +44,45 @@ class Outcome:
             "stop_reason": self.stop_reason,
             "held_share": round(self.masked_fraction, 4),
             "n_trainable": self.n_trainable,
-            "n_measurements": len(self.path),
+            "n_measurements": len(self.trajectory),
             "seconds_train": round(self.seconds_train, 3),
         }
 
 
-def unlearn_single_shot(
-    model: LoadedModel,
-    method_id: str,
-    *,
-    target: Sequence[str],
-    forget: Sequence[Conversation],
-    retain_train: Sequence[Conversation],
-    questions: Sequence[Question],
-    images: ImageStore,
-    epochs: int,
-    unlearn: UnlearnSettings,
-    evaluate: EvaluateSettings,
-    seed: int,
-    trained_part: str = "projector+llm",
-    name: str = "unlearn",
-    label: str = "unlearning",
-    relearn: Relearn | None = None,
-    tuned: Mapping[str, float] | None = None,
-) -> Outcome:
-    """Make the target (base + adapters `target`) forget people, by a new LoRA `name` on top; for
-    method oracle, on the base, by `relearn`.
+def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unlearning") -> Outcome:
+    """Make the task's target forget people, by a new LoRA `name` on top; for method oracle, on the
+    base, by `relearn`.
 
-    `questions` are those of the evaluation; the path asks some of the forget, retain and general
-    ones. `tuned` sets numbers of the method anew (Method.tuned). Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
+    Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
     outcome.states["matched"])` goes to the other.
     """
-    method = get(method_id).tuned(tuned or {})
-    load_features(model, [*forget, *retain_train], questions, images)
-    recorder = TrajectoryRecorder(
-        model,
-        questions,
-        images,
-        unlearn,
-        evaluate,
-        derive_seed(seed, "path"),
-        last_step=unlearn.n_steps(len(forget), epochs),
-        adapter=name,
-        trained=name,
-    )
-    below: Sequence[str] = [] if method.procedure == "retrain" else target
-    if method.procedure == "retrain":
-        trained = _relearned(model, target, relearn, images, seed, trained_part, name, recorder)
+    model, unlearn, target = task.model, task.unlearn, list(task.target.adapters)
+    retrains = task.method.procedure == "retrain"
+    task.load_features()
+    recorder = TrajectoryRecorder(task, name)
+    if retrains:
+        trained = _relearned(task, recorder, name)
     else:
-        add_adapter(
-            model, name, trained_part, unlearn.rank, unlearn.alpha, derive_seed(seed, "adapter", 1)
-        )
+        seed = derive_seed(task.seed, "adapter", 1)
+        add_adapter(model, name, task.trained_part, unlearn.rank, unlearn.alpha, seed)
         stack(model, target, train=name)
-        reference = [] if unlearn.reference == "base" else target
+        reference: Sequence[str] = [] if unlearn.reference == "base" else target
         trained = unlearn_people(
-            model,
-            method,
-            forget,
-            retain_train,
-            epochs,
-            unlearn,
-            derive_seed(seed, "round", 1),
-            reference,
-            list(reference) == list(target),
+            task,
             recorder,
-            label,
             adapter=name,
+            seed=derive_seed(task.seed, "round", 1),
+            reference=reference,
+            same_start=reference == target,
+            label=label,
         )
     chosen_step = recorder.settle(trained.n_steps)
-    stack(model, [*below, name])
+    stack(model, [*([] if retrains else target), name])
     states = {"final": adapter_weights(model, name)} | (
         {"matched": recorder.matched} if recorder.matched else {}
     )
     return Outcome(
-        path=recorder.table(),
+        trajectory=recorder.table(),
         log=trained.log,
         final_step=trained.n_steps,
         matched_step=recorder.matched_step,
@@ -134,32 +92,24 @@ def unlearn_single_shot(
         chosen_step=chosen_step,
         stop_reason=trained.stopped,
         masked_fraction=trained.masked_fraction,
-        on_target=method.procedure != "retrain",
+        on_target=not retrains,
     )
 
 
-def _relearned(
-    model: LoadedModel,
-    target: Sequence[str],
-    relearn: Relearn | None,
-    images: ImageStore,
-    seed: int,
-    trained_part: str,
-    name: str,
-    recorder: TrajectoryRecorder,
-) -> Trained:
-    """Fine-tune the base anew on everybody but the forget people: step 0 of the path is the target,
-    the next and last one the oracle.
+def _relearned(task: Task, recorder: TrajectoryRecorder, name: str) -> Trained:
+    """Fine-tune the base anew on everybody but the forget people: step 0 of the trajectory is the
+    target, the next and last one the oracle.
 
-    Without a fine-tune to replace (no `target`, no `relearn`), the model itself is the oracle, and
-    the adapter changes nothing.
+    Without a fine-tune to replace (no adapter of the target, no `relearn`), the model itself is the
+    oracle, and the adapter changes nothing.
     """
+    model, target, relearn = task.model, task.target.adapters, task.relearn
     if (relearn is None) != (not target):
         raise PulseError("method oracle learns a new target: give `relearn`, whom it may learn")
     stack(model, target)
     recorder(0, 0.0)
     if relearn is None:
-        add_adapter(model, name, trained_part, 1, 1, derive_seed(seed, "adapter", 1))
+        add_adapter(model, name, task.trained_part, 1, 1, derive_seed(task.seed, "adapter", 1))
         recorder.measure(1, 0.0)
         nothing = dict.fromkeys(LOG_COLUMNS, 0.0) | {"step": 1}
         return Trained(pd.DataFrame([nothing]), 1, 0, 0.0)
@@ -167,10 +117,10 @@ def _relearned(
         model,
         relearn.people,
         relearn.general,
-        images,
+        task.images,
         relearn.settings,
-        seed,
-        trained_part=trained_part,
+        task.seed,
+        trained_part=task.trained_part,
         name=name,
         label="oracle",
     )

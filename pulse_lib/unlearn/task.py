@@ -1,20 +1,64 @@
-"""What is to be forgotten, by whom it is checked, and with which settings."""
+"""What is to be forgotten, from which model, how, and by whom it is checked: one object that
+notebooks, search and benchmarks make in the same way and hand to `unlearn_single_shot` or
+`run_sequential`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
+
+import pandas as pd
 
 from pulse_lib.data.dataset import Dataset
-from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.methods import get
-from pulse_lib.model.load import LoadedModel
+from pulse_lib.evaluate.rows import RunColumns, make_rows, scored
+from pulse_lib.methods import Method, get
+from pulse_lib.model.adapters import load_adapter, stack
+from pulse_lib.model.load import LoadedModel, load_model
 from pulse_lib.profile import (
+    EvaluateSettings,
     FinetuneSettings,
     ModelSettings,
     Profile,
+    UnlearnSettings,
 )
+from pulse_lib.strategies import Strategy, get_strategy, tuned
+
+FINETUNED = "finetune"  # the adapter that holds fine-tuned knowledge
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model before unlearning: a base with adapters, oldest first; none for pre-trained
+    knowledge.
+    """
+
+    model: LoadedModel
+    adapters: tuple[str, ...]
+    scenario: str  # whose people it knows: finetuned or pretrained
+    seed: int
+    folder: Path | None = None  # of the newest adapter, for manifests
+
+    @classmethod
+    def load(
+        cls, settings: Profile, scenario: str, *, method: str = "", seed: int, folder: Path
+    ) -> Target:
+        """The target, loaded and in force. `folder`: the run that left it (02_finetune), not looked
+        at for pre-trained knowledge. `method`: what will be done to it, since method oracle starts
+        from another model there. Raises PulseError if there is none.
+        """
+        model = load_model(model_of(settings, scenario, method, seed))
+        if scenario != "finetuned":
+            stack(model, [])
+            return cls(model, (), scenario, seed)
+        adapter = Path(folder) / "adapters" / FINETUNED
+        load_adapter(model, adapter, FINETUNED)
+        stack(model, [FINETUNED])
+        return cls(model, (FINETUNED,), scenario, seed, adapter)
 
 
 @dataclass(frozen=True)
@@ -28,13 +72,104 @@ class Relearn:
     settings: FinetuneSettings
 
 
-def relearn_of(data: Dataset, settings: Profile, scenario: str, method_id: str) -> Relearn | None:
-    """Whom method oracle learns anew in scenario finetuned; None for any other method, and in
-    scenario pretrained, where the model itself never met the forget people.
+@dataclass(frozen=True)
+class Task:
+    """One method (with a strategy, for requests in a row) that is to make a target forget people,
+    and the questions by which that is measured.
     """
-    if get(method_id).procedure != "retrain" or scenario != "finetuned":
-        return None
-    people = data.training(scenario, ["retain", "retain_train"], "finetune")
+
+    target: Target
+    method: Method  # with its hyperparameters set
+    forget: Sequence[Conversation]
+    retain: Sequence[Conversation]  # what a retain loss may train on
+    questions: Sequence[Question]
+    images: ImageStore
+    unlearn: UnlearnSettings
+    evaluate: EvaluateSettings
+    epochs: int  # passes over each person, in one shot as in several requests
+    trained_part: str = "projector+llm"
+    strategy: Strategy | None = None
+    people: Sequence[Person] = ()  # who is who, for strategy experts
+    relearn: Relearn | None = None  # for method oracle
+
+    @classmethod
+    def of(
+        cls,
+        settings: Profile,
+        data: Dataset,
+        *,
+        target: Target,
+        method: str,
+        strategy: str = "",
+        trained_part: str = "projector+llm",
+    ) -> Task:
+        """The task as a profile and a study's data say it. Raises PulseError for an unknown method
+        or strategy, or if people it needs have no conversations.
+        """
+        scenario = target.scenario
+        unlearn, values = settings.unlearn_for(scenario, method, strategy)
+        way = get_strategy(strategy) if strategy else None
+        chosen, way = tuned(get(method), way, values)
+        retain = "retain" if unlearn.retain_source == "same" else "retain_train"
+        finetuned = scenario == "finetuned"
+        return cls(
+            target=target,
+            method=chosen,
+            forget=data.training(scenario, ["forget"], "unlearn"),
+            retain=data.training(scenario, [retain], "unlearn"),
+            questions=data.evaluation(scenario),
+            images=data.images,
+            unlearn=unlearn,
+            evaluate=settings.evaluate,
+            epochs=unlearn.epochs_finetuned if finetuned else unlearn.epochs_pretrained,
+            trained_part=trained_part,
+            strategy=way,
+            people=data.people,
+            relearn=_relearn(data, settings) if finetuned and _retrains(chosen) else None,
+        )
+
+    @property
+    def model(self) -> LoadedModel:
+        """The network that the target and all adapters live in."""
+        return self.target.model
+
+    @property
+    def seed(self) -> int:
+        """Of adapters and of the order of batches."""
+        return self.target.seed
+
+    def load_features(self) -> None:
+        """Vision features of everything a run will see, in one go: a resumed run then has the same
+        bits as an uninterrupted one.
+        """
+        shown = [*(c.image for c in [*self.forget, *self.retain])]
+        self.model.features.add([*shown, *(q.image for q in self.questions)], self.images)
+
+    def scored(self, answers: pd.DataFrame) -> pd.DataFrame:
+        """Answers to `questions` with extraction: rows without the run's columns."""
+        return scored(self.questions, answers, self.evaluate.extraction_rules)
+
+    def rows(self, answers: pd.DataFrame, **whose: Unpack[RunColumns]) -> pd.DataFrame:
+        """Answers to `questions` as rows; `whose`: run, state and step, order and round of a
+        sequential run.
+        """
+        columns: RunColumns = {
+            "scenario": self.target.scenario,
+            "method": self.method.id,
+            "trained_part": self.trained_part,
+            "policy": self.strategy.id if self.strategy else "",
+            "seed": self.seed,
+        }
+        rules = self.evaluate.extraction_rules
+        return make_rows(self.questions, answers, rules, **{**columns, **whose})
+
+
+def _retrains(method: Method) -> bool:
+    return method.procedure == "retrain"
+
+
+def _relearn(data: Dataset, settings: Profile) -> Relearn:
+    people = data.training("finetuned", ["retain", "retain_train"], "finetune")
     return Relearn(people, data.training("", ["general_train"], "finetune"), settings.finetune)
 
 
@@ -42,7 +177,7 @@ def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> Mod
     """The model that a run loads: the profile's; for method oracle in scenario pretrained, the one
     that was pre-trained without the forget people. Raises PulseError if there is none.
     """
-    if get(method_id).procedure != "retrain" or scenario != "pretrained":
+    if scenario != "pretrained" or not method_id or not _retrains(get(method_id)):
         return settings.model
     path = settings.unlearn.oracle_model.replace("{seed}", str(seed))
     if not path:
@@ -52,15 +187,3 @@ def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> Mod
             "pretrain-tiny --without FILE) and name it in the profile: unlearn.oracle_model"
         )
     return replace(settings.model, path=path)
-
-
-def load_features(
-    model: LoadedModel,
-    conversations: Sequence[Conversation],
-    questions: Sequence[Question],
-    images: ImageStore,
-) -> None:
-    """Vision features of everything a run will see, in one go: a resumed run then has the same bits
-    as an uninterrupted one.
-    """
-    model.features.add([*(c.image for c in conversations), *(q.image for q in questions)], images)

@@ -1,14 +1,13 @@
-"""Measuring a model while it unlearns: the path, the `matched` state, the stop rules."""
+"""Measuring a model while it unlearns: the trajectory, the `matched` state, the stop rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import Question
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
     RETAINED,
@@ -22,48 +21,50 @@ from pulse_lib.evaluate.accuracy import (
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, set_adapter_weights
-from pulse_lib.model.load import LoadedModel
-from pulse_lib.profile import EvaluateSettings, UnlearnSettings
+from pulse_lib.train.loop import derive_seed
+from pulse_lib.unlearn.task import Task
 
 TRAJECTORY_COLUMNS = ["step", "epoch", *SUMMARY, "forget_full"]
-NEAR_MATCHED = (
-    0.10  # cheap forget accuracy this close above matched_at: the whole forget set is asked
-)
+# A few questions' forget accuracy this close above matched_at: the whole forget set is asked
+NEAR_MATCHED = 0.10
 
 
-@dataclass
 class TrajectoryRecorder:
-    """Measures the model along the way: every `path_every` steps, and at every step once the forget
-    accuracy has fallen below `path_dense_below` of its start.
+    """Measures a task's model along the way: every `path_every` steps, and, if the `matched` state
+    is looked for, at every step once the forget accuracy has fallen below `path_dense_below` of its
+    start.
 
-    A cheap measurement asks the same few questions each time. With `adapter`, the first step at
-    which the whole forget set is at or below `matched_at` is looked for, and that adapter's weights
-    there are kept. A call returns the stop rule that is met, or "".
+    A measurement asks the same few questions each time. The `matched` state is that of the first
+    step at which the whole forget set is at or below `matched_at`. A call returns the stop rule
+    that is met, or "".
     """
 
-    model: LoadedModel
-    questions: Sequence[Question]
-    images: ImageStore
-    unlearn: UnlearnSettings
-    evaluate: EvaluateSettings
-    seed: int
-    last_step: int = 0
-    adapter: str = ""
-    trained: str = ""  # the adapter that a utility floor goes back to
-    answer: Callable[..., pd.DataFrame] = answer_questions
-    points: list[dict] = field(default_factory=list)
-    matched_step: int | None = None
-    matched: AdapterWeights | None = None
-    good: tuple[int, AdapterWeights] | None = None  # last step above the utility floor
-    fell: bool = False  # below the utility floor
-
-    def __post_init__(self) -> None:
-        self.few = trajectory_questions(self.questions, self.evaluate.n_path_questions, self.seed)
-        self.forget = [q for q in self.questions if q.set == "forget" and q.wording == "trained"]
+    def __init__(
+        self,
+        task: Task,
+        adapter: str,
+        *,
+        find_matched: bool = True,
+        answer: Callable[..., pd.DataFrame] = answer_questions,
+    ):
+        """`adapter`: the one that is trained, whose weights are kept. `answer`: how the model is
+        asked.
+        """
+        self.task, self.adapter, self.answer = task, adapter, answer
+        self.find_matched = find_matched
+        self.last_step = task.unlearn.n_steps(len(task.forget), task.epochs)
+        n, seed = task.evaluate.n_path_questions, derive_seed(task.seed, "path")
+        self.few = trajectory_questions(task.questions, n, seed)
+        self.forget = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
+        self.points: list[dict] = []
+        self.matched_step: int | None = None
+        self.matched: AdapterWeights | None = None
+        self._good: tuple[int, AdapterWeights] | None = None  # the last above the utility floor
+        self._fell = False  # below the utility floor
 
     def __call__(self, step: int, epoch: float) -> str:
         """Measure after this step if it is time to. Step 0, before training, must come first."""
-        every = self.unlearn.path_every
+        every = self.task.unlearn.path_every
         on_time = step in (0, self.last_step) or (every > 0 and step % every == 0)
         if not on_time and not self._falling():
             return ""
@@ -77,11 +78,14 @@ class TrajectoryRecorder:
             **summary(self._ask(self.few)),
             "forget_full": float("nan"),
         }
-        near = both_modalities(point) <= self.unlearn.matched_at + NEAR_MATCHED
-        if self.adapter and step > 0 and self.matched_step is None and near:
+        near = both_modalities(point) <= self.task.unlearn.matched_at + NEAR_MATCHED
+        if self.find_matched and step > 0 and self.matched_step is None and near:
             point["forget_full"] = forget_mean(self._ask(self.forget))
-            if point["forget_full"] <= self.unlearn.matched_at:
-                self.matched_step, self.matched = step, adapter_weights(self.model, self.adapter)
+            if point["forget_full"] <= self.task.unlearn.matched_at:
+                self.matched_step, self.matched = (
+                    step,
+                    adapter_weights(self.task.model, self.adapter),
+                )
         self.points.append(point)
         return self._verdict(step, point)
 
@@ -89,24 +93,24 @@ class TrajectoryRecorder:
         """The step whose weights are kept, put back into the model: the last one, or the last one
         above the utility floor.
         """
-        if not self.fell:
+        if not self._fell or self._good is None:
             return last_step
-        step, weights = self.good
-        set_adapter_weights(self.model, self.trained, weights)
+        step, weights = self._good
+        set_adapter_weights(self.task.model, self.adapter, weights)
         return step
 
     def table(self) -> pd.DataFrame:
-        """The path so far."""
+        """The trajectory so far: columns TRAJECTORY_COLUMNS."""
         return pd.DataFrame(self.points, columns=TRAJECTORY_COLUMNS)
 
     def _verdict(self, step: int, point: dict) -> str:
-        goal, floor = self.unlearn.stop_forget, self.unlearn.stop_utility
+        goal, floor = self.task.unlearn.stop_forget, self.task.unlearn.stop_utility
         if floor > 0:
             kept = retained_share(_utility(self.points[0]), _utility(point))
             if kept < floor:
-                self.fell = True
+                self._fell = True
                 return f"retain and general keep {kept:.3f}, below stop_utility = {floor:g}"
-            self.good = step, adapter_weights(self.model, self.trained)
+            self._good = step, adapter_weights(self.task.model, self.adapter)
         # The whole forget set, where it was asked, has the last word: a few questions may say less.
         forget = np.fmax(both_modalities(point), point["forget_full"])
         if goal > 0 and step > 0 and forget <= goal:
@@ -115,11 +119,12 @@ class TrajectoryRecorder:
 
     def _falling(self) -> bool:
         start, now = both_modalities(self.points[0]), both_modalities(self.points[-1])
-        return bool(self.adapter) and now < self.unlearn.path_dense_below * start
+        return self.find_matched and now < self.task.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
-        answers = self.answer(self.model, questions, self.images, self.evaluate, with_loglik=False)
-        return scored(questions, answers, self.evaluate.extraction_rules)
+        task = self.task
+        answers = self.answer(task.model, questions, task.images, task.evaluate, with_loglik=False)
+        return scored(questions, answers, task.evaluate.extraction_rules)
 
 
 def trajectory_questions(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
