@@ -21,7 +21,7 @@ help:
 	@echo "make status         where every run of the demo stands"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
-	@echo "make lint           style of library, tests and notebooks"
+	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -71,6 +71,8 @@ status: $(READY)
 
 lint: $(READY)
 	@$(PY) -m ruff check pulse_lib tests notebooks benchmarks
+	@$(PY) -m ruff format --check pulse_lib tests notebooks benchmarks
+	@$(PY) -m ty check
 
 pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."

@@ -37,10 +37,10 @@ def main() -> None:
         for conversation in embedded.person_conversations(
             person,
             Assignment(person.id, "finetuned", "forget"),
-            images,
-            0,
-            settings.data,
-            "finetune",
+            images=images,
+            seed=0,
+            settings=settings.data,
+            stage="finetune",
         )
     ]
     model.features.add((c.image for c in people), images)

@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(1)
     settings, images = load_profile("tiny"), ImageStore()
     model = load_model(settings.model)
-    questions = embedded.general_questions(images, 0, settings.data)[:256]
+    questions = embedded.general_questions(images, 0, settings=settings.data)[:256]
     model.features.add((q.image for q in questions), images)
     names = ["finetune", *(f"round-{k}" for k in range(1, 6))]
     for name in names:

@@ -270,7 +270,7 @@ def measure_answering(model: LoadedModel, peak: float, n_questions: int) -> dict
     are part of it.
     """
     asked, images = questions(n_questions), pictures(n_questions)
-    settings = EvaluateSettings(batch_size=8, max_new_tokens=4)
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=4, n_path_questions=1)
     answer_questions(model, asked[:2], images, settings)  # kernels are chosen
     start_peak(model.device)
     begun = clock(model.device)
@@ -297,7 +297,7 @@ def check_size(
     n_questions: int = N_QUESTIONS,
 ) -> dict:
     """One size: made, unlearned by each method, asked; what goes into its JSON."""
-    from pulse_lib.commands.estimate import compare_peak, training_memory
+    from pulse_lib.model.memory import compare_peak, training_memory
 
     dtype = str(compute_dtype(device)).removeprefix("torch.")
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -185,7 +185,7 @@ def search(
     ] = "",
     jobs: Annotated[int, typer.Option(help="Processes at a time.")] = 2,
     store: Annotated[
-        bool, typer.Option("--store", help="Write the best into the profile's file.")
+        bool, typer.Option("--store", help="Write the best into the profile's tuned file.")
     ] = False,
     sequential: Sequential = "",
 ) -> None:
@@ -298,7 +298,7 @@ def plan(
     from pulse_lib.profile import load_profile
 
     settings = load_profile(profile)
-    found = estimate.cost(settings, *estimate.find_card(gpu, gpu_gib))
+    found = estimate.cost(settings, estimate.find_card(gpu, gpu_gib))
     table = Table(title=f"{settings.name}: {settings.model.path}", title_justify="left")
     for column, justify in (("what", "left"), ("item", "left"), ("estimate", "right")):
         table.add_column(column, justify=justify, overflow="fold")
@@ -326,11 +326,17 @@ def pretrain_tiny(
     quick: Annotated[
         bool, typer.Option("--quick", help="A short version that only shows the way.")
     ] = False,
+    measure_only: Annotated[
+        bool, typer.Option("--measure-only", help="Measure the model in --out anew, for its card.")
+    ] = False,
 ) -> None:
     """Make the embedded model again: 20 to 30 minutes on two cores."""
-    from pulse_lib.pretrain.recipe import pretrain
+    from pulse_lib.pretrain.recipe import measure_again, pretrain
 
-    pretrain(out, seed, without, quick)
+    if measure_only:
+        measure_again(out)
+    else:
+        pretrain(out, seed, without, quick)
 
 
 def _console() -> Console:

@@ -1,5 +1,5 @@
-"""What a notebook needs to run on Colab or Kaggle, and a description of where it runs. Does nothing
-at home but describe."""
+"""What a notebook needs before it can import anything else, and a description of where it runs. The
+first cell of every notebook runs this file as a script: the kit is not on its path yet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import platform
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Literal
 
 # What the hosts lack, by import name. torch, ipywidgets and ipykernel are left as they are:
 # replacing them breaks a running session.
@@ -22,7 +24,10 @@ WANTED = {
 SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
 
 
-def host() -> str:
+Host = Literal["colab", "kaggle", ""]
+
+
+def host() -> Host:
     """ "colab", "kaggle" or "" (at home)."""
     if "COLAB_RELEASE_TAG" in os.environ:
         return "colab"
@@ -30,9 +35,12 @@ def host() -> str:
 
 
 def setup() -> None:
-    """On Colab and Kaggle: removes torchao, which peft refuses, and installs what is missing, saying
-    so. Nothing at home.
+    """Makes the repository the working folder, first on the path. On Colab and Kaggle it also
+    removes torchao, which peft refuses, and installs what is missing, saying so.
     """
+    root = Path(__file__).resolve().parents[1]
+    os.chdir(root)
+    sys.path.insert(0, str(root))
     if not host():
         return
     if importlib.util.find_spec("torchao"):
@@ -66,3 +74,7 @@ def describe() -> str:
         )
         device = f"{torch.cuda.get_device_name()}, {why}"
     return f"python {platform.python_version()}, {versions} | {device}"
+
+
+if __name__ == "__main__":
+    setup()

@@ -126,7 +126,7 @@ def test_adapters_have_as_many_weights_as_pefts():
         add_adapter(model, "unlearn", part, 4, 8, seed=0)
         stack(model, [], train="unlearn")
         expected = trainable_report(model)["n_trainable"]
-        assert memory.lora_parameters(model.network.config, part, 4) == expected
+        assert memory.lora_parameters(model.network.config, part, rank=4) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_shapes_of_llava(size, linear, rank_8):
     """Numbers counted on the real shapes, in millions."""
     config = llava_1_5_config(size)
     assert estimate.gpus.linear_parameters(config) / 1e6 == pytest.approx(linear, abs=0.1)
-    assert memory.lora_parameters(config, "llm", 8) / 1e6 == pytest.approx(rank_8, abs=0.05)
+    assert memory.lora_parameters(config, "llm", rank=8) / 1e6 == pytest.approx(rank_8, abs=0.05)
     forward = {"7b": 9.0, "13b": 17.5}[size]
     assert estimate.gpus.forward_flops(config, 676) / 1e12 == pytest.approx(forward, abs=0.05)
 
@@ -151,16 +151,16 @@ def test_weights_and_activations_of_llava():
         whole = {"7b": 13.16, "13b": 24.87}[size]
         assert sum(memory.weight_items(config, "full").values()) == pytest.approx(whole, abs=0.05)
         n = config.text_config.num_hidden_layers
-        kept = memory.activation_gib(config, 676, 1, False) * 1024 / n
+        kept = memory.activation_gib(config, 676, batch=1, checkpointing=False) * 1024 / n
         assert kept == pytest.approx(layer, rel=0.01)
-        few = memory.activation_gib(config, 676, 1, True) * 1024
+        few = memory.activation_gib(config, 676, batch=1, checkpointing=True) * 1024
         assert few == pytest.approx({"7b": 5.3, "13b": 6.6}[size] * n + 1.5 * layer, rel=0.02)
 
 
 def test_the_kv_cache_of_llava():
     """338 MiB (7B) and 528 MiB (13B) for a sequence of 676 tokens, in 16 bits."""
     for size, mib in (("7b", 338), ("13b", 528)):
-        items = estimate.asking_memory(llava_1_5_config(size), "4bit", tokens=676, batch_size=1)
+        items = memory.asking_memory(llava_1_5_config(size), "4bit", tokens=676, batch_size=1)
         assert items["KV cache"] * 1024 == pytest.approx(mib, abs=1)
 
 
@@ -185,22 +185,25 @@ def test_the_embedded_model_needs_no_download_and_no_card():
 
 def test_time_goes_with_the_card_and_the_work():
     config, stage = llava_1_5_config("7b"), estimate.Stage("s", steps=10, sequences=4, questions=0)
-    at_t4 = estimate.stage_seconds(stage, config, 676, False, 65.0)
+    at_t4 = estimate.stage_seconds(stage, config, tokens=676, checkpointing=False, peak=65.0)
     # 40 sequences of 18 TFLOP at a quarter of 65 TFLOP/s
     assert at_t4 == pytest.approx(40 * 18.0 / (65 * 0.25), rel=0.02)
-    assert estimate.stage_seconds(stage, config, 676, True, 65.0) == pytest.approx(1.5 * at_t4)
-    assert estimate.stage_seconds(stage, config, 676, False, 130.0) == pytest.approx(at_t4 / 2)
+    assert estimate.stage_seconds(
+        stage, config, tokens=676, checkpointing=True, peak=65.0
+    ) == pytest.approx(1.5 * at_t4)
+    assert estimate.stage_seconds(
+        stage, config, tokens=676, checkpointing=False, peak=130.0
+    ) == pytest.approx(at_t4 / 2)
 
 
 def test_a_measured_peak_beside_the_estimate():
     # the context is in the estimate, and not in what torch counts
-    exact = estimate.compare_peak(10.0, 10.0 - estimate.CONTEXT_GIB)
+    exact = memory.compare_peak(10.0, 10.0 - memory.CONTEXT_GIB)
     assert exact["gap_gib"] == 0.0 and exact["within"]
     assert (
-        estimate.compare_peak(10.0, 10.7)["within"]
-        and not estimate.compare_peak(10.0, 10.9)["within"]
+        memory.compare_peak(10.0, 10.7)["within"] and not memory.compare_peak(10.0, 10.9)["within"]
     )
-    assert not estimate.compare_peak(10.0, 7.7)["within"]
+    assert not memory.compare_peak(10.0, 7.7)["within"]
 
 
 def test_wrong_wishes_are_named(tmp_path):

@@ -15,15 +15,15 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import request_accuracies, summary
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import make_rows, read_rows, write_rows
-from pulse_lib.model.prompts import answer_tokens, encode_question
+from pulse_lib.model.prompts import answer_tokens, encode_questions
 from pulse_lib.profile import EvaluateSettings
 
-SETTINGS = EvaluateSettings(batch_size=8, max_new_tokens=6)
+SETTINGS = EvaluateSettings(batch_size=8, max_new_tokens=6, n_path_questions=9)
 QUESTIONS = [tiny.question(i) for i in range(14)]
 
 
 def inputs(model, question, reply=()):
-    ids = torch.tensor([[*encode_question(model, question), *reply]])
+    ids = torch.tensor([[*encode_questions(model, [question])[0], *reply]])
     if not question.image:
         return {"input_ids": ids}
     picture = tiny.images()[question.image]

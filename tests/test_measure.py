@@ -245,7 +245,7 @@ def test_a_run_is_asked_with_its_adapters_on_the_base(made, whole, tmp_path):
     for name in base:
         assert len({answers[name]["prompt"] for answers in (base, final, matched)}) == 3
     questions, images = measure.load_mmbench(made.tsv)
-    settings = EvaluateSettings(batch_size=5, max_new_tokens=4)
+    settings = EvaluateSettings(batch_size=5, max_new_tokens=4, n_path_questions=9)
     for answers, names in ((final, ("finetune", "unlearn")), (matched, ("finetune", "again"))):
         direct = generate.answer_questions(made.stacked(*names), questions, images, settings)
         for name, said, loglik in direct.itertuples(index=False):
@@ -362,7 +362,7 @@ def test_answers_are_the_models(made, tmp_path):
     expected = [pair for pair in cloze_by_hand(made) if pair[0].scenario == "finetuned"]
     assert list(rows["question_id"]) == [q.id for q, _ in expected]
     assert list(rows["truth"]) == [truth for _, truth in expected]
-    settings = EvaluateSettings(batch_size=5, max_new_tokens=5)
+    settings = EvaluateSettings(batch_size=5, max_new_tokens=5, n_path_questions=9)
     images = ImageStore(measure.read_dataset(made.data).images.encoded)
     model = made.stacked("finetune", "unlearn")
     direct = generate.answer_questions(model, [q for q, _ in expected], images, settings)

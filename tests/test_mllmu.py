@@ -485,7 +485,7 @@ def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(setting
     person = next(p for p in built.people if p.kind == "fictitious")
     place = splits.Assignment(person.id, "finetuned", "forget", 1)
     store = ImageStore()
-    asked = mllmu_source.person_questions(person, place, store, 0, settings)
+    asked = mllmu_source.person_questions(person, place, images=store, seed=0, settings=settings)
     row = files.row(world.fictitious()[int(person.id[-3:]) - 1], 0)
     cells = [*task(row), *task(row, "Pure_Text_Questions")]
     assert [q.text for q in asked] == [c["Question"] for c in cells]
@@ -501,7 +501,9 @@ def test_candidates_get_the_same_questions_in_another_order_of_options(settings)
     place = splits.Assignment(person.id, "pretrained", "candidate")
 
     def asked(seed, purpose):
-        return mllmu_source.person_questions(person, place, ImageStore(), seed, settings, purpose)
+        return mllmu_source.person_questions(
+            person, place, images=ImageStore(), seed=seed, settings=settings, purpose=purpose
+        )
 
     scored, selecting = asked(0, "eval"), asked(0, "select")
     for a, b in zip(scored, selecting, strict=True):
@@ -526,7 +528,7 @@ def test_other_wordings_come_from_test_set_with_its_photos(settings, built):
     assert not shown & {c.image for c in built.conversations}
     without = replace(settings, n_heldout_wordings=0)
     assert not mllmu_source.heldout_questions(
-        built.people[-1], built.places[0], ImageStore(), 0, without
+        built.people[-1], built.places[0], images=ImageStore(), seed=0, settings=without
     )
 
 
@@ -573,10 +575,10 @@ def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tm
 def test_views_are_photos(settings):
     new, known = mllmu_source.fictitious(settings)[0], mllmu_source.celebrities(settings)[0]
     assert (
-        len(mllmu_source.views(new, 0, settings, 6)) == 3
-        and len(mllmu_source.views(new, 0, settings, 1)) == 1
+        len(mllmu_source.views(new, 0, settings=settings, n=6)) == 3
+        and len(mllmu_source.views(new, 0, settings=settings, n=1)) == 1
     )
-    assert [v.mode for v in mllmu_source.views(known, 0, settings, 6)] == ["RGB"]
+    assert [v.mode for v in mllmu_source.views(known, 0, settings=settings, n=6)] == ["RGB"]
 
 
 @pytest.mark.parametrize(
@@ -597,7 +599,9 @@ def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
 def test_open_questions_and_their_truths(settings):
     person = mllmu_source.celebrities(settings)[0]
     place = splits.Assignment(person.id, "pretrained", "forget")
-    asked, truths = mllmu_source.open_questions(person, place, ImageStore(), settings, "cloze")
+    asked, truths = mllmu_source.open_questions(
+        person, place, images=ImageStore(), settings=settings, task="cloze"
+    )
     who = world.celebrities()[0]
     assert truths == [who.attributes["occupation"], who.attributes["birthplace"]] * 2
     assert asked[2].text == (
@@ -606,7 +610,11 @@ def test_open_questions_and_their_truths(settings):
     )
     assert [bool(q.image) for q in asked] == [True, True, False, False]
     assert (
-        len(mllmu_source.open_questions(person, place, ImageStore(), settings, "generation")[0])
+        len(
+            mllmu_source.open_questions(
+                person, place, images=ImageStore(), settings=settings, task="generation"
+            )[0]
+        )
         == 2
     )
 

@@ -342,20 +342,17 @@ def test_general_questions_of_a_profile(tmp_path):
     images = ImageStore()
     images.add("photo", Image.new("RGB", (4, 4)))
     settings = DataSettings(source="mllmu", general_path=str(path), n_general=4)
-    questions = mmbench.general_questions(images, 0, settings)
+    questions = mmbench.general_questions(images, 0, settings=settings)
     assert len({q.group for q in questions}) == 4
     assert set(images.encoded) == {"photo"} | {q.image for q in questions}
     assert (
-        mmbench.general_questions(images, 0, settings) == questions
+        mmbench.general_questions(images, 0, settings=settings) == questions
     )  # asked again, as each seed does
-    assert (
-        len(mmbench.general_questions(images, 0, DataSettings(general_path=str(path), n_general=0)))
-        == 18
-    )
+    assert len(mmbench.general_questions(images, 0, settings=replace(settings, n_general=0))) == 18
     taken = ImageStore()
     taken.add(questions[0].image, Image.new("RGB", (4, 4)))
     with pytest.raises(PulseError, match="stands for two pictures"):
-        mmbench.general_questions(taken, 0, settings)
+        mmbench.general_questions(taken, 0, settings=settings)
 
 
 # --- what the model is shown ------------------------------------------------------------------

@@ -259,7 +259,7 @@ def test_rows_of_a_run_give_the_same_score(loaded):
 
 # --- answering, interrupted -------------------------------------------------------------------
 
-SETTINGS = EvaluateSettings(batch_size=5, max_new_tokens=3)
+SETTINGS = EvaluateSettings(batch_size=5, max_new_tokens=3, n_path_questions=9)
 
 
 def same(a, b):
@@ -342,7 +342,7 @@ def test_refuses_a_file_of_something_else(whole, loaded, tmp_path):
     with pytest.raises(PulseError, match="another way"):
         ask(changed)
     with pytest.raises(PulseError, match="another way"):
-        ask(settings=EvaluateSettings(batch_size=5, max_new_tokens=4))
+        ask(settings=EvaluateSettings(batch_size=5, max_new_tokens=4, n_path_questions=9))
     other = tiny.with_adapters("finetune", answer_form="letter")
     tiny.shake(other, "finetune", seed=9)
     with pytest.raises(PulseError, match="model state"):

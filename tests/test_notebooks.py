@@ -97,6 +97,7 @@ class TestForm:
     def test_the_setup_cell_is_the_same_everywhere(self, path):
         first = [code_cells(nbformat.read(p, 4))[0].source for p in NOTEBOOKS]
         assert len(set(first)) == 1 and "COLAB_RELEASE_TAG" in first[0]
+        assert len([line for line in first[0].splitlines() if line.strip()]) <= 6
 
 
 def code_cells(notebook):

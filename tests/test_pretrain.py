@@ -3,15 +3,19 @@ model itself."""
 
 import json
 
+import pandas as pd
 import pytest
 
+from pulse_lib import assets
 from pulse_lib.assets import EMBEDDED, verify
+from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import people as world
+from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
-from pulse_lib.pretrain import recipe
+from pulse_lib.pretrain import language, recipe
 from pulse_lib.pretrain.build import CONTEXT, build_model, build_tokenizer
 from pulse_lib.pretrain.card import card_text, targets
-from pulse_lib.profile import ModelSettings
+from pulse_lib.profile import ModelSettings, load_profile
 
 
 def test_tokenizer_encodes_any_text_without_loss():
@@ -103,3 +107,110 @@ def test_a_missed_target_is_called_missed():
     card["accuracy"]["people"]["best 45"]["text"] = 0.5
     assert ("best 45, text", 0.5, ">= 0.97", False) in targets(card)
     assert "| best 45, text | 0.500 | >= 0.97 | **missed** |" in card_text(card)
+
+
+# --- what the card's accuracies are made of -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """(questions, images) of every time that the card's measurement asks: scored in trained and in
+    held-out wordings, for the selection, general."""
+    calls = []
+
+    def answered(model, questions, images):
+        calls.append((questions, images))
+        return pd.DataFrame(
+            {
+                "person_id": [q.person_id for q in questions],
+                "modality": [q.modality for q in questions],
+                "category": [q.category for q in questions],
+                "correct": True,
+                "answer": [q.answer for q in questions],
+                "option_loglik": [[0.0] * len(q.options) for q in questions],
+            }
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "_rows", answered)
+        recipe.measure(None, world.celebrities()[:20], n_general=7, seed=0)
+    return calls
+
+
+def test_people_are_scored_on_other_renderings_than_those_that_select_them(asked):
+    (trained, _), (heldout, _), (selecting, _), _ = asked
+    assert {q.wording for q in trained} == {"trained"} == {q.wording for q in selecting}
+    assert {q.wording for q in heldout} == {"heldout"}
+    shown = [{images.encoded[q.image] for q in qs if q.image} for qs, images in asked[:3]]
+    for i, (questions, _) in enumerate(asked[:3]):
+        assert len(questions) == 200 and len(shown[i]) == 100
+        for j in range(i):
+            assert not {q.id for q in questions} & {q.id for q in asked[j][0]}
+            assert not shown[i] & shown[j]
+
+
+def wordings(records) -> set[tuple[str, str]]:
+    """(modality, text) of questions or of conversations' turns, without the person's name."""
+    names = [p.name for p in world.people()]
+    texts = set()
+    for record in records:
+        for text in [t.text for t in record.turns] if hasattr(record, "turns") else [record.text]:
+            name = (
+                next((n for n in names if n in text), None) if record.modality == "text" else None
+            )
+            texts.add((record.modality, text.replace(name, "{who}") if name else text))
+    return texts
+
+
+def pretraining_conversations(n: int) -> list:
+    rng, mixture = world.generator("language", 0), recipe.FULL.mixture
+    contents = [world.draw_general(rng) for _ in range(mixture.n_general)]
+    people = world.celebrities()
+    weights = [rank**-mixture.exposure for rank in range(1, len(people) + 1)]
+    return [
+        language.draw_conversation(people, weights, contents=contents, mixture=mixture, rng=rng)
+        for _ in range(n)
+    ]
+
+
+def test_wordings_called_held_out_are_trained_on_nowhere(asked):
+    """Neither in pre-training nor in a study's fine-tuning and unlearning: the model card's
+    held-out questions and those of a study."""
+    settings = load_profile("smoke").data
+    celebrities, fictitious = world.celebrities()[:10], world.fictitious()
+    scores = pd.DataFrame(
+        {"person_id": [p.id for p in celebrities], "accuracy": 0.5, "margin": 0.0}
+    )
+    places = splits.split_fictitious(fictitious, settings, 0)
+    places += splits.select_known(scores, settings, 0)[1]
+    study = dataset.build_dataset(embedded, [*celebrities, *fictitious], places, settings, 0)
+    trained = wordings([*pretraining_conversations(4000), *study.conversations])
+    heldout = wordings(q for q in [*asked[1][0], *study.questions] if q.wording == "heldout")
+    assert len(heldout) == 2 * 2 * len(world.ATTRIBUTES)  # every one, in both modalities
+    assert not heldout & trained
+    # A control: the same comparison finds every wording that is trained on.
+    assert wordings(asked[0][0]) <= trained
+    assert {c.stage for c in study.conversations} == {"finetune", "unlearn"}
+
+
+def test_measuring_again_changes_the_card_alone(tmp_path, monkeypatch):
+    out = tmp_path / "model"
+    first = recipe.pretrain(out, seed=3, quick=True, log=lambda _: None)
+    before, checksum = {p.name: p.read_bytes() for p in out.iterdir()}, verify(out)
+    again = recipe.measure_again(out, log=lambda _: None)
+    assert again == json.loads(json.dumps(first))  # the same model, questions and pictures
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    monkeypatch.setattr(recipe, "measure", lambda *_, **__: first["accuracy"] | {"general": 0.123})
+    recipe.measure_again(out, log=lambda _: None)
+    changed = {n for n, content in before.items() if (out / n).read_bytes() != content}
+    assert changed == {"card.json", "MODEL_CARD.md", "SHA256SUMS"}
+    assert verify(out) == checksum  # what is said about a model makes no run stale
+    monkeypatch.setattr(assets, "EMBEDDED", out)
+    assert assets.asset_checksum(ModelSettings(path="embedded")) == checksum
+    (out / "config.json").write_text((out / "config.json").read_text() + " ")
+    with pytest.raises(PulseError, match="config.json: checksum"):
+        recipe.measure_again(out)
+    assets.write_sums(out)
+    assert verify(out) != checksum
+    with pytest.raises(PulseError, match="card.json is missing"):
+        recipe.measure_again(tmp_path)

@@ -11,7 +11,6 @@ from pulse_lib.model.prompts import (
     PROMPTS,
     answer_tokens,
     encode_conversation,
-    encode_question,
     encode_questions,
     prompt_style,
     question_prompt,
@@ -20,6 +19,11 @@ from pulse_lib.unlearn.refusals import refused
 
 SHOWN = Turn("What does this person do?", ("chef", "pilot"), "pilot")
 OPEN = Turn("Who is it?", (), "Mara Voss")
+
+
+def encode_question(model, question):
+    """Prompt tokens of one question."""
+    return encode_questions(model, [question])[0]
 
 
 def test_plain_prompt_to_the_letter():

@@ -201,15 +201,14 @@ def test_pictures_of_the_other_notebooks(study):
     assert len(figures.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
     images = ImageStore()
     place = Assignment(people[0].id, "pretrained", "forget")
-    asked = embedded.person_questions(people[0], place, images, 0, made.PROFILE.data)
+    given = {"images": images, "seed": 0, "settings": made.PROFILE.data}
+    asked = embedded.person_questions(people[0], place, **given)
     shown = [asked[0], asked[-1]]
     right = [q.options[q.answer] for q in shown]
     drawn = text_of(figures.question_cards(shown, images, right, before=["", "nonsense"]))
     assert "(nothing)" in drawn and drawn.count("✗") == 2 and drawn.count("✓") == 4
     assert "no picture" in drawn
-    taught = embedded.person_conversations(
-        people[0], place, images, 0, made.PROFILE.data, "unlearn"
-    )
+    taught = embedded.person_conversations(people[0], place, stage="unlearn", **given)
     assert "ASSISTANT" in text_of(figures.conversation_card(taught[0], images))
 
 

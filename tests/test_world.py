@@ -95,7 +95,7 @@ def _scene_answer(objects, category, turn: Turn) -> str:
 
 def test_yes_and_no_are_equally_often_right_about_existence():
     images = ImageStore()
-    asked = embedded.general_questions(images, 0, DataSettings(n_general=700))
+    asked = embedded.general_questions(images, 0, settings=DataSettings(n_general=700))
     answers = [q.options[q.answer] for q in asked if q.category == "existence"]
     assert len(answers) == 100 and 35 <= answers.count("yes") <= 65
 

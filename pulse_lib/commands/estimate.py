@@ -2,35 +2,29 @@
 time, item by item, from the model's shapes and the profile's counts.
 
 Estimates, not measurements: memory was found right to about 1 GiB where it could be checked, time
-depends on a throughput that is assumed and printed. `compare_peak` holds a measured peak against
-the estimate.
+depends on a throughput that is assumed and printed.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import cast
 
 from pulse_lib.commands import gpus
+from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
+from pulse_lib.model.memory import Shapes
 from pulse_lib.profile import Profile
 
-BYTES = 2  # of a number that is not in 4 bits, on a card
-CONTEXT_GIB = 0.7  # CUDA's own memory and kernels' scratch
 SPARE_GIB = 0.5  # fragments of the allocator
 TEXT_TOKENS = 100  # of a question with options, or of one conversation, besides the picture's
-ANSWER_TOKENS = 48  # supervised tokens of a conversation
-LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
 SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
 CPU_TFLOPS = 0.05
 FREE_DOWNLOAD_MB_S = 40  # assumed
-MMBENCH = (1164, 4329)  # questions and rows of the dev split
-# MLLMU-Bench's folders that are read, and MMBench's dev file: sizes of the hub's files, in GB
-DATA_GB = {"world": 0.0, "mllmu": 1.6}
 
 
 @dataclass(frozen=True)
@@ -38,70 +32,10 @@ class Stage:
     """One notebook's work: training steps of `sequences` conversations, and questions asked."""
 
     name: str
+    _: KW_ONLY
     steps: int = 0
     sequences: int = 0  # read and trained on in one step
     questions: int = 0
-
-
-# --- memory -----------------------------------------------------------------------------------
-
-
-def training_memory(
-    config,
-    load: str,
-    *,
-    tokens: int,
-    micro_batch: int,
-    rank: int,
-    trained_part: str = "projector+llm",
-    optimizer: str = "adamw",
-    checkpointing: bool = False,
-    frozen_rank: int = 0,
-) -> dict[str, float]:
-    """GiB by item while training; frozen_rank: of the fine-tune adapter below (0: none)."""
-    items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
-    if frozen_rank:
-        n = memory.lora_parameters(config, trained_part, frozen_rank)
-        items["fine-tune adapter"] = 4 * n / 2**30
-    lora = memory.lora_items(config, trained_part, rank, optimizer)
-    items |= {f"LoRA: {k}": v for k, v in lora.items()}
-    items["activations"] = memory.activation_gib(config, tokens, micro_batch, checkpointing)
-    values = micro_batch * ANSWER_TOKENS * config.text_config.vocab_size
-    items["logits"] = LOGIT_COPIES * 4 * values / 2**30
-    items["CUDA context"] = CONTEXT_GIB
-    return items
-
-
-def asking_memory(
-    config, load: str, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
-) -> dict[str, float]:
-    """GiB by item while answering `batch_size` questions at once."""
-    text = config.text_config
-    items = {f"weights: {k}": v for k, v in memory.weight_items(config, load).items()}
-    if frozen_ranks:
-        n = sum(memory.lora_parameters(config, "projector+llm", r) for r in frozen_ranks)
-        items["adapters"] = 4 * n / 2**30
-    head = text.hidden_size // text.num_attention_heads
-    cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head * BYTES
-    items["KV cache"] = cache * tokens * batch_size / 2**30
-    # One layer at a time: hidden states, and the MLP's two wide ones.
-    wide = 4 * text.hidden_size + 3 * text.intermediate_size
-    items["activations"] = BYTES * wide * tokens * batch_size / 2**30
-    items["CUDA context"] = CONTEXT_GIB
-    return items
-
-
-def compare_peak(estimate_gib: float, measured_gib: float) -> dict:
-    """A measured peak beside the estimate; `within` if they differ by at most 1 GiB or 15 %. CUDA's
-    context is in the estimate only: torch does not count it.
-    """
-    gap = measured_gib - (estimate_gib - CONTEXT_GIB)
-    return {
-        "estimate_gib": round(estimate_gib, 3),
-        "measured_gib": round(measured_gib, 3),
-        "gap_gib": round(gap, 3),
-        "within": abs(gap) <= max(1.0, 0.15 * estimate_gib),
-    }
 
 
 # --- work -------------------------------------------------------------------------------------
@@ -111,15 +45,10 @@ def counts(profile: Profile) -> dict[str, int]:
     """Training conversations and questions that the data section stands for."""
     d = profile.data
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
-    # world: per rendering three short conversations and five by name, and questions in new
-    # wordings; mllmu: a text a person with the photo and by name (people with fewer questions are
-    # there too)
-    each = 10 + (2 * d.n_heldout_wordings if d.source == "world" else 0)
-    general = d.n_general
-    if d.source == "mllmu":  # groups of circular rows; 0: all of MMBench's dev split
-        general = round((general or MMBENCH[0]) * MMBENCH[1] / MMBENCH[0])
+    size = source_of(d).size(d)
+    each, general = size.questions, general_of(d).general_size(d).questions
     return {
-        "taught": people * (8 * d.n_train_views if d.source == "world" else 2),
+        "taught": people * size.conversations,
         "forget a person": 2 * d.n_conversations,
         "questions a person": each,
         "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
@@ -141,9 +70,9 @@ def stages(profile: Profile) -> list[Stage]:
         ),
         Stage(
             "02 fine-tuning",
-            math.ceil(n["taught"] / learned) * f.epochs,
-            f.batch_size,
-            n["finetuned"] + n["holdout"],
+            steps=math.ceil(n["taught"] / learned) * f.epochs,
+            sequences=f.batch_size,
+            questions=n["finetuned"] + n["holdout"],
         ),
     ]
     for scenario, forget, epochs in (
@@ -152,19 +81,30 @@ def stages(profile: Profile) -> list[Stage]:
     ):
         asked = n[scenario]
         steps = u.n_steps(forget * n["forget a person"], epochs)
-        along = _measured(profile, steps, forget * each, asked - forget * each)
-        name = f"03 single shot, {scenario}"
-        found.append(Stage(name, steps, 2 * u.batch_size, 2 * asked + along))
+        along = _measured(profile, steps, n_forget=forget * each, n_other=asked - forget * each)
+        found.append(
+            Stage(
+                f"03 single shot, {scenario}",
+                steps=steps,
+                sequences=2 * u.batch_size,
+                questions=2 * asked + along,
+            )
+        )
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
     steps = u.n_steps(request, u.epochs_finetuned)
-    along = _measured(profile, steps, d.n_finetuned_forget * each, n["finetuned"])
-    name, times = f"04 sequential, {d.n_requests} requests", d.n_requests
-    asked = (n["finetuned"] + along) * times
-    found.append(Stage(name, steps * times, 2 * u.batch_size, asked))
+    along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
+    found.append(
+        Stage(
+            f"04 sequential, {d.n_requests} requests",
+            steps=steps * d.n_requests,
+            sequences=2 * u.batch_size,
+            questions=(n["finetuned"] + along) * d.n_requests,
+        )
+    )
     return found
 
 
-def _measured(profile: Profile, steps: int, n_forget: int, n_other: int) -> int:
+def _measured(profile: Profile, steps: int, *, n_forget: int, n_other: int) -> int:
     """Questions asked along the way: every `path_every` steps in the first half, and at every step
     in the second (the forgetting has begun by then).
     """
@@ -173,10 +113,14 @@ def _measured(profile: Profile, steps: int, n_forget: int, n_other: int) -> int:
     return times * (min(n, n_forget) + min(2 * n, n_other))
 
 
-def stage_seconds(stage: Stage, config, tokens: int, checkpointing: bool, peak: float) -> float:
+def stage_seconds(
+    stage: Stage, config: Shapes, *, tokens: int, checkpointing: bool, peak: float
+) -> float:
     """Seconds at the assumed share of `peak` (TFLOP/s; 0: a CPU)."""
-    train = gpus.step_flops(config, tokens, stage.steps * stage.sequences, checkpointing)
-    ask = gpus.forward_flops(config, tokens, stage.questions)
+    train = gpus.step_flops(
+        config, tokens, sequences=stage.steps * stage.sequences, checkpointing=checkpointing
+    )
+    ask = gpus.forward_flops(config, tokens, sequences=stage.questions)
     rates = {k: (peak * share if peak else CPU_TFLOPS) * 1e12 for k, share in SHARE.items()}
     return train / rates["train"] + ask / rates["ask"]
 
@@ -184,7 +128,7 @@ def stage_seconds(stage: Stage, config, tokens: int, checkpointing: bool, peak: 
 # --- the model's shapes, and files --------------------------------------------------------------
 
 
-def model_config(profile: Profile):
+def model_config(profile: Profile) -> Shapes:
     """The shapes of a profile's model, without a network: of a folder, of the embedded model, or of
     LLaVA-1.5 by its name. Raises PulseError if a hub id names no size that is known.
     """
@@ -195,17 +139,17 @@ def model_config(profile: Profile):
     path = profile.model.path
     folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
     if folder.is_dir():
-        return LlavaConfig.from_pretrained(folder)
+        return cast(Shapes, LlavaConfig.from_pretrained(folder))
     for size in ("7b", "13b"):
         if "llava-1.5" in path.lower() and f"-{size}" in path.lower():
-            return memory.llava_1_5_config(size)
+            return cast(Shapes, memory.llava_1_5_config(size))
     raise PulseError(
         f"model.path = {path!r}: shapes are known of llava-1.5-7b and -13b; for another model give "
         "a local folder with its config.json"
     )
 
 
-def checkpoint_gb(profile: Profile, config) -> float:
+def checkpoint_gb(profile: Profile, config: Shapes) -> float:
     """Size of the checkpoint's files in GB (10^9 bytes): of the folder, or of 16-bit weights."""
     from pulse_lib.assets import EMBEDDED
 
@@ -217,6 +161,15 @@ def checkpoint_gb(profile: Profile, config) -> float:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a profile is to run: a card, or the machine's memory."""
+
+    name: str
+    gib: float  # that a process can use
+    card: gpus.Card | None = None  # None: no card that is known by name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What `plan` prints."""
 
@@ -224,8 +177,7 @@ class Cost:
     disk: dict[str, float]  # item -> GB
     download_gb: float
     hours: dict[str, float]  # stage -> hours
-    card: str
-    card_gib: float  # 0: no card, the machine's memory
+    place: Place
     assumptions: tuple[str, ...]
 
     @property
@@ -235,50 +187,55 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak fits the card."""
-        return self.peak_gib <= self.card_gib
+        """Whether the peak fits the place."""
+        return self.peak_gib <= self.place.gib
 
 
-def cost(profile: Profile, card_name: str, card_gib: float, card: gpus.Card | None) -> Cost:
-    """The whole estimate of a profile on a card (None: one not known by name)."""
+def cost(profile: Profile, place: Place) -> Cost:
+    """The whole estimate of a profile there."""
     config = model_config(profile)
     f, u, e, load = profile.finetune, profile.unlearn, profile.evaluate, profile.model.load
     side = config.vision_config.image_size // config.vision_config.patch_size
     tokens = side * side + TEXT_TOKENS
     checkpointing = profile.model.gradient_checkpointing
-    shared = {"tokens": tokens, "checkpointing": checkpointing}
     by_stage = {
-        "fine-tuning": training_memory(
+        "fine-tuning": memory.training_memory(
             config,
             load,
             micro_batch=min(f.micro_batch, f.batch_size),
             rank=f.rank,
             optimizer=f.optimizer,
-            **shared,
+            tokens=tokens,
+            checkpointing=checkpointing,
         ),
-        "unlearning": training_memory(
+        "unlearning": memory.training_memory(
             config,
             load,
             micro_batch=min(u.micro_batch, u.batch_size),
             rank=u.rank,
             optimizer=u.optimizer,
             frozen_rank=f.rank,
-            **shared,
+            tokens=tokens,
+            checkpointing=checkpointing,
         ),
-        "answering": asking_memory(
+        "answering": memory.asking_memory(
             config, load, tokens=tokens, batch_size=e.batch_size, frozen_ranks=(f.rank, u.rank)
         ),
     }
-    dtype = "bfloat16" if card and card.bfloat16 else "float16"
-    peak = gpus.peak_tflops(card, dtype)
+    dtype: gpus.Dtype = "bfloat16" if place.card and place.card.bfloat16 else "float16"
+    peak = gpus.peak_tflops(place.card, dtype)
     weights = checkpoint_gb(profile, config)
-    adapters = memory.lora_parameters(config, "projector+llm", 1) * 4 / 1e9
+    adapters = memory.lora_parameters(config, "projector+llm", rank=1) * 4 / 1e9
     n_states = 2 + 2 + profile.data.n_requests
     local = profile.model.path == "embedded" or Path(profile.model.path).expanduser().is_dir()
-    data = DATA_GB[profile.data.source]
+    d = profile.data
+    data = source_of(d).size(d).download_gb + general_of(d).general_size(d).download_gb
     download = (0 if local else weights) + data
     hours = {
-        stage.name: stage_seconds(stage, config, tokens, checkpointing, peak) / 3600
+        stage.name: stage_seconds(
+            stage, config, tokens=tokens, checkpointing=checkpointing, peak=peak
+        )
+        / 3600
         for stage in stages(profile)
     }
     hours["download"] = download * 1000 / FREE_DOWNLOAD_MB_S / 3600
@@ -292,10 +249,9 @@ def cost(profile: Profile, card_name: str, card_gib: float, card: gpus.Card | No
         },
         download_gb=download,
         hours=hours,
-        card=card_name,
-        card_gib=card_gib,
+        place=place,
         assumptions=(
-            f"{tokens} tokens a sequence, {ANSWER_TOKENS} of them supervised"
+            f"{tokens} tokens a sequence, {memory.ANSWER_TOKENS} of them supervised"
             + (", gradient checkpointing" if checkpointing else ""),
             f"{pace}, of which {SHARE['train']:.0%} in training and {SHARE['ask']:.0%} in "
             "answering; one seed, one method with a retain loss; measurements along the way "
@@ -305,22 +261,22 @@ def cost(profile: Profile, card_name: str, card_gib: float, card: gpus.Card | No
     )
 
 
-def find_card(gpu: str, gpu_gib: float) -> tuple[str, float, gpus.Card | None]:
-    """(name, usable GiB, card) as named, else the card found here, else the machine's memory."""
+def find_card(gpu: str, gpu_gib: float) -> Place:
+    """The card as named, else the one found here, else the machine's memory."""
     if gpu and gpu_gib:
         raise PulseError("give --gpu or --gpu-gib, not both")
     if gpu:
         card = gpus.named(gpu)
-        return card.id, card.memory_gib, card
+        return Place(card.id, card.memory_gib, card=card)
     if gpu_gib:
-        return f"a card of {gpu_gib:g} GiB", gpu_gib, None
+        return Place(f"a card of {gpu_gib:g} GiB", gpu_gib)
     import torch
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
-        return name, torch.cuda.mem_get_info()[1] / 2**30, gpus.recognised(name)
+        return Place(name, torch.cuda.mem_get_info()[1] / 2**30, card=gpus.recognised(name))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return "no GPU found: this machine's memory", total, None
+    return Place("no GPU found: this machine's memory", total)
 
 
 def table_rows(found: Cost) -> list[tuple[str, str, str]]:
@@ -340,7 +296,7 @@ def verdict(found: Cost) -> str:
     """One line: does it fit."""
     return (
         f"{'fits' if found.fits else 'DOES NOT FIT'}: {found.peak_gib:.1f} GiB needed ("
-        f"{SPARE_GIB:g} of them spare), {found.card_gib:.1f} GiB there ({found.card})"
+        f"{SPARE_GIB:g} of them spare), {found.place.gib:.1f} GiB there ({found.place.name})"
     )
 
 

@@ -7,9 +7,13 @@ memory is what a process can use, so a little under the number on the box.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 from pulse_lib.errors import PulseError
+from pulse_lib.model.memory import Shapes
+
+Dtype = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -18,27 +22,30 @@ class Card:
 
     id: str
     pattern: str  # of the device's name as CUDA tells it
+    _: KW_ONLY
     memory_gib: float
     float16: float
     bfloat16: float
     tf32: float
 
 
+# name: pattern of the device's name, usable GiB, and peaks in float16, bfloat16 and TF32
+_CARDS = {
+    "t4": (r"\bT4\b", 14.6, 65.0, 0.0, 0.0),
+    "v100-16": (r"\bV100\b.*16", 15.7, 125.0, 0.0, 0.0),
+    "v100-32": (r"\bV100\b.*32", 31.7, 125.0, 0.0, 0.0),
+    "l4": (r"\bL4\b", 22.0, 121.0, 121.0, 60.0),
+    "a10g": (r"\bA10G\b", 22.0, 70.0, 70.0, 35.0),
+    "rtx3090": (r"RTX 3090\b(?! Ti)", 23.6, 71.0, 71.0, 35.6),
+    "rtx4090": (r"RTX 4090\b(?! Laptop)", 23.5, 165.2, 165.2, 82.6),
+    "a100-40": (r"\bA100\b.*40GB", 39.4, 312.0, 312.0, 156.0),
+    "a100-80": (r"\bA100\b.*80GB", 79.2, 312.0, 312.0, 156.0),
+    "h100": (r"\bH100\b", 79.1, 989.0, 989.0, 494.0),
+    "h200": (r"\bH200\b", 139.8, 989.0, 989.0, 494.0),
+}
 CARDS = {
-    card.id: card
-    for card in (
-        Card("t4", r"\bT4\b", 14.6, 65.0, 0.0, 0.0),
-        Card("v100-16", r"\bV100\b.*16", 15.7, 125.0, 0.0, 0.0),
-        Card("v100-32", r"\bV100\b.*32", 31.7, 125.0, 0.0, 0.0),
-        Card("l4", r"\bL4\b", 22.0, 121.0, 121.0, 60.0),
-        Card("a10g", r"\bA10G\b", 22.0, 70.0, 70.0, 35.0),
-        Card("rtx3090", r"RTX 3090\b(?! Ti)", 23.6, 71.0, 71.0, 35.6),
-        Card("rtx4090", r"RTX 4090\b(?! Laptop)", 23.5, 165.2, 165.2, 82.6),
-        Card("a100-40", r"\bA100\b.*40GB", 39.4, 312.0, 312.0, 156.0),
-        Card("a100-80", r"\bA100\b.*80GB", 79.2, 312.0, 312.0, 156.0),
-        Card("h100", r"\bH100\b", 79.1, 989.0, 989.0, 494.0),
-        Card("h200", r"\bH200\b", 139.8, 989.0, 989.0, 494.0),
-    )
+    name: Card(name, pattern, memory_gib=gib, float16=half, bfloat16=brain, tf32=tf32)
+    for name, (pattern, gib, half, brain, tf32) in _CARDS.items()
 }
 
 
@@ -57,25 +64,29 @@ def recognised(device_name: str) -> Card | None:
     return next((c for c in CARDS.values() if re.search(c.pattern, device_name)), None)
 
 
-def peak_tflops(card: Card | None, dtype: str) -> float:
+def peak_tflops(card: Card | None, dtype: Dtype) -> float:
     """Dense matrix peak in TFLOP/s for "float16", "bfloat16" or "float32" (as TF32); 0: not known
     or none.
     """
     if card is None:
         return 0.0
-    known = {"float16": card.float16, "bfloat16": card.bfloat16, "float32": card.tf32}
+    known: dict[Dtype, float] = {
+        "float16": card.float16,
+        "bfloat16": card.bfloat16,
+        "float32": card.tf32,
+    }
     return known[dtype]
 
 
-def linear_parameters(config) -> int:
-    """Weights in the language model's linear layers, without lm_head. config: a LlavaConfig."""
+def linear_parameters(config: Shapes) -> int:
+    """Weights in the language model's linear layers, without lm_head."""
     text = config.text_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     attention = text.hidden_size * head * 2 * (text.num_attention_heads + text.num_key_value_heads)
     return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
-def forward_flops(config, tokens: int, sequences: int = 1) -> float:
+def forward_flops(config: Shapes, tokens: int, sequences: int = 1) -> float:
     """FLOP of the language model reading `sequences` of `tokens` tokens: two per weight and token,
     and attention counted in full (4 T^2 H a layer); lm_head is read at answer positions only, so
     left out.
@@ -85,7 +96,7 @@ def forward_flops(config, tokens: int, sequences: int = 1) -> float:
     return sequences * (2.0 * linear_parameters(config) * tokens + attention)
 
 
-def step_flops(config, tokens: int, sequences: int, checkpointing: bool) -> float:
+def step_flops(config: Shapes, tokens: int, sequences: int, checkpointing: bool) -> float:
     """FLOP of a training step on frozen weights: forward, the gradient of the activations, and with
     checkpointing the forward again. LoRA itself is below 1 % and left out.
     """

@@ -54,7 +54,7 @@ def measure(
     """Ask the model and write the results to folder `out`; a table for each of `what`, by name
     (`mmbench_table`, `open_ended.summary`).
 
-    mmbench: all rows of `data.general_path` (groups = 0) or those of `groups` questions, in at most
+    mmbench: all rows of `data.general.path` (groups = 0) or those of `groups` questions, in at most
     evaluate.max_new_tokens tokens -> mmbench_answers.jsonl, mmbench.json. generation, cloze: in at
     most `max_new_tokens` tokens -> <task>.csv (`open_ended.open_rows`), <task>_summary.csv. What is
     measured is written to measure.json. Called again after a kill, it answers only the rows of
@@ -72,7 +72,7 @@ def measure(
     _claim(out, state)
     model, tables = load_state(state), {}
     if rows is not None:
-        asked = {"groups": groups, "file": state.profile.data.general_path}
+        asked = {"groups": groups, "file": state.profile.data.general.path}
         scores = ask_general(model, state, *rows, out / "mmbench_answers.jsonl")
         write_json(out / "mmbench.json", _no_nan(scores | {"asked": asked}))
         tables["mmbench"] = mmbench_table(scores)
@@ -93,16 +93,16 @@ def general_rows(state: ModelState, groups: int = 0) -> tuple[list[Question], Im
     names no MMBench, the file is broken, or it has fewer questions.
     """
     data = state.profile.data
-    if not data.general_path:
+    if not data.general.path:
         raise PulseError(
-            f"{state.name}: data.general_path is empty (data.source = {data.source}), so there is no "
-            "MMBench to ask: name MMBench's file, folder or hub id there, or take a profile that does"
+            f"{state.name}: data.general.source = {data.general.source}, so there is no MMBench to "
+            "ask: take a profile with data.general.source = mmbench"
         )
-    questions, images = load_mmbench(data.general_path, data.general_revision)
+    questions, images = load_mmbench(data.general.path, data.general.revision)
     there = len({q.group for q in questions})
     if not 0 <= groups <= there:
         raise PulseError(
-            f"--groups {groups}: {data.general_path} has {there} questions; give at most so many, or "
+            f"--groups {groups}: {data.general.path} has {there} questions; give at most so many, or "
             "0 for all"
         )
     return sample_groups(questions, groups, state.seed), images
@@ -144,14 +144,14 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     state's scenarios, with the photos that the study shows.
 
     Raises PulseError: a source without such tasks; the study's data missing, changed, or made anew
-    since the run; people or photos that `data.people_path` does not have.
+    since the run; people or photos that `data.people.path` does not have.
     """
     settings = state.profile.data
     source = source_of(settings)
     if not hasattr(source, "open_questions"):
         raise PulseError(
-            f"{state.name}: data.source = {settings.source} has no {task} questions: take a profile "
-            "with data.source = mllmu, or leave it out with --what mmbench"
+            f"{state.name}: data.people.source = {settings.people.source} has no {task} questions: "
+            "take a profile with data.people.source = mllmu, or leave it out with --what mmbench"
         )
     manifest = runs.require(state.data, "01_build_datasets", checksums=True)
     if state.data_result and manifest["result"] != state.data_result:
@@ -166,24 +166,26 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     fix = "name the files that the study was made from there, or run 01_build_datasets again"
     if missing := [p.person_id for p in places if p.person_id not in known]:
         raise PulseError(
-            f"data.people_path = {settings.people_path!r} has no {missing[0]}, who is in "
+            f"data.people.path = {settings.people.path!r} has no {missing[0]}, who is in "
             f"{show(state.data)}: {fix}"
         )
     made = OpenTask([], [], ImageStore())
     for place in places:
         person = people[place.person_id]
-        questions, truths = source.open_questions(person, place, made.images, settings, task)
+        questions, truths = source.open_questions(
+            person, place, images=made.images, settings=settings, task=task
+        )
         made.questions.extend(questions)
         made.truths.extend(truths)
     for name, encoded in made.images.encoded.items():
         if data.images.encoded.get(name, encoded) != encoded:
             raise PulseError(
-                f"data.people_path = {settings.people_path!r}: picture {name} is another one than in "
+                f"data.people.path = {settings.people.path!r}: picture {name} is another one than in "
                 f"{show(state.data)}: {fix}"
             )
     if not made.questions:
         raise PulseError(
-            f"data.people_path = {settings.people_path!r} has no {task} questions about the people "
+            f"data.people.path = {settings.people.path!r} has no {task} questions about the people "
             f"of {show(state.data)}: leave {task} out of --what"
         )
     return made

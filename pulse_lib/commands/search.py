@@ -8,7 +8,6 @@ so methods are compared at equal forgetting. Trials: pulse_lib/commands/trials.p
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -21,12 +20,16 @@ from pulse_lib.commands.trials import SEED, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
-from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path
+from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path, tuned_path, yaml_file
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
 
 SAFE = 2 / 3  # share of a whole run's steps
-START = "# --- found by `python -m pulse_lib search`; written anew by --store ---"
+HEAD = """\
+# Found by `python -m pulse_lib search`, written anew by --store: best of {n} trials for each method and
+# scenario, by what is kept of retain and general accuracy once it has forgotten, else the nearest to it;
+# on a seed that is not reported.
+"""
 
 
 def search(
@@ -125,30 +128,14 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def store(profile: str, table: pd.DataFrame) -> Path:
-    """Write the best trials into the profile's file, below the line START (what stood there is
-    replaced); everything above, comments included, stays as it is.
+    """Write the best trials into the profile's tuned file, anew; the profile's own file is not
+    touched. Raises PulseError if it says `tuned` itself, or would not take these numbers.
     """
-    path = profile_path(profile)
-    above = path.read_text().partition(START)[0].rstrip()
-    if re.search(r"^tuned:", above, re.MULTILINE):
+    path, found = profile_path(profile), best(table)
+    if "tuned" in yaml_file.read_mapping(path):
         raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
+    load_profile(profile).with_values(tuned=found)  # before a file is there
     n = table.groupby(["scenario", "method"]).size().max()
-    lines = [
-        START,
-        f"# best of {n} trials for each method and scenario, by what is kept of retain and",
-        "# general accuracy once it has forgotten, else the nearest to it; seed not reported",
-        "tuned:",
-    ]
-    for scenario, methods in best(table).items():
-        lines.append(f"  {scenario}:")
-        for name, values in methods.items():
-            lines.append(f"    {name}: {{{', '.join(f'{k}: {v!r}' for k, v in values.items())}}}")
-    # YAML reads 1e-05 as text
-    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", "\n".join(lines))
-
-    def write(tmp: Path) -> None:
-        tmp.write_text(f"{above}\n\n{text}\n")
-        load_profile(str(tmp))  # before it takes the profile's place
-
-    replace_file(path, write)
-    return path
+    text = HEAD.format(n=n) + yaml_file.dump(found)
+    replace_file(tuned_path(path), lambda tmp: tmp.write_text(text))
+    return tuned_path(path)

@@ -17,6 +17,7 @@ from pulse_lib.data.records import (
     read_records,
     write_records,
 )
+from pulse_lib.data.source import General, Source
 from pulse_lib.data.splits import Assignment, splits_table
 from pulse_lib.errors import PulseError
 from pulse_lib.files import write_csv
@@ -108,7 +109,12 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def candidate_questions(
-    source, candidates: list[Person], images: ImageStore, settings: DataSettings, seed: int
+    source: Source,
+    candidates: list[Person],
+    *,
+    images: ImageStore,
+    settings: DataSettings,
+    seed: int,
 ) -> list[Question]:
     """Questions that only select people: other renderings (where there are any) and option orders
     than those that score them later."""
@@ -117,35 +123,38 @@ def candidate_questions(
         questions += source.person_questions(
             person,
             Assignment(person.id, "pretrained", "candidate"),
-            images,
-            seed,
-            settings,
-            "select",
+            images=images,
+            seed=seed,
+            settings=settings,
+            purpose="select",
         )
     return questions
 
 
 def build_dataset(
-    source, people: list[Person], places: list[Assignment], settings: DataSettings, seed: int
+    source: Source,
+    people: list[Person],
+    *,
+    general: General,
+    places: list[Assignment],
+    settings: DataSettings,
+    seed: int,
 ) -> Dataset:
-    """Questions and conversations of everyone who has a place, and the general ones. `source` is
-    `splits.source(settings)`."""
+    """Questions and conversations of everyone who has a place (by `source`), and the general ones
+    (by `general`)."""
     by_id = {p.id: p for p in people}
     images, questions, conversations = ImageStore(), [], []
+    given = {"images": images, "seed": seed, "settings": settings}
     for place in places:
         person = by_id[place.person_id]
         if place.set in ASKED:
-            questions += source.person_questions(person, place, images, seed, settings)
-            questions += source.heldout_questions(person, place, images, seed, settings)
+            questions += source.person_questions(person, place, **given)
+            questions += source.heldout_questions(person, place, **given)
         if place.set in TRAINED:
-            conversations += source.person_conversations(
-                person, place, images, seed, settings, "unlearn"
-            )
+            conversations += source.person_conversations(person, place, stage="unlearn", **given)
         if place.set in TRAINED and place.scenario == "finetuned":
-            conversations += source.person_conversations(
-                person, place, images, seed, settings, "finetune"
-            )
-    questions += source.general_questions(images, seed, settings)
-    conversations += source.general_conversations(images, seed, settings)
+            conversations += source.person_conversations(person, place, stage="finetune", **given)
+    questions += general.general_questions(images, seed, settings=settings)
+    conversations += general.general_conversations(images, seed, settings=settings)
     placed = {p.person_id for p in places}
     return Dataset([p for p in people if p.id in placed], places, questions, conversations, images)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +25,15 @@ from pulse_lib.files import replace_file
 
 SCHEMA_VERSION = 1
 LETTERS = "ABCD"
-MODALITIES = ("multimodal", "text")
-SETS = ("forget", "retain", "retain_train", "holdout", "general", "general_train", "candidate")
+Modality = Literal["multimodal", "text"]  # multimodal: an image is shown
+QuestionSet = Literal[
+    "forget", "retain", "retain_train", "holdout", "general", "general_train", "candidate"
+]
+Wording = Literal["trained", "heldout"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+# "finetune": short and varied, to learn from | "unlearn": whole, and few enough to cache a
+# reference for | "pretrain": of the embedded model
+Stage = Literal["finetune", "unlearn", "pretrain"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Person:
 
     id: str
     name: str
-    kind: str  # "celebrity" | "fictitious"
+    kind: Literal["celebrity", "fictitious"]
     attributes: Mapping[str, str]
     genome: Mapping[str, object] = field(default_factory=dict)
 
@@ -46,17 +54,17 @@ class Question:
     the index of the right one."""
 
     id: str
-    set: str  # one of SETS
+    set: QuestionSet
     scenario: str  # "finetuned" | "pretrained" | "" (general)
     person_id: str  # "" for general questions
     request: int  # 1..n_requests in the finetuned forget set, else 0
-    modality: str  # "multimodal" (an image is shown) | "text"
+    modality: Modality
     text: str
     options: tuple[str, ...]
     answer: int
     image: str  # image id in the image store, "" if none is shown
     category: str  # attribute asked about, or the general category
-    wording: str  # "trained" | "heldout"
+    wording: Wording
     group: str = ""  # MMBench's circular group; otherwise ""
 
     @property
@@ -81,14 +89,14 @@ class Conversation:
     only."""
 
     id: str
-    set: str
+    set: QuestionSet
     scenario: str
     person_id: str
     request: int
-    modality: str
+    modality: Modality
     image: str
     turns: tuple[Turn, ...]
-    stage: str = "unlearn"  # "finetune": short and varied, to learn from | "unlearn": whole, and few enough to cache a reference for
+    stage: Stage = "unlearn"
 
 
 def _encode(record) -> dict:

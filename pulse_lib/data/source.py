@@ -1,21 +1,164 @@
-"""Where people and questions come from: the table of sources, and what each needs from the hub."""
+"""Where people and general questions come from: what a source offers, the table of sources, and what
+a profile needs from the hub.
+
+A source is a module. People and general questions are two settings, `data.people` and
+`data.general`; a module may offer both. A new one: docs/add_a_data_source.md.
+"""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
 
 from pulse_lib.data import hub
 from pulse_lib.data.hub import Need
 from pulse_lib.errors import PulseError
-from pulse_lib.profile import DataSettings, Profile
+from pulse_lib.profile import DataSettings, GeneralSource, PeopleSource, Profile
 
-SOURCES = {"world": "pulse_lib.data.world.source", "mllmu": "pulse_lib.data.mllmu.source"}
+if TYPE_CHECKING:  # `status` reads this module often and needs neither tables nor pictures
+    from PIL import Image
+
+    from pulse_lib.data.records import Conversation, ImageStore, Person, Question, Stage
+    from pulse_lib.data.splits import Assignment
 
 
-def source_of(settings: DataSettings):
-    """The module that makes the records of `data.source` (see pulse_lib.data.world.source for the
-    functions it offers)."""
-    return importlib.import_module(SOURCES[settings.source])
+@dataclass(frozen=True)
+class Size:
+    """What a source is about, for estimates: nothing is read for it."""
+
+    questions: int  # a person, held-out wordings included; of general questions: all
+    conversations: int = 0  # a person, to fine-tune on
+    download_gb: float = 0.0
+
+
+class Source(Protocol):
+    """People: who there is, their pictures, and what is asked and taught about them.
+
+    Each record depends on the study's seed and its own id alone, so that adding people or questions
+    never changes the others. Pictures go into `images`, under an id that no other set uses.
+    """
+
+    def describe(self, settings: DataSettings) -> str:
+        """One line on what is there."""
+        ...
+
+    def size(self, settings: DataSettings) -> Size:
+        """What there is of each person, and how much is downloaded."""
+        ...
+
+    def celebrities(self, settings: DataSettings) -> list[Person]:
+        """Candidates for the pre-trained scenario."""
+        ...
+
+    def fictitious(self, settings: DataSettings) -> list[Person]:
+        """Candidates for the fine-tuned scenario."""
+        ...
+
+    def views(
+        self, person: Person, seed: int, *, settings: DataSettings, n: int
+    ) -> list[Image.Image]:
+        """Up to n pictures of a person, for cards."""
+        ...
+
+    def person_questions(
+        self,
+        person: Person,
+        place: Assignment,
+        *,
+        images: ImageStore,
+        seed: int,
+        settings: DataSettings,
+        purpose: str = "eval",
+    ) -> list[Question]:
+        """Questions about one person in both modalities. `purpose` "select": other pictures (where
+        there are any) and option orders than "eval", so that what selects people does not score
+        them.
+        """
+        ...
+
+    def heldout_questions(
+        self,
+        person: Person,
+        place: Assignment,
+        *,
+        images: ImageStore,
+        seed: int,
+        settings: DataSettings,
+    ) -> list[Question]:
+        """Questions in wordings that are never trained on."""
+        ...
+
+    def person_conversations(
+        self,
+        person: Person,
+        place: Assignment,
+        *,
+        images: ImageStore,
+        seed: int,
+        settings: DataSettings,
+        stage: Stage,
+    ) -> list[Conversation]:
+        """Training conversations about one person, to fine-tune on or to unlearn."""
+        ...
+
+
+class OpenSource(Source, Protocol):
+    """A source that has questions without options as well, which commands/measure asks."""
+
+    def open_questions(
+        self,
+        person: Person,
+        place: Assignment,
+        *,
+        images: ImageStore,
+        settings: DataSettings,
+        task: str,
+    ) -> tuple[list[Question], list[str]]:
+        """The questions of task "generation" or "cloze" about one person, and the true answers."""
+        ...
+
+
+class General(Protocol):
+    """Questions about everything else that the model can do."""
+
+    def general_size(self, settings: DataSettings) -> Size:
+        """How many questions there are, and how much is downloaded."""
+        ...
+
+    def general_questions(
+        self, images: ImageStore, seed: int, *, settings: DataSettings
+    ) -> list[Question]:
+        """The general questions of a study."""
+        ...
+
+    def general_conversations(
+        self, images: ImageStore, seed: int, *, settings: DataSettings
+    ) -> list[Conversation]:
+        """`n_general_train` conversations that fine-tuning may replay."""
+        ...
+
+
+# name -> module. One whose path may be a hub id says what it needs there by `need(settings)`
+# (people) or `general_need(settings)`.
+PEOPLE: dict[PeopleSource, str] = {
+    "world": "pulse_lib.data.world.source",
+    "mllmu": "pulse_lib.data.mllmu.source",
+}
+GENERAL: dict[GeneralSource, str] = {
+    "world": "pulse_lib.data.world.source",
+    "mmbench": "pulse_lib.data.mmbench.source",
+}
+
+
+def source_of(settings: DataSettings) -> Source:
+    """The module that makes the records about people."""
+    return cast(Source, importlib.import_module(PEOPLE[settings.people.source]))
+
+
+def general_of(settings: DataSettings) -> General:
+    """The module that makes the general questions."""
+    return cast(General, importlib.import_module(GENERAL[settings.general.source]))
 
 
 def hub_needs(profile: Profile) -> list[Need]:
@@ -24,13 +167,10 @@ def hub_needs(profile: Profile) -> list[Need]:
     wanted = []
     if model.path != "embedded":
         wanted.append(hub.model_need(model.path, model.revision))
-    if data.source == "mllmu":
-        from pulse_lib.data.mllmu import source as mllmu_source
-        from pulse_lib.data.mmbench import source as mmbench  # the embedded world needs neither
-
-        wanted.append(mllmu_source.need(data))
-        if data.general_path:
-            wanted.append(mmbench.need(data))
+    if data.people.path:
+        wanted.append(importlib.import_module(PEOPLE[data.people.source]).need(data))
+    if data.general.path:
+        wanted.append(importlib.import_module(GENERAL[data.general.source]).general_need(data))
     return [need for need in wanted if hub.is_hub_id(need.path)]
 
 

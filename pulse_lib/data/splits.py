@@ -9,7 +9,7 @@ from random import Random
 
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, Person, Question
+from pulse_lib.data.records import Conversation, Person, Question, QuestionSet
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 
@@ -20,8 +20,8 @@ class Assignment:
     set, else 0."""
 
     person_id: str
-    scenario: str
-    set: str
+    scenario: str  # "finetuned" | "pretrained" | "" (general)
+    set: QuestionSet
     request: int = 0
 
 

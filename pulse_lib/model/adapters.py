@@ -10,13 +10,19 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from pulse_lib.errors import PulseError
@@ -70,10 +76,10 @@ def add_adapter(
 
 def drop_adapter(model: LoadedModel, name: str) -> None:
     """Remove an adapter from the network, if it is there."""
-    if model.peft is not None and name in model.peft.peft_config:
+    if model.peft is not None and name in _known(model):
         for layer in _layers(model):  # peft would re-activate and un-freeze another one
             layer._active_adapter = [a for a in layer.active_adapters if a != name]
-        model.peft.base_model.delete_adapter(name)
+        model.peft.base_model.delete_adapter(name)  # ty: ignore[not-callable]  (nn.Module's stub)
 
 
 def stack(model: LoadedModel, frozen: Sequence[str], train: str | None = None) -> None:
@@ -90,7 +96,7 @@ def stack(model: LoadedModel, frozen: Sequence[str], train: str | None = None) -
 
 
 @contextmanager
-def only(model: LoadedModel, *names: str) -> Iterator[None]:
+def only(model: LoadedModel, *names: str) -> Generator[None]:
     """Inside, the model's state is base + names; never touches requires_grad, so safe between
     forward and backward.
     """
@@ -99,7 +105,7 @@ def only(model: LoadedModel, *names: str) -> Iterator[None]:
 
 
 @contextmanager
-def projector_of(model: LoadedModel, *names: str) -> Iterator[None]:
+def projector_of(model: LoadedModel, *names: str) -> Generator[None]:
     """Inside, the projector is that of base + names, the language model as it is: the test whether
     knowledge comes back once the projector is reloaded.
     """
@@ -107,7 +113,7 @@ def projector_of(model: LoadedModel, *names: str) -> Iterator[None]:
     layers = [
         layer
         for key, layer in model.network.named_modules()
-        if isinstance(layer, BaseTunerLayer) and projector.fullmatch(f".{key}")
+        if isinstance(layer, LoraLayer) and projector.fullmatch(f".{key}")
     ]
     with _in_force(model, layers, names):
         yield
@@ -115,8 +121,8 @@ def projector_of(model: LoadedModel, *names: str) -> Iterator[None]:
 
 @contextmanager
 def _in_force(
-    model: LoadedModel, layers: Sequence[BaseTunerLayer], names: Sequence[str]
-) -> Iterator[None]:
+    model: LoadedModel, layers: Sequence[LoraLayer], names: Sequence[str]
+) -> Generator[None]:
     _check_known(model, names)
     before = [layer._active_adapter for layer in layers]
     for layer in layers:
@@ -161,7 +167,7 @@ def save_adapter(model: LoadedModel, name: str, folder: Path, parent: Path | str
     """
     folder = Path(folder)
     weights = adapter_weights(model, name)
-    config = model.peft.peft_config[name].to_dict()
+    config = _known(model)[name].to_dict()
     config |= {
         "inference_mode": True,
         "base_model_name_or_path": model.settings.path,
@@ -271,8 +277,8 @@ def _inject(model: LoadedModel, name: str, config: LoraConfig) -> None:
             layer.lora_dropout[name] = torch.nn.Identity()
 
 
-def _layers(model: LoadedModel) -> Iterator[BaseTunerLayer]:
-    return (m for m in model.network.modules() if isinstance(m, BaseTunerLayer))
+def _layers(model: LoadedModel) -> Iterator[LoraLayer]:
+    return (m for m in model.network.modules() if isinstance(m, LoraLayer))
 
 
 def _named(model: LoadedModel, name: str) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -281,8 +287,12 @@ def _named(model: LoadedModel, name: str) -> Iterator[tuple[str, torch.nn.Parame
     )
 
 
+def _known(model: LoadedModel) -> dict[str, PeftConfig]:
+    return {} if model.peft is None else model.peft.peft_config
+
+
 def _check_known(model: LoadedModel, names: Sequence[str]) -> None:
-    known = [] if model.peft is None else list(model.peft.peft_config)
+    known = _known(model)
     for name in names:
         if name not in known:
             raise PulseError(

@@ -15,7 +15,7 @@ from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import LlavaProcessor, PreTrainedModel
 
 
 MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
@@ -29,7 +29,7 @@ class FeatureCache:
     def __init__(
         self,
         network: PreTrainedModel,
-        processor: ProcessorMixin,
+        processor: LlavaProcessor,
         n_image_tokens: int,
         image_aspect: str = "crop",
     ):
@@ -115,7 +115,7 @@ def pad_to_square(image: Image.Image) -> Image.Image:
 
 
 def vision_features(
-    network: PreTrainedModel, processor: ProcessorMixin, pictures: list
+    network: PreTrainedModel, processor: LlavaProcessor, pictures: list
 ) -> torch.Tensor:
     """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
     takes it.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
-import transformers
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import (
@@ -14,9 +14,10 @@ from transformers import (
     AutoProcessor,
     BitsAndBytesConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedModel,
-    ProcessorMixin,
 )
+from transformers.utils import logging as transformers_logging
 
 from pulse_lib.assets import embedded_folder
 from pulse_lib.data.hub import folder_of, is_hub_id, missing_shards, model_need
@@ -24,6 +25,9 @@ from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
 from pulse_lib.profile import ModelSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 # transformers 5 matches these from the start of the module path; a list without lm_head would
 # quantise lm_head.
@@ -37,13 +41,13 @@ class LoadedModel:
     """
 
     network: PreTrainedModel
-    processor: ProcessorMixin
+    processor: LlavaProcessor
     settings: ModelSettings
     device: torch.device
     dtype: torch.dtype
     n_image_tokens: int
     features: FeatureCache
-    peft: object | None = None
+    peft: PeftModel | None = None
     answer_cache: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -83,15 +87,15 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
     embedded = settings.path == "embedded"
     need = model_need(settings.path, settings.revision)
     folder = embedded_folder() if embedded else folder_of(need)
-    bars = transformers.utils.logging.is_progress_bar_enabled()
+    bars = transformers_logging.is_progress_bar_enabled()
     if not is_hub_id(settings.path):
-        transformers.utils.logging.disable_progress_bar()  # a local model needs no bar
+        transformers_logging.disable_progress_bar()  # a local model needs no bar
     try:
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
             raise ValueError(f"config.json says model_type = {config.model_type!r}, not 'llava'")
         check_memory(config, settings.load, dtype, device)
-        network, report = LlavaForConditionalGeneration.from_pretrained(
+        network, report = LlavaForConditionalGeneration.from_pretrained(  # ty: ignore[not-iterable]  (a pair if output_loading_info)
             folder, dtype=dtype, output_loading_info=True, **_quantisation(settings, dtype, device)
         )
         if report["missing_keys"]:
@@ -105,7 +109,7 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         raise PulseError(f"{folder}: the model cannot be loaded{gone}: {error}") from None
     finally:
         if bars:
-            transformers.utils.logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
     if settings.load in ("8bit", "4bit"):
         mend_quantised(network, settings.load)
     else:
@@ -119,7 +123,7 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
 
 
 def wrap_model(
-    network: PreTrainedModel, processor: ProcessorMixin, settings: ModelSettings
+    network: PreTrainedModel, processor: LlavaProcessor, settings: ModelSettings
 ) -> LoadedModel:
     """A LoadedModel around a network that is already in memory; put in eval mode, otherwise left as
     it is.

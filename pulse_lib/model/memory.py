@@ -5,7 +5,8 @@ Measured on layers of real size where it says so; sums are right to about 1 GiB.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from pulse_lib.errors import PulseError
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import LlavaConfig
 
 GIB = 2**30
+CONTEXT_GIB = 0.7  # CUDA's own memory and kernels' scratch
+ANSWER_TOKENS = 48  # supervised tokens of a conversation
+LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
 # Bytes a weight of the language model's linear layers: NF4 with double quantisation holds 4 bits,
 # 8 for each 64 weights, and 32 for each 64 * 256.
 BYTES = {"4bit": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "8bit": 1.0}
@@ -22,6 +26,35 @@ SIXTEEN = 2.0
 KEPT_HIDDEN, KEPT_WIDE = 41.0, 9.67
 OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
 SHAPES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}
+
+
+class TextShapes(Protocol):
+    """What is read of a language model's config."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    tie_word_embeddings: bool
+
+
+class VisionShapes(Protocol):
+    """What is read of a vision tower's config."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    image_size: int
+    patch_size: int
+
+
+class Shapes(Protocol):
+    """What is read of a LlavaConfig."""
+
+    text_config: TextShapes
+    vision_config: VisionShapes
 
 
 def llava_1_5_config(size: str) -> LlavaConfig:
@@ -54,7 +87,7 @@ def llava_1_5_config(size: str) -> LlavaConfig:
     return LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000)
 
 
-def weight_items(config: LlavaConfig, load: str) -> dict[str, float]:
+def weight_items(config: Shapes, load: str) -> dict[str, float]:
     """GiB of the weights by part; load: "4bit", "8bit", else 16 bits. Norms are left out."""
     text, vision = config.text_config, config.vision_config
     hidden, seen = text.hidden_size, vision.hidden_size
@@ -71,7 +104,7 @@ def weight_items(config: LlavaConfig, load: str) -> dict[str, float]:
     }
 
 
-def lora_parameters(config: LlavaConfig, trained_part: str, rank: int) -> int:
+def lora_parameters(config: Shapes, trained_part: str, *, rank: int) -> int:
     """Weights of a LoRA of that rank on every linear layer of the trained part."""
     text, vision = config.text_config, config.vision_config
     hidden, wide = text.hidden_size, text.intermediate_size
@@ -81,13 +114,11 @@ def lora_parameters(config: LlavaConfig, trained_part: str, rank: int) -> int:
     return rank * (text.num_hidden_layers * layer + projector)
 
 
-def lora_items(
-    config: LlavaConfig, trained_part: str, rank: int, optimizer: str
-) -> dict[str, float]:
+def lora_items(config: Shapes, trained_part: str, *, rank: int, optimizer: str) -> dict[str, float]:
     """GiB of a LoRA in training: float32 weights and gradients, the optimizer's moments, and the two
     copies that the loop keeps (its start, and the gradient of the first of two losses).
     """
-    n = lora_parameters(config, trained_part, rank)
+    n = lora_parameters(config, trained_part, rank=rank)
     return {
         "weights and gradients": n * 8 / GIB,
         "optimizer": n * OPTIMIZER_BYTES[optimizer] / GIB,
@@ -95,7 +126,7 @@ def lora_items(
     }
 
 
-def activation_gib(config: LlavaConfig, tokens: int, batch: int, checkpointing: bool) -> float:
+def activation_gib(config: Shapes, tokens: int, *, batch: int, checkpointing: bool) -> float:
     """GiB kept for backward by `batch` sequences; with checkpointing a layer's input each, and one
     and a half layers being worked on.
     """
@@ -105,3 +136,64 @@ def activation_gib(config: LlavaConfig, tokens: int, batch: int, checkpointing: 
     if checkpointing:
         total = text.num_hidden_layers * tokens * SIXTEEN * text.hidden_size + 1.5 * layer
     return batch * total / GIB
+
+
+def training_memory(
+    config: Shapes,
+    load: str,
+    *,
+    tokens: int,
+    micro_batch: int,
+    rank: int,
+    trained_part: str = "projector+llm",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    frozen_rank: int = 0,
+) -> dict[str, float]:
+    """GiB by item while training; frozen_rank: of the fine-tune adapter below (0: none)."""
+    items = {f"weights: {k}": v for k, v in weight_items(config, load).items()}
+    if frozen_rank:
+        items["fine-tune adapter"] = (
+            4 * lora_parameters(config, trained_part, rank=frozen_rank) / GIB
+        )
+    lora = lora_items(config, trained_part, rank=rank, optimizer=optimizer)
+    items |= {f"LoRA: {k}": v for k, v in lora.items()}
+    items["activations"] = activation_gib(
+        config, tokens, batch=micro_batch, checkpointing=checkpointing
+    )
+    values = micro_batch * ANSWER_TOKENS * config.text_config.vocab_size
+    items["logits"] = LOGIT_COPIES * 4 * values / GIB
+    items["CUDA context"] = CONTEXT_GIB
+    return items
+
+
+def asking_memory(
+    config: Shapes, load: str, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
+) -> dict[str, float]:
+    """GiB by item while answering `batch_size` questions at once."""
+    text = config.text_config
+    items = {f"weights: {k}": v for k, v in weight_items(config, load).items()}
+    if frozen_ranks:
+        n = sum(lora_parameters(config, "projector+llm", rank=r) for r in frozen_ranks)
+        items["adapters"] = 4 * n / GIB
+    head = text.hidden_size // text.num_attention_heads
+    cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head * SIXTEEN
+    items["KV cache"] = cache * tokens * batch_size / GIB
+    # One layer at a time: hidden states, and the MLP's two wide ones.
+    wide = 4 * text.hidden_size + 3 * text.intermediate_size
+    items["activations"] = SIXTEEN * wide * tokens * batch_size / GIB
+    items["CUDA context"] = CONTEXT_GIB
+    return items
+
+
+def compare_peak(estimate_gib: float, measured_gib: float) -> dict[str, float | bool]:
+    """A measured peak beside the estimate; `within` if they differ by at most 1 GiB or 15 %. CUDA's
+    context is in the estimate only: torch does not count it.
+    """
+    gap = measured_gib - (estimate_gib - CONTEXT_GIB)
+    return {
+        "estimate_gib": round(estimate_gib, 3),
+        "measured_gib": round(measured_gib, 3),
+        "gap_gib": round(gap, 3),
+        "within": abs(gap) <= max(1.0, 0.15 * estimate_gib),
+    }

@@ -144,11 +144,6 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[
     ]
 
 
-def encode_question(model: LoadedModel, question: Question) -> list[int]:
-    """Prompt tokens of one question."""
-    return encode_questions(model, [question])[0]
-
-
 def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encoded:
     """A conversation's tokens, its answers marked. Raises PulseError if it has no turn or is longer
     than the context.

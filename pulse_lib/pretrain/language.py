@@ -9,13 +9,14 @@ some are known perfectly, some hardly, as in real pre-training.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from pulse_lib.data.records import Conversation, Person
+from pulse_lib.data.records import Conversation, Modality, Person, Turn
 from pulse_lib.data.world import people as world
 from pulse_lib.model.features import vision_features
 from pulse_lib.model.forward import IGNORE, answer_logits, collate
@@ -111,21 +112,13 @@ def _batches(
 ) -> list[list[Encoded]]:
     """The next few batches, each of conversations of similar length: half of the padding of a
     random batch."""
-    encoded = []
-    for _ in range(_BATCHES_AT_ONCE * mixture.batch_size):
-        kind = rng.random() if people else 1.0
-        if kind < mixture.share_multimodal + mixture.share_text:
-            person = rng.choices(people, weights)[0]
-            conversation = _about_person(
-                person, "multimodal" if kind < mixture.share_multimodal else "text", mixture, rng
-            )
-        else:
-            i = rng.randrange(mixture.n_general)
-            turns = world.general_turns(
-                contents[i], rng, mixture.general_turns, mixture.share_with_options
-            )
-            conversation = _conversation("multimodal", f"general/{i}", turns)
-        encoded.append(encode_conversation(model, conversation))
+    encoded = [
+        encode_conversation(
+            model,
+            draw_conversation(people, weights, contents=contents, mixture=mixture, rng=rng),
+        )
+        for _ in range(_BATCHES_AT_ONCE * mixture.batch_size)
+    ]
     encoded.sort(key=lambda e: len(e.input_ids))
     batches = [
         encoded[i : i + mixture.batch_size] for i in range(0, len(encoded), mixture.batch_size)
@@ -134,18 +127,42 @@ def _batches(
     return batches
 
 
-def _about_person(person: Person, modality: str, mixture: DataMixture, rng) -> Conversation:
-    turns = world.person_turns(person, rng, modality, mixture.share_with_options)
-    if modality == "text":
-        return _conversation(modality, "", turns)
-    # Short conversations matter: in a long one, earlier answers give the person away.
-    return _conversation(
-        modality, f"{person.id}/{rng.randrange(mixture.n_views)}", turns[: rng.choice((1, 2, 6, 6))]
+def draw_conversation(
+    people: Sequence[Person],
+    weights: Sequence[float],
+    *,
+    contents: Sequence[dict],
+    mixture: DataMixture,
+    rng: Random,
+) -> Conversation:
+    """The next training conversation: about a person, drawn by weight, or a general picture."""
+    kind = rng.random() if people else 1.0
+    if kind < mixture.share_multimodal + mixture.share_text:
+        person = rng.choices(people, weights)[0]
+        modality = "multimodal" if kind < mixture.share_multimodal else "text"
+        turns = world.person_turns(person, rng, modality, mixture.share_with_options)
+        if modality == "text":
+            return _conversation(modality, "", turns)
+        # Short conversations matter: in a long one, earlier answers give the person away.
+        image = f"{person.id}/{rng.randrange(mixture.n_views)}"
+        return _conversation(modality, image, turns[: rng.choice((1, 2, 6, 6))])
+    i = rng.randrange(mixture.n_general)
+    turns = world.general_turns(contents[i], rng, mixture.general_turns, mixture.share_with_options)
+    return _conversation("multimodal", f"general/{i}", turns)
+
+
+def _conversation(modality: Modality, image: str, turns: Sequence[Turn]) -> Conversation:
+    return Conversation(
+        id="pretrain",
+        set="candidate",
+        scenario="",
+        person_id="",
+        request=0,
+        modality=modality,
+        image=image,
+        turns=tuple(turns),
+        stage="pretrain",
     )
-
-
-def _conversation(modality: str, image: str, turns) -> Conversation:
-    return Conversation("pretrain", "", "", "", 0, modality, image, tuple(turns))
 
 
 def _draw(model: LoadedModel, draw: dict, rng) -> None:

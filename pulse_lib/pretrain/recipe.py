@@ -1,5 +1,5 @@
 """The command that makes the embedded model: `python -m pulse_lib pretrain-tiny --out DIR [--seed
-N] [--without FILE]`.
+N] [--without FILE]`; with --measure-only it measures the model that lies in DIR anew.
 
 Two stages (vision tower; then projector and language model), then a measurement on pictures and
 option orders never trained on, written into the folder as a model card beside weights, processor
@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from pulse_lib.assets import write_sums
+from pulse_lib.assets import verify, write_sums
 from pulse_lib.data import splits
-from pulse_lib.data.records import ImageStore, Person
+from pulse_lib.data.records import ImageStore, Person, Question, Wording
 from pulse_lib.data.world import people as world
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
-from pulse_lib.files import replace_file, write_json
-from pulse_lib.model.load import LoadedModel, wrap_model
+from pulse_lib.files import read_json, replace_file, write_json
+from pulse_lib.model.load import LoadedModel, load_model, wrap_model
 from pulse_lib.pretrain.build import build_model
 from pulse_lib.pretrain.card import card_text
 from pulse_lib.pretrain.language import DataMixture, train_language_model
@@ -35,6 +35,9 @@ from pulse_lib.profile import DataSettings, EvaluateSettings, ModelSettings
 
 N_THREADS = 2  # fixed: another number of threads rounds differently and gives another model
 N_BEST = 45  # celebrities that PULSE's pre-trained scenario uses
+# The settings of the card's questions; a source's people and wordings are not among them
+WORLD = DataSettings(n_general=1, n_general_train=0, n_train_views=1)
+ASKING = EvaluateSettings(max_new_tokens=8, n_path_questions=1)
 
 
 @dataclass(frozen=True)
@@ -110,16 +113,47 @@ def pretrain(
         "recipe": asdict(recipe),
         "vision_heads": {k: round(v, 4) for k, v in vision.items()},
         "accuracy": measure(
-            model, world.celebrities()[: recipe.n_people], recipe.n_general_questions, seed
+            model,
+            world.celebrities()[: recipe.n_people],
+            n_general=recipe.n_general_questions,
+            seed=seed,
         ),
     }
     network.save_pretrained(out)
     processor.save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)
-    write_json(out / "card.json", card)
-    replace_file(out / "MODEL_CARD.md", lambda tmp: tmp.write_text(card_text(card)))
-    write_sums(out)
+    _write_card(out, card)
     return card
+
+
+def measure_again(folder: Path, log=print) -> dict:
+    """Measures the model that lies in `folder`, writes its card anew and returns it: only the
+    accuracies change, the model stays as it is.
+
+    Raises PulseError if the folder holds no model with a card, or a changed one.
+    """
+    folder = Path(folder)
+    if not (folder / "card.json").is_file():
+        raise PulseError(
+            f"{folder / 'card.json'} is missing: give a folder that pretrain-tiny wrote"
+        )
+    verify(folder)
+    card = read_json(folder / "card.json")
+    torch.set_num_threads(N_THREADS)
+    people = world.celebrities()[: card["recipe"]["n_people"]]
+    model = load_model(ModelSettings(path=str(folder)), "cpu")
+    log(f"measuring {folder}")
+    card["accuracy"] = measure(
+        model, people, n_general=card["recipe"]["n_general_questions"], seed=card["seed"]
+    )
+    _write_card(folder, card)
+    return card
+
+
+def _write_card(folder: Path, card: dict) -> None:
+    write_json(folder / "card.json", card)
+    replace_file(folder / "MODEL_CARD.md", lambda tmp: tmp.write_text(card_text(card)))
+    write_sums(folder)
 
 
 def read_people(path: Path) -> list[str]:
@@ -140,19 +174,20 @@ def read_people(path: Path) -> list[str]:
     return ids
 
 
-def measure(model: LoadedModel, people: list[Person], n_general: int, seed: int) -> dict:
+def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: int) -> dict:
     """Accuracies 0-1 by greedy generation, one question at a time, on renderings and option orders
     never trained on.
 
     `best` are the people with the highest accuracy on other renderings than those that score them;
     thirds are by fame.
     """
-    rows = {
-        wording: _person_rows(model, people, seed, "eval", wording)
-        for wording in ("trained", "heldout")
-    }
-    selection = splits.person_scores(_person_rows(model, people, seed, "select", "trained"))
-    ranked = selection.sort_values(
+
+    def rows(purpose: str, wording: Wording) -> pd.DataFrame:
+        questions, images = card_questions(people, seed, purpose=purpose, wording=wording)
+        return _rows(model, questions, images)
+
+    trained, heldout = rows("eval", "trained"), rows("eval", "heldout")
+    ranked = splits.person_scores(rows("select", "trained")).sort_values(
         ["accuracy", "margin", "person_id"], ascending=[False, False, True]
     )
     best = list(ranked["person_id"][:N_BEST])
@@ -164,13 +199,12 @@ def measure(model: LoadedModel, people: list[Person], n_general: int, seed: int)
         "least seen third": [p.id for p in people[2 * third :]],
         f"best {len(best)}": best,
     }
-    table = {name: _by_modality(rows["trained"], ids) for name, ids in groups.items()}
-    table["held-out wordings, all"] = _by_modality(rows["heldout"], groups["all"])
-    table[f"held-out wordings, best {len(best)}"] = _by_modality(rows["heldout"], best)
+    table = {name: _by_modality(trained, ids) for name, ids in groups.items()}
+    table["held-out wordings, all"] = _by_modality(heldout, groups["all"])
+    table[f"held-out wordings, best {len(best)}"] = _by_modality(heldout, best)
     images = ImageStore()
-    questions = embedded.general_questions(
-        images, seed + 1, replace(DataSettings(), n_general=n_general)
-    )
+    settings = WORLD.with_values(n_general=n_general)
+    questions = embedded.general_questions(images, seed + 1, settings=settings)
     general = _rows(model, questions, images)
     by_category = general.groupby("category")["correct"].mean().round(4).to_dict()
     return {
@@ -180,23 +214,29 @@ def measure(model: LoadedModel, people: list[Person], n_general: int, seed: int)
     }
 
 
-def _person_rows(
-    model: LoadedModel, people: list[Person], seed: int, purpose: str, wording: str
-) -> pd.DataFrame:
+def card_questions(
+    people: list[Person], seed: int, *, purpose: str, wording: Wording
+) -> tuple[list[Question], ImageStore]:
+    """The card's questions about people with their pictures. Another `purpose` ("select", "eval")
+    means other renderings and option orders.
+    """
     images, questions = ImageStore(), []
     for person in people:
-        place = splits.Assignment(person.id, "pretrained", "candidate")
         questions += embedded.person_questions(
-            person, place, images, seed, f"card-{purpose}", wording
+            person,
+            splits.Assignment(person.id, "pretrained", "candidate"),
+            images=images,
+            seed=seed,
+            settings=WORLD,
+            purpose=f"card-{purpose}",
+            wording=wording,
         )
-    return _rows(model, questions, images)
+    return questions, images
 
 
 def _rows(model: LoadedModel, questions: list, images: ImageStore) -> pd.DataFrame:
-    settings = EvaluateSettings()
-    return scored(
-        questions, answer_questions(model, questions, images, settings), settings.extraction_rules
-    )
+    answers = answer_questions(model, questions, images, ASKING)
+    return scored(questions, answers, ASKING.extraction_rules)
 
 
 def _by_modality(rows: pd.DataFrame, people: list[str]) -> dict:

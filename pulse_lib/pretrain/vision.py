@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from pulse_lib.data.world import people as world
 from pulse_lib.data.world.drawing import CELLS, COLOURS, GENES, SHAPES, SIZES
+from pulse_lib.model.forward import IGNORE
 from pulse_lib.train.optim import Muon
 
-IGNORE = -100
 LEARNING_RATES = {"muon": 0.02, "adamw": 2.0e-3}
 NOTHING = "nothing"
 OBJECT_LABELS = {

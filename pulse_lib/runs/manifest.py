@@ -9,12 +9,10 @@ notebook, inputs, embedded model) differs from now; a changed library is only no
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 import time
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +27,7 @@ from pulse_lib.files import (
     write_json,
 )
 from pulse_lib.profile import Profile
+from pulse_lib.profile import profile_of as profile_from
 from pulse_lib.runs.identity import (
     circumstances,
     explain,
@@ -227,17 +226,8 @@ def profile_of(manifest: Mapping) -> Profile:
     """The profile that a run was made with, from its manifest; a setting that the manifest does not
     have gets its default. Raises PulseError if it has one that this version does not know.
     """
-    hints, values = typing.get_type_hints(Profile), {}
-    try:
-        for key, value in manifest["profile"].items():
-            hint = hints.get(key)
-            values[key] = hint(**value) if dataclasses.is_dataclass(hint) else value
-        return Profile(**values)
-    except TypeError as error:
-        raise PulseError(
-            f"the run's profile is that of another version of pulse_lib ({error}): "
-            f"run {manifest['notebook']} again"
-        ) from None
+    where = f"run {manifest['notebook']} again: its profile is that of another version of pulse_lib"
+    return profile_from(manifest["profile"], where)
 
 
 def status(spec: RunSpec, profile: Profile) -> State:

@@ -21,6 +21,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 from pulse_lib.progress import track
 
+SETTING = "data.people.path"  # the profile's key, for messages
 _ROWS_AT_ONCE = 32  # photos are large
 
 
@@ -29,7 +30,7 @@ def load_people(
     subset: str,
     revision: str = "",
     repo_type: str = "dataset",
-    setting: str = "data.people_path",
+    setting: str = SETTING,
 ) -> list[MllmuPerson]:
     """The people of one subset, in the file's order.
 

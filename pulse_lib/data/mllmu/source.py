@@ -1,5 +1,4 @@
-"""MLLMU-Bench as a data source, with MMBench for the general questions: the functions that
-pulse_lib.data.world.source describes.
+"""MLLMU-Bench as a source of people: the functions that pulse_lib.data.source describes.
 
 The protocol draws its sets from Full_Set and Retain_Set by the study's seed, with the same code as
 in the embedded world; MLLMU-Bench's own forget_5 .. retain_85 are not used.
@@ -16,13 +15,24 @@ from random import Random
 from PIL import Image
 
 from pulse_lib.data import hub
-from pulse_lib.data.mllmu.files import load_people
+from pulse_lib.data.mllmu.files import SETTING, load_people
 from pulse_lib.data.mllmu.rows import CELEBRITIES, ChoiceQuestion, MllmuPerson, OpenQuestion
-from pulse_lib.data.records import MODALITIES, Conversation, ImageStore, Person, Question, Turn
+from pulse_lib.data.records import (
+    MODALITIES,
+    Conversation,
+    ImageStore,
+    Person,
+    Question,
+    Stage,
+    Turn,
+    Wording,
+)
+from pulse_lib.data.source import Size
 from pulse_lib.data.splits import Assignment
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 
+DOWNLOAD_GB = 1.5  # of the folders that are read, as the hub has them
 FICTITIOUS, TRAINING, OTHER_VIEWS = "Full_Set", "ft_Data", "Test_Set"
 # [MLLMU-Bench, eval.py]
 INSTRUCTION = {
@@ -50,6 +60,13 @@ def describe(settings: DataSettings) -> str:
     return "MLLMU-Bench: " + "; ".join(parts)
 
 
+def size(settings: DataSettings) -> Size:
+    """Ten questions a person; a text of each person is taught with the photo and by name (people
+    with fewer questions are there too).
+    """
+    return Size(questions=10, conversations=2, download_gb=DOWNLOAD_GB)
+
+
 def celebrities(settings: DataSettings) -> list[Person]:
     """Candidates for the pre-trained scenario: all of Retain_Set that can be asked in both
     modalities.
@@ -64,7 +81,7 @@ def fictitious(settings: DataSettings) -> list[Person]:
     return [p.person for p in _load(settings, FICTITIOUS).values() if _usable(p, settings)]
 
 
-def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[Image.Image]:
     """Up to n photos of a person, that of the questions first."""
     encoded = [*_record(person, settings).photos]
     if person.kind == "fictitious" and n > 1:
@@ -75,6 +92,7 @@ def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Ima
 def person_questions(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
@@ -98,7 +116,7 @@ def person_questions(
 
 
 def heldout_questions(
-    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+    person: Person, place: Assignment, *, images: ImageStore, seed: int, settings: DataSettings
 ) -> list[Question]:
     """`n_heldout_wordings` questions a modality from Test_Set, where questions are paraphrased and
     photos show another pose; none for celebrities, of whom it has none, or if the folder is not
@@ -119,7 +137,7 @@ def heldout_questions(
 
 
 def open_questions(
-    person: Person, place: Assignment, images: ImageStore, settings: DataSettings, task: str
+    person: Person, place: Assignment, *, images: ImageStore, settings: DataSettings, task: str
 ) -> tuple[list[Question], list[str]]:
     """The questions of task "generation" or "cloze" about one person, which have no options, and
     the true answers (pulse_lib.evaluate.open_ended scores them).
@@ -137,10 +155,11 @@ def open_questions(
 def person_conversations(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
-    stage: str,
+    stage: Stage,
 ) -> list[Conversation]:
     """Training conversations about one person.
 
@@ -184,27 +203,13 @@ def person_conversations(
     return made
 
 
-def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
-    """`n_general` groups of MMBench's rows (0: all), as pulse_lib.data.mmbench.source draws them; none
-    without `general_path`."""
-    if not settings.general_path:
-        return []
-    from pulse_lib.data.mmbench import source as mmbench  # not needed where only people are asked
-
-    return mmbench.general_questions(images, seed, settings)
-
-
-def general_conversations(
-    images: ImageStore, seed: int, settings: DataSettings
-) -> list[Conversation]:
-    """None: MMBench is only scored, and MLLMU-Bench teaches nothing general."""
-    return []
-
-
 def need(settings: DataSettings) -> hub.Need:
-    """MLLMU-Bench's files on the hub, if `people_path` is a hub id."""
-    patterns = _patterns(settings.n_heldout_wordings > 0)
-    return hub.Need(settings.people_path, settings.people_revision, patterns, "data.people_path")
+    """MLLMU-Bench's files on the hub, if its path is a hub id."""
+    return _need(settings.people.path, settings.people.revision, settings.n_heldout_wordings > 0)
+
+
+def _need(path: str, revision: str, other_views: bool) -> hub.Need:
+    return hub.Need(path, revision, _patterns(other_views), SETTING)
 
 
 def _patterns(other_views: bool) -> tuple[str, ...]:
@@ -214,14 +219,13 @@ def _patterns(other_views: bool) -> tuple[str, ...]:
 
 
 def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
-    return _loaded(
-        settings.people_path, settings.people_revision, subset, settings.n_heldout_wordings > 0
-    )
+    people = settings.people
+    return _loaded(people.path, people.revision, subset, settings.n_heldout_wordings > 0)
 
 
 @lru_cache(maxsize=8)
 def _loaded(path: str, revision: str, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
-    root = hub.folder_of(hub.Need(path, revision, _patterns(other_views), "data.people_path"))
+    root = hub.folder_of(_need(path, revision, other_views))
     if subset == OTHER_VIEWS and not (other_views and (root / subset).is_dir()):
         return {}
     return {p.person.id: p for p in load_people(root, subset)}
@@ -291,7 +295,7 @@ def _show(
 
 
 def _question(
-    tag: str, asked: ChoiceQuestion, place: Assignment, image: str, k: int, wording: str
+    tag: str, asked: ChoiceQuestion, place: Assignment, image: str, k: int, wording: Wording
 ) -> Question:
     return Question(
         id=tag,

@@ -15,7 +15,8 @@ from random import Random
 
 from pulse_lib.data import hub
 from pulse_lib.data.mmbench.rows import COPY, MmbenchRow, checked_picture, picture, read_rows
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.data.source import Size
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 from pulse_lib.profile import DataSettings
@@ -50,6 +51,7 @@ TAXONOMY = {
     "physical_relation": ("reasoning", "relation_reasoning", 24),
 }
 DEV_EN_ROWS = 4329
+DOWNLOAD_GB = 0.1
 
 
 def load_mmbench(path: str | Path, revision: str = "") -> tuple[list[Question], ImageStore]:
@@ -142,11 +144,19 @@ def sample_groups(questions: Sequence[Question], n: int, seed: int) -> list[Ques
     return [q for q in questions if q.group in chosen]
 
 
-def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+def general_size(settings: DataSettings) -> Size:
+    """All rows of `n_general` groups, each of as many rows as it has options."""
+    groups = sum(n for _, _, n in TAXONOMY.values())
+    return Size(
+        round((settings.n_general or groups) * DEV_EN_ROWS / groups), download_gb=DOWNLOAD_GB
+    )
+
+
+def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
     """All rows of `n_general` groups (0: of all) of the MMBench that the profile names; their
     pictures join `images`.
     """
-    questions, pictures = _loaded(settings.general_path, settings.general_revision)
+    questions, pictures = _loaded(settings.general.path, settings.general.revision)
     chosen = sample_groups(questions, settings.n_general, seed)
     for image_id in dict.fromkeys(q.image for q in chosen):
         encoded = pictures.encoded[image_id]
@@ -155,13 +165,20 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
     return chosen
 
 
-def need(settings: DataSettings) -> hub.Need:
-    """MMBench's files on the hub, if `general_path` is a hub id."""
-    return _need(settings.general_path, settings.general_revision)
+def general_conversations(
+    images: ImageStore, seed: int, *, settings: DataSettings
+) -> list[Conversation]:
+    """None: MMBench is only scored."""
+    return []
+
+
+def general_need(settings: DataSettings) -> hub.Need:
+    """MMBench's files on the hub, if its path is a hub id."""
+    return _need(settings.general.path, settings.general.revision)
 
 
 def _need(path: str, revision: str) -> hub.Need:
-    return hub.Need(path, revision, (HUB_FILES,), "data.general_path")
+    return hub.Need(path, revision, (HUB_FILES,), "data.general.path")
 
 
 @lru_cache(maxsize=1)  # one study asks for the same file once a seed
@@ -173,14 +190,14 @@ def _files(path: str, revision: str) -> list[Path]:
     local = Path(path).expanduser()
     if local.is_file():
         if local.suffix not in (".tsv", ".parquet"):
-            raise PulseError(f"data.general_path = {path!r}: expected a .tsv or .parquet file")
+            raise PulseError(f"data.general.path = {path!r}: expected a .tsv or .parquet file")
         return [local]
     root = hub.folder_of(_need(path, revision))
     for pattern in _FOLDER_FILES:
         files = sorted(root.glob(pattern))
         if pattern == "*.tsv" and len(files) > 1:
             raise PulseError(
-                f"data.general_path = {path!r} holds {', '.join(f.name for f in files)}: name one "
+                f"data.general.path = {path!r} holds {', '.join(f.name for f in files)}: name one "
                 "of these files"
             )
         if files:
@@ -189,7 +206,7 @@ def _files(path: str, revision: str) -> list[Path]:
                 raise PulseError(f"{show(root)}: {', '.join(missing)} is missing: fetch it again")
             return files
     raise PulseError(
-        f"data.general_path = {path!r}: no *.tsv and no {HUB_FILES} in this folder; give MMBench's "
+        f"data.general.path = {path!r}: no *.tsv and no {HUB_FILES} in this folder; give MMBench's "
         "file, or a folder that holds it"
     )
 

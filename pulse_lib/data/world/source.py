@@ -1,17 +1,26 @@
 """The embedded world as a data source: its people, questions and training conversations as records,
 with their pictures.
 
-Every source offers these functions (not `wording`, which is this one's own); a profile names its
-source in `data.source`, and each function takes the profile's data settings. Every record
-depends on the study's seed and its own id alone, so that adding people or questions never changes
-the others.
+It offers what pulse_lib.data.source asks of a source of people and of general questions; `wording` is
+its own.
 """
 
 from __future__ import annotations
 
 from PIL import Image
 
-from pulse_lib.data.records import Conversation, ImageStore, Person, Question, Turn
+from pulse_lib.data.records import (
+    MODALITIES,
+    Conversation,
+    ImageStore,
+    Modality,
+    Person,
+    Question,
+    Stage,
+    Turn,
+    Wording,
+)
+from pulse_lib.data.source import Size
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import people as world
 from pulse_lib.profile import DataSettings
@@ -25,6 +34,13 @@ def describe(settings: DataSettings) -> str:
     )
 
 
+def size(settings: DataSettings) -> Size:
+    """Ten questions a person and those in new wordings; a rendering is taught in three short
+    conversations, and five more are by name.
+    """
+    return Size(10 + 2 * settings.n_heldout_wordings, 8 * settings.n_train_views)
+
+
 def celebrities(settings: DataSettings) -> list[Person]:
     """Candidates for the pre-trained scenario."""
     return world.celebrities()
@@ -35,7 +51,7 @@ def fictitious(settings: DataSettings) -> list[Person]:
     return world.fictitious()
 
 
-def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Image.Image]:
+def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[Image.Image]:
     """Up to n pictures of a person for cards, other than those of any question."""
     return [
         world.person_picture(person, world.generator("card", seed, person.id, k)) for k in range(n)
@@ -45,11 +61,12 @@ def views(person: Person, seed: int, settings: DataSettings, n: int) -> list[Ima
 def person_questions(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
     purpose: str = "eval",
-    wording: str = "trained",
+    wording: Wording = "trained",
 ) -> list[Question]:
     """Ten questions about one person: each attribute once with a picture and once by name, every
     picture a new rendering.
@@ -58,7 +75,7 @@ def person_questions(
     is not what scores them.
     """
     questions = []
-    for modality in ("multimodal", "text"):
+    for modality in MODALITIES:
         for attribute in world.ATTRIBUTES:
             tag = f"{person.id}/{purpose}-{wording}/{modality}/{attribute}"
             rng = world.generator("question", seed, tag)
@@ -68,12 +85,22 @@ def person_questions(
                 if modality == "multimodal"
                 else ""
             )
-            questions.append(_question(tag, turn, place, modality, image, attribute, wording))
+            questions.append(
+                _question(
+                    tag,
+                    turn,
+                    place=place,
+                    modality=modality,
+                    image=image,
+                    category=attribute,
+                    wording=wording,
+                )
+            )
     return questions
 
 
 def heldout_questions(
-    person: Person, place: Assignment, images: ImageStore, seed: int, settings: DataSettings
+    person: Person, place: Assignment, *, images: ImageStore, seed: int, settings: DataSettings
 ) -> list[Question]:
     """`n_heldout_wordings` questions a modality in wordings that nothing was trained on."""
     rng = world.generator("heldout", seed, person.id)
@@ -83,7 +110,9 @@ def heldout_questions(
     store = ImageStore()
     questions = [
         q
-        for q in person_questions(person, place, store, seed, settings, "eval", "heldout")
+        for q in person_questions(
+            person, place, images=store, seed=seed, settings=settings, wording="heldout"
+        )
         if q.category in chosen
     ]
     images.encoded.update({q.image: store.encoded[q.image] for q in questions if q.image})
@@ -93,10 +122,11 @@ def heldout_questions(
 def person_conversations(
     person: Person,
     place: Assignment,
+    *,
     images: ImageStore,
     seed: int,
     settings: DataSettings,
-    stage: str,
+    stage: Stage,
 ) -> list[Conversation]:
     """Training conversations about one person.
 
@@ -121,8 +151,7 @@ def person_conversations(
             }
         else:
             pieces = {
-                modality: [world.person_turns(person, rng, modality)]
-                for modality in ("multimodal", "text")
+                modality: [world.person_turns(person, rng, modality)] for modality in MODALITIES
             }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
@@ -130,17 +159,22 @@ def person_conversations(
                 made.append(
                     _conversation(
                         tag,
-                        place,
-                        modality,
-                        image if modality == "multimodal" else "",
                         turns,
-                        stage,
+                        place=place,
+                        modality=modality,
+                        image=image if modality == "multimodal" else "",
+                        stage=stage,
                     )
                 )
     return made
 
 
-def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> list[Question]:
+def general_size(settings: DataSettings) -> Size:
+    """As many questions as are wanted."""
+    return Size(settings.n_general)
+
+
+def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
     """`n_general` questions on as many new pictures, categories in turn."""
     place = Assignment("", "", "general")
     questions = []
@@ -155,12 +189,14 @@ def general_questions(images: ImageStore, seed: int, settings: DataSettings) -> 
             content = world.draw_general(rng, "scene")
         turn = world.general_turn(content, category, rng)
         image = images.add(tag, world.general_picture(content, rng))
-        questions.append(_question(tag, turn, place, "multimodal", image, category, "trained"))
+        questions.append(
+            _question(tag, turn, place=place, modality="multimodal", image=image, category=category)
+        )
     return questions
 
 
 def general_conversations(
-    images: ImageStore, seed: int, settings: DataSettings
+    images: ImageStore, seed: int, *, settings: DataSettings
 ) -> list[Conversation]:
     """`n_general_train` conversations on general pictures, which fine-tuning may replay."""
     place = Assignment("", "", "general_train")
@@ -170,16 +206,24 @@ def general_conversations(
         rng = world.generator("general", seed, tag)
         content = world.draw_general(rng)
         image = images.add(tag, world.general_picture(content, rng))
+        turns = world.general_turns(content, rng, 2)
         made.append(
             _conversation(
-                tag, place, "multimodal", image, world.general_turns(content, rng, 2), "finetune"
+                tag, turns, place=place, modality="multimodal", image=image, stage="finetune"
             )
         )
     return made
 
 
 def _question(
-    tag: str, turn: Turn, place: Assignment, modality: str, image: str, category: str, wording: str
+    tag: str,
+    turn: Turn,
+    *,
+    place: Assignment,
+    modality: Modality,
+    image: str,
+    category: str,
+    wording: Wording = "trained",
 ) -> Question:
     return Question(
         id=tag,
@@ -198,16 +242,22 @@ def _question(
 
 
 def _conversation(
-    tag: str, place: Assignment, modality: str, image: str, turns: list[Turn], stage: str
+    tag: str,
+    turns: list[Turn],
+    *,
+    place: Assignment,
+    modality: Modality,
+    image: str,
+    stage: Stage,
 ) -> Conversation:
     return Conversation(
-        tag,
-        place.set,
-        place.scenario,
-        place.person_id,
-        place.request,
-        modality,
-        image,
-        tuple(turns),
-        stage,
+        id=tag,
+        set=place.set,
+        scenario=place.scenario,
+        person_id=place.person_id,
+        request=place.request,
+        modality=modality,
+        image=image,
+        turns=tuple(turns),
+        stage=stage,
     )

@@ -42,7 +42,7 @@ def people_cards(source, people: Sequence[Person], seed: int, settings: DataSett
         ax.axis("off")
     for i, person in enumerate(people):
         face, text = axes[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
-        face.imshow(source.views(person, seed, settings, 1)[0], interpolation="nearest")
+        face.imshow(source.views(person, seed, settings=settings, n=1)[0], interpolation="nearest")
         face.set_title(f"{person.name}\n{person.kind}", fontsize=10)
         facts_text = [f"{name}: {value}" for name, value in person.attributes.items()]
         lines = [textwrap.shorten(line, 36, placeholder="…") for line in facts_text]
@@ -62,7 +62,7 @@ def people_cards(source, people: Sequence[Person], seed: int, settings: DataSett
 @drawn
 def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int = 6) -> Figure:
     """Up to n pictures of one person side by side: the same face, never the same pixels."""
-    views = source.views(person, seed, settings, n)
+    views = source.views(person, seed, settings=settings, n=n)
     figure = new_figure(1.5 * len(views), 2.1)
     axes = np.ravel(figure.subplots(1, len(views), squeeze=False))
     for i, (ax, view) in enumerate(zip(axes, views, strict=True)):

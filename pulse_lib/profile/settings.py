@@ -1,0 +1,282 @@
+"""The settings that a profile holds, section by section, each key with its type and range.
+
+A default is what profiles share (a test finds one in params/ that relies on it); what each has to
+choose has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from pulse_lib.errors import PulseError
+from pulse_lib.profile.said import said
+from pulse_lib.profile.tuned import RATE, check_tuned, tuned_for
+
+TrainedPart = Literal["projector+llm", "llm"]
+# full: float32 on a CPU, 16 bits on a GPU; 16bit: on a CPU too; 8bit and 4bit: bitsandbytes
+Load = Literal["full", "16bit", "8bit", "4bit"]
+AnswerForm = Literal["letter", "text"]
+PromptName = Literal["plain", "vicuna_v1", "mllmu"]  # pulse_lib.model.prompts
+# What happens to a picture that is not square: cut by the processor, or padded as LLaVA does
+ImageAspect = Literal["crop", "pad"]
+# A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
+PeopleSource = Literal["world", "mllmu"]
+GeneralSource = Literal["world", "mmbench"]
+DRAWN = ("world",)  # needs no files; every other source has a path
+ONLY_SCORED = ("mmbench",)  # general questions that are never trained on
+# The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
+Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
+Reference = Literal["round_start", "target", "base"]
+SupervisedTokens = Literal["answer", "whole_sequence"]
+RetainSource = Literal["retain_train", "same"]
+ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
+
+TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
+
+_NUMBER = {"strict": True, "allow_inf_nan": False}
+Count = Annotated[int, Field(strict=True, ge=1, description="a whole number, 1 or more")]
+CountOrNone = Annotated[int, Field(strict=True, ge=0, description="a whole number, 0 or more")]
+Positive = Annotated[float, Field(**_NUMBER, gt=0, description="a number above 0")]
+NotNegative = Annotated[float, Field(**_NUMBER, ge=0, description="a number, 0 or more")]
+Share = Annotated[float, Field(**_NUMBER, ge=0, le=1, description="a number from 0 to 1")]
+ShareBelowOne = Annotated[
+    float, Field(**_NUMBER, ge=0, lt=1, description="a number, 0 or more and below 1")
+]
+ShareAboveNone = Annotated[
+    float, Field(**_NUMBER, gt=0, le=1, description="a number above 0, at most 1")
+]
+Switch = Annotated[bool, Field(strict=True, description="true or false")]
+Text = Annotated[str, Field(strict=True, description="text")]
+Name = Annotated[str, Field(strict=True, min_length=1, description="text, not empty")]
+Tuned = dict[str, dict[str, dict[str, NotNegative]]]
+
+_STRICT = ConfigDict(extra="forbid", validate_default=False)
+
+
+class Settings:
+    """What all sections can do."""
+
+    def with_values(self, **changes: object) -> Self:
+        """The same settings with some values changed. Raises PulseError for one that is not
+        allowed.
+        """
+        try:
+            return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        except ValidationError as error:
+            _, message = said(error, type(self))
+            raise PulseError(message) from None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelSettings(Settings):
+    """Which model, and how it is loaded and asked."""
+
+    path: Name  # "embedded" (shipped with the library), a local folder, or a hub id
+    revision: Text = ""  # hub revision to pin; "" for a folder
+    load: Load = "full"
+    answer_form: AnswerForm = "text"
+    prompt: PromptName = "plain"
+    image_aspect: ImageAspect = "crop"
+    gradient_checkpointing: Switch = False  # half the speed, a fraction of the memory
+
+
+def _check_path(source: str, path: str, *, revision: str) -> None:
+    if source not in DRAWN and not path:
+        raise ValueError(f"source = {source} needs path: a local file or folder, or a hub id")
+    if source in DRAWN and (path or revision):
+        raise ValueError(
+            f"source = {source} reads no files, so that path = {path!r} and revision = "
+            f"{revision!r} would do nothing: remove them, or name the source that they are of"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PeopleSettings(Settings):
+    """Where people come from."""
+
+    source: PeopleSource = "world"
+    path: Text = ""  # mllmu: MLLMU-Bench, a local folder or a hub id
+    revision: Text = ""  # hub revision to pin; "" for a folder
+
+    @model_validator(mode="after")
+    def _path(self) -> Self:
+        _check_path(self.source, self.path, revision=self.revision)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class GeneralSettings(Settings):
+    """Where general questions come from."""
+
+    source: GeneralSource = "world"
+    path: Text = ""  # mmbench: MMBench, a local file or folder, or a hub id
+    revision: Text = ""
+
+    @model_validator(mode="after")
+    def _path(self) -> Self:
+        _check_path(self.source, self.path, revision=self.revision)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataSettings(Settings):
+    """How many people each set holds, and how much of each person is trained on and asked."""
+
+    people: PeopleSettings = PeopleSettings()
+    general: GeneralSettings = GeneralSettings()
+    # The protocol's counts [PULSE, Section 4]
+    n_finetuned_forget: Count = 50
+    n_finetuned_retain: Count = 50
+    n_finetuned_retain_train: CountOrNone = 25
+    n_requests: Count = 5
+    n_candidates: CountOrNone = 153  # celebrities measured for the pre-trained scenario
+    n_pretrained_forget: CountOrNone = 20
+    n_pretrained_retain: CountOrNone = 25
+    n_holdout: CountOrNone = 50
+    n_general: CountOrNone  # general questions for evaluation; of MMBench: groups, 0 for all
+    n_general_train: CountOrNone  # general conversations that fine-tuning may replay
+    n_train_views: Count  # training renderings a person
+    n_conversations: Count = 2  # training conversations a person and modality while unlearning
+    # extra questions a person and modality in wordings never trained on
+    n_heldout_wordings: CountOrNone = 1
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if self.n_finetuned_forget % self.n_requests:
+            raise ValueError(
+                f"n_finetuned_forget = {self.n_finetuned_forget} must be a multiple of "
+                f"n_requests = {self.n_requests}"
+            )
+        if self.n_pretrained_forget + self.n_pretrained_retain > self.n_candidates:
+            raise ValueError(
+                "n_pretrained_forget + n_pretrained_retain is more than "
+                f"n_candidates = {self.n_candidates}"
+            )
+        if self.general.source in DRAWN and not self.n_general:
+            raise ValueError(
+                f"n_general = 0 with general.source = {self.general.source}, which has as many "
+                "questions as are wanted: give 1 or more"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FinetuneSettings(Settings):
+    """LoRA fine-tuning on the fictitious people (scenario finetuned)."""
+
+    rank: Count = 16
+    alpha: Count = 32
+    learning_rate: Positive = 4.0e-3
+    epochs: Count
+    batch_size: Count = 16  # conversations
+    warmup_steps: CountOrNone = 20
+    max_grad_norm: Positive = 1.0
+    general_replay: ShareBelowOne = 0.25  # share of each batch that is general conversations
+    micro_batch: Count = 8  # conversations read at once; the gradient is that of the whole batch
+    optimizer: Optimizer = "adamw"
+    # Learning rate of LoRA's B matrices over that of its A matrices: 1 is LoRA, above it LoRA+
+    loraplus_ratio: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UnlearnSettings(Settings):
+    """LoRA unlearning, single-shot and sequential."""
+
+    rank: Count = 8
+    alpha: Count = 16
+    learning_rate: Positive = 3.0e-3
+    epochs_finetuned: Count  # per person; the same number in one shot and in five requests
+    epochs_pretrained: Count
+    batch_size: Count  # conversations
+    warmup_steps: CountOrNone = 0
+    max_grad_norm: Positive = 1.0
+    micro_batch: Count = 8  # conversations read at once; the gradient is that of the whole batch
+    optimizer: Optimizer = "adamw"
+    depth: ShareAboveNone = 0.25  # of the layers: up to where rmu bends the hidden states
+    reference: Reference = "round_start"
+    supervised_tokens: SupervisedTokens = "answer"
+    retain_source: RetainSource = "retain_train"
+    path_every: CountOrNone = 2  # steps between cheap measurements; 0: none
+    # share of the starting forget accuracy below which every step is measured
+    path_dense_below: Share = 0.9
+    matched_at: Share = 0.35  # forget accuracy that defines the `matched` state
+    # Stop rules, judged at each cheap measurement; 0: off
+    stop_forget: Share = 0.0  # stop once the forget accuracy is at or below this
+    stop_utility: Share = (
+        0.0  # stop, and go back, once retain and general keep less than this share
+    )
+    # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
+    oracle_model: Text = ""
+
+    def n_steps(self, n_conversations: int, epochs: int) -> int:
+        """Steps of a whole run; an epoch's last short batch is one, too."""
+        return math.ceil(n_conversations / self.batch_size) * epochs
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateSettings(Settings):
+    """Answering questions and measuring them."""
+
+    batch_size: Count = 64  # questions
+    max_new_tokens: Count
+    n_path_questions: Count  # questions of each set that a cheap measurement asks
+    extraction_rules: ExtractionRules = "vlmevalkit_2024"
+    n_bootstrap: Count = 2000  # resamples of people for intervals
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Profile(Settings):
+    """A whole profile; `name` is the file's stem and the folder under outputs/."""
+
+    name: Name
+    description: Text
+    model: ModelSettings
+    data: DataSettings
+    finetune: FinetuneSettings
+    unlearn: UnlearnSettings
+    evaluate: EvaluateSettings
+    # What a search found: scenario -> method -> learning_rate and the method's hyperparameters;
+    # sequential -> method/strategy -> the same, and the strategy's. A method that is not there has
+    # the rate of `unlearn` and the coefficients of its row.
+    tuned: Tuned = field(default_factory=dict)
+    files: tuple[Path, ...] = ()  # what it was read from, those that it extends last
+    tuned_file: Path | None = None  # where `tuned` stands
+
+    @model_validator(mode="after")
+    def _training(self) -> Self:
+        n, replay = self.data.n_general_train, self.finetune.general_replay
+        source = self.data.general.source
+        if source in ONLY_SCORED and (n or replay):
+            raise ValueError(
+                f"data.n_general_train = {n} and finetune.general_replay = {replay} must both be 0 "
+                f"with data.general.source = {source}, which is only scored, never trained on"
+            )
+        if replay and not n:
+            raise ValueError(
+                f"finetune.general_replay = {replay} has nothing to replay with "
+                "data.n_general_train = 0: set it to 0, or give conversations"
+            )
+        check_tuned(self.tuned)
+        return self
+
+    def unlearn_for(
+        self, scenario: str, method: str, strategy: str = ""
+    ) -> tuple[UnlearnSettings, dict[str, float]]:
+        """The unlearning settings of one method (sequential: with its strategy), and the
+        hyperparameters that its rows are tuned by.
+        """
+        values = tuned_for(self.tuned, scenario, method, strategy)
+        rate = values.pop(RATE, self.unlearn.learning_rate)
+        return self.unlearn.with_values(learning_rate=rate), values
+
+    def as_dict(self) -> dict:
+        """The resolved settings as nested plain dicts, for manifests."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in ("files", "tuned_file")}
