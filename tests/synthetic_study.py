@@ -15,7 +15,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
-from pulse_lib.profile import SCENARIOS, EvaluateSettings, ModelSettings, Profile
+from pulse_lib.profile import SCENARIOS, Profile, load_profile
 
 NAMES = ("Mara", "Ilan", "Petra", "Odin", "Suri")
 ATTRIBUTES = {
@@ -48,11 +48,12 @@ class Size:
     requests: int = 5
 
 
-PROFILE = Profile(
+_SMOKE = load_profile("smoke")
+PROFILE = _SMOKE.with_values(
     name="tiny",
     description="made up",
-    model=ModelSettings(path="embedded"),
-    evaluate=EvaluateSettings(n_bootstrap=200),
+    data=_SMOKE.data.with_values(n_finetuned_forget=50, n_requests=5),
+    evaluate=_SMOKE.evaluate.with_values(n_bootstrap=200),
 )
 FULL = Size(50, 50, 300, 20, 25, 153)
 

@@ -197,15 +197,20 @@ def test_unknown_figure_lists_the_names(gallery):
 
 def test_pictures_of_the_other_notebooks(study):
     people = [*world.celebrities()[:1], *world.fictitious()[:1]]
-    assert people[0].name in text_of(figures.people_cards(embedded, people, 0, made.PROFILE.data))
-    assert len(figures.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
+    assert people[0].name in text_of(
+        figures.people_cards(embedded, people, seed=0, settings=made.PROFILE.data)
+    )
+    assert (
+        len(figures.view_cards(embedded, people[0], seed=0, settings=made.PROFILE.data, n=6).axes)
+        == 6
+    )
     images = ImageStore()
     place = Assignment(people[0].id, "pretrained", "forget")
     given = {"images": images, "seed": 0, "settings": made.PROFILE.data}
     asked = embedded.person_questions(people[0], place, **given)
     shown = [asked[0], asked[-1]]
     right = [q.options[q.answer] for q in shown]
-    drawn = text_of(figures.question_cards(shown, images, right, before=["", "nonsense"]))
+    drawn = text_of(figures.question_cards(shown, images, responses=right, before=["", "nonsense"]))
     assert "(nothing)" in drawn and drawn.count("✗") == 2 and drawn.count("✓") == 4
     assert "no picture" in drawn
     taught = embedded.person_conversations(people[0], place, stage="unlearn", **given)
@@ -240,13 +245,13 @@ def test_selection_says_how_well_the_chosen_are_known(study):
 
 def test_answers_join_before_and_after(study):
     run = study.of("single_shot")[0].name
-    table = widgets.answers(study, run, "matched")
+    table = widgets.answers(study, run, state="matched")
     assert len(table) == (table["set"].isin(["forget", "retain", "general"])).sum() == 20 * 12 + 60
     assert table["right_before"].mean() > 0.7
     assert (table["changed"] == (table["right_before"] != table["right_after"])).all()
     some = widgets.chosen(table, set_name="forget", modality="text", changed=True)
     assert set(some["set"]) == {"forget"} and some["changed"].all()
-    rounds = widgets.answers(study, study.of("sequential")[0].name, "round 2")
+    rounds = widgets.answers(study, study.of("sequential")[0].name, state="round 2")
     assert len(rounds) == len(table)
     with pytest.raises(PulseError, match="no complete run"):
         widgets.states_of(study, "single_shot/none")
@@ -269,7 +274,7 @@ def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypa
     run.value = study.of("sequential")[0].name
     assert state.value == "round 1"
     filters[0].value = "retain"
-    table = widgets.answers(study, run.value, "round 1")
+    table = widgets.answers(study, run.value, state="round 1")
     assert count.value == f"{len(widgets.chosen(table, set_name='retain', changed=True))} answers"
     slider, picture = widgets.round_browser(requests, relapse).children
     first = picture.value

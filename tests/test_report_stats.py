@@ -108,7 +108,9 @@ def test_shares_are_what_they_say():
     after = rows_of([1] * 2 + [0] * 8, np.arange(10).astype(str))
     assert stats.percent_retained(before, after).value == pytest.approx(25)
     assert stats.percent_forgotten(before, after).value == pytest.approx(75)
-    assert stats.percent_forgotten(after, before).value == pytest.approx(-300)  # it came to know more
+    assert stats.percent_forgotten(after, before).value == pytest.approx(
+        -300
+    )  # it came to know more
 
 
 def test_modalities_count_alike_however_many_questions_they_have():

@@ -16,9 +16,11 @@ import synthetic_study as made
 
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.profile import Override
 from pulse_lib.report import collect
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.tables import intervals, ranking, tables
+from pulse_lib.report.tables.settings import all_settings, settings_table
 
 SINGLE_SHOT = [
     "scenario",
@@ -152,7 +154,7 @@ def test_sequential_has_the_published_columns_and_rounds(study):
 
 def test_a_column_for_each_request_of_the_profile(tmp_path):
     for n in (2, 7):
-        data = dataclasses.replace(made.PROFILE.data, n_requests=n)
+        data = dataclasses.replace(made.PROFILE.data, n_requests=n, n_finetuned_forget=14)
         profile = dataclasses.replace(made.PROFILE, data=data)
         size = made.Size(requests=n, forget=14)
         out = made.write_study(tmp_path / str(n), ("ga",), size=size, profile=profile)
@@ -357,6 +359,61 @@ def test_report_imports_no_torch():
 def test_tables_findings_and_words_import_no_matplotlib():
     names = "words collect stats tables.tables tables.settings findings.ledger"
     assert not {"matplotlib", "seaborn", "IPython"} & imported_by(names)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def override(key: str, tuned: float) -> Override:
+    return Override(
+        key=key,
+        value=0.0,
+        tuned_key="tuned.finetuned.npo.learning_rate",
+        tuned=tuned,
+        file=ROOT / "params" / "tuned" / "tiny.yaml",
+        line=12,
+    )
+
+
+def test_settings_that_matter_are_shown_and_all_others_folded(monkeypatch):
+    monkeypatch.setenv("PULSE_BATCH", "0")
+    keys = ["unlearn.matched_at", "model.path"]
+    table = settings_table(made.PROFILE, keys)
+    assert list(table.shown["setting"]) == keys
+    assert list(table.shown["value"]) == [
+        str(made.PROFILE.unlearn.matched_at),
+        made.PROFILE.model.path,
+    ]
+    every = all_settings(made.PROFILE)
+    assert sorted([*table.shown["setting"], *table.rest["setting"]]) == sorted(every)
+    assert every["evaluate.n_bootstrap"] == "200"
+    shown, folded = table._repr_html_().split("<details>")
+    assert "matched_at" in shown and "n_bootstrap" not in shown and "n_bootstrap" in folded
+    monkeypatch.setenv("PULSE_BATCH", "1")
+    for said in (table._repr_html_(), repr(table)):
+        assert "matched_at" in said and "n_bootstrap" not in said and "profile tiny" in said
+
+
+def test_a_setting_that_a_search_overrides_is_marked_with_the_line_to_edit():
+    found = [override("unlearn.learning_rate", 2e-4)]
+    for keys in (["unlearn.learning_rate", "unlearn.rank"], ["unlearn.rank"]):
+        table = settings_table(made.PROFILE, keys, overrides=found)
+        marks = table.shown.set_index("setting")["in force"]
+        assert marks["unlearn.learning_rate"] == "0.0002: params/tuned/tiny.yaml, line 12"
+        assert marks["unlearn.rank"] == ""
+        assert "params/tuned/tiny.yaml, line 12" in table._repr_html_()
+    assert "in force" not in settings_table(made.PROFILE, ["unlearn.rank"]).shown
+
+
+def test_a_setting_that_is_not_there_and_a_value_that_is_code():
+    with pytest.raises(PulseError, match="no setting 'unlearn.rnak'.*unlearn.rank"):
+        settings_table(made.PROFILE, ["unlearn.rnak"])
+    model = dataclasses.replace(made.PROFILE.model, path="<script>" + 60 * "x")
+    said = settings_table(dataclasses.replace(made.PROFILE, model=model), ["model.path"])
+    assert "&lt;script&gt;" + 60 * "x" in said._repr_html_()
+
+
+# --- the frames -----------------------------------------------------------------------------------
 
 
 def test_pick_keeps_order_and_headline_drops_heldout():

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ class Interval:
 
     value: float
     low: float
+    _: KW_ONLY
     high: float
     n_clusters: int
     n_answers: int
@@ -41,7 +42,7 @@ class Interval:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-NOTHING = Interval(np.nan, np.nan, np.nan, 0, 0, 0)
+NOTHING = Interval(np.nan, np.nan, high=np.nan, n_clusters=0, n_answers=0, n_seeds=0)
 
 
 def clusters(rows: pd.DataFrame) -> pd.Series:
@@ -92,7 +93,12 @@ def interval(
     n_clusters = sum(n for *_, n, _ in per_seed)
     n_answers = sum(n for *_, n in per_seed)
     return Interval(
-        float(values.mean()), float(low), float(high), n_clusters, n_answers, len(per_seed)
+        float(values.mean()),
+        float(low),
+        high=float(high),
+        n_clusters=n_clusters,
+        n_answers=n_answers,
+        n_seeds=len(per_seed),
     )
 
 

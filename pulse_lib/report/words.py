@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
+from pulse_lib.profile import Scenario
 
-Scenario = Literal["finetuned", "pretrained"]
 Selection = Literal["final", "matched"]  # the states of a single-shot run
 Metric = Literal[
     "forget",

@@ -18,6 +18,7 @@ from pulse_lib.report.figures.style import (
     COLOURS,
     INK,
     Figure,
+    Look,
     dot,
     drawn,
     legend_outside,
@@ -30,7 +31,7 @@ RIGHT, WRONG, MUTED = "#027a5b", "#b3261e", "#777777"
 
 
 @drawn
-def people_cards(source, people: Sequence[Person], seed: int, settings: DataSettings) -> Figure:
+def people_cards(source, people: Sequence[Person], *, seed: int, settings: DataSettings) -> Figure:
     """A card a person: face, name and facts, cut to a line each. source: a data source
     (pulse_lib.data.splits.source)."""
     columns = min(4, len(people))
@@ -60,7 +61,7 @@ def people_cards(source, people: Sequence[Person], seed: int, settings: DataSett
 
 
 @drawn
-def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int = 6) -> Figure:
+def view_cards(source, person: Person, *, seed: int, settings: DataSettings, n: int = 6) -> Figure:
     """Up to n pictures of one person side by side: the same face, never the same pixels."""
     views = source.views(person, seed, settings=settings, n=n)
     figure = new_figure(1.5 * len(views), 2.1)
@@ -77,6 +78,7 @@ def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int
 def question_cards(
     questions: Sequence[Question],
     images: ImageStore,
+    *,
     responses: Sequence[str] | None = None,
     before: Sequence[str] | None = None,
 ) -> Figure:
@@ -98,12 +100,12 @@ def question_cards(
             if responses is not None
             else {}
         )
-        question_card(left, right, question, images, answers)
+        question_card(left, right, question=question, images=images, answers=answers)
     return figure
 
 
 def question_card(
-    left: Axes, right: Axes, question: Question, images: ImageStore, answers: dict[str, str]
+    left: Axes, right: Axes, *, question: Question, images: ImageStore, answers: dict[str, str]
 ) -> None:
     """Draw one question: the picture into `left`, text, options and named answers (raw responses)
     into `right`."""
@@ -137,7 +139,7 @@ def question_card(
     y = 0.88 - 0.13 * len(wrapped)
     for i, (letter, option) in enumerate(question.lettered_options.items()):
         right_one = i == question.answer
-        shown = {
+        shown: Look = {
             "color": RIGHT if right_one else INK,
             "fontweight": "bold" if right_one else "normal",
         }
@@ -221,7 +223,7 @@ def selection(table: pd.DataFrame) -> Figure:
         color=[looks[n][0] for n in names],
         linewidth=0,
     )
-    reference_line(ax, CHANCE, "chance")
+    reference_line(ax, CHANCE, text="chance")
     ax.set_xlabel("candidates, best known first")
     ax.set_ylabel("accuracy, both modalities (share correct)")
     ax.set_ylim(0, 1.04)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import MATCHED_AT
 from pulse_lib.methods import METHODS
+from pulse_lib.profile import Scenario
 from pulse_lib.report import paper
 from pulse_lib.report.collect import best_first, pick, records
 from pulse_lib.report.figures.style import (
@@ -62,8 +63,8 @@ def breaking(table: pd.DataFrame) -> Figure:
             for row in records(here):
                 y = series_here.index((row.method, row.trained_part))
                 own = every[row.method] | {"markeredgecolor": every[row.method]["color"]}
-                _row_dot(ax, y, row, look=own | _WAYS[row.measure][1])
-            reference_line(ax, here["chance"].iloc[0], "chance", axis="x")
+                _row_dot(ax, y, row=row, look=own | _WAYS[row.measure][1])
+            reference_line(ax, here["chance"].iloc[0], text="chance", axis="x")
     axes[0, 0].set_xlim(-0.03, 1.03)
     for ax in axes[-1]:
         ax.set_xlabel("share of answers")
@@ -72,11 +73,11 @@ def breaking(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _scenarios(table: pd.DataFrame) -> list[str]:
+def _scenarios(table: pd.DataFrame) -> list[Scenario]:
     return [s for s in SCENARIOS if s in set(table["scenario"])]
 
 
-def _row_dot(ax, y: float, row, *, look: Look) -> None:
+def _row_dot(ax, y: float, *, row, look: Look) -> None:
     dot_interval(ax, y, value=row.value, low=row.low, high=row.high, look=look)
 
 
@@ -115,13 +116,13 @@ def at_matched(table: pd.DataFrame, matched_at: float = MATCHED_AT) -> Figure:
         for ax, metric in zip(line, metrics, strict=True):
             for row in records(pick(table, scenario=scenario, measure=metric)):
                 y = order[scenario].index([row.method, row.trained_part])
-                _row_dot(ax, y, row, look=every[row.method, row.trained_part])
+                _row_dot(ax, y, row=row, look=every[row.method, row.trained_part])
                 if np.isnan(row.value):
                     ax.text(2, y, f"{matched_at:g} not reached", **remark)
                 elif row.n_seeds < row.n_runs:
                     ax.text(2, y, f"{row.n_seeds} of {row.n_runs} seeds", **remark)
             first = ax in axes[0]
-            reference_line(ax, 100, "before" if first else "", axis="x", side="left")
+            reference_line(ax, 100, text="before" if first else "", axis="x", side="left")
     for ax in axes[-1]:
         ax.set_xlabel("kept, % of before (higher is better →)")
     axes[0, 0].set_xlim(0, max(108, table["high"].max() + 3))
@@ -177,7 +178,7 @@ def projector(table: pd.DataFrame) -> Figure:
         for row in records(pick(table, measure=metric)):
             y = groups.index([row.scenario, row.method]) + _PARTS[row.trained_part][0]
             look = every[row.method, row.trained_part] if row.trained_part else _BEFORE
-            _row_dot(ax, y, row, look=look)
+            _row_dot(ax, y, row=row, look=look)
             if not np.isnan(row.paper):
                 dot_interval(ax, y, value=row.paper, look=_PAPER)
         better = "higher is better →" if metric == "general" else "← lower is better"

@@ -4,12 +4,13 @@ there are many)."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.projections.polar import PolarAxes
 
+from pulse_lib.profile import Scenario
 from pulse_lib.report.collect import pick, records
 from pulse_lib.report.figures.style import (
     BEFORE,
@@ -64,11 +65,11 @@ def radar(table: pd.DataFrame) -> Figure:
 
 
 _BEFORE = Line2D([], [], color=BEFORE, linestyle=":", label="before unlearning")
-_POLAR = {"subplot_kw": {"projection": "polar"}}
+_POLAR: Look = {"subplot_kw": {"projection": "polar"}}
 
 
 def _side_by_side(
-    table: pd.DataFrame, scenarios: list[str], *, every: dict[Series, Look]
+    table: pd.DataFrame, scenarios: list[Scenario], *, every: dict[Series, Look]
 ) -> tuple[Figure, list[str]]:
     """A radar per scenario, with what lies outside the scale."""
     figure, axes = panels(len(scenarios), (5.0, 4.9), margin=(1.6, 0), **_POLAR)
@@ -84,11 +85,11 @@ def _side_by_side(
 
 
 def _one_each(
-    table: pd.DataFrame, scenarios: list[str], *, every: dict[Series, Look]
+    table: pd.DataFrame, scenarios: list[Scenario], *, every: dict[Series, Look]
 ) -> tuple[Figure, list[str]]:
     """A small radar per series, with what lies outside the scale."""
     figure, axes = panels(len(every), (2.7, 2.75), margin=(1.5, 0.9), **_POLAR)
-    lines = dict(zip(scenarios, ("-", ":"), strict=False))
+    lines: dict[Scenario, Any] = dict(zip(scenarios, ("-", ":"), strict=False))
     beyond = []
     for ax, ((method, part), look) in zip(axes, every.items(), strict=True):
         _radar_axes(ax, table, small=True)
@@ -104,7 +105,7 @@ def _one_each(
     return figure, beyond
 
 
-def _radar_axes(ax: PolarAxes, table: pd.DataFrame, *, small: bool) -> None:
+def _radar_axes(ax: Any, table: pd.DataFrame, *, small: bool) -> None:
     axis = table.drop_duplicates("measure")[["measure", "axis"]]
     angles = np.linspace(0, 2 * np.pi, len(axis), endpoint=False)
     ax.set_theta_offset(np.pi / 2)
@@ -134,7 +135,7 @@ def _closed(angles: Iterable[float], values: Iterable[float]) -> tuple[list[floa
     return [*x, x[0]], [*y, y[0]]
 
 
-def _radar_line(ax: PolarAxes, here: pd.DataFrame, *, look: Look, small: bool) -> list[str]:
+def _radar_line(ax: Any, here: pd.DataFrame, *, look: Look, small: bool) -> list[str]:
     """Draw one series; what lies outside the scale, in words."""
     if here.empty:
         return []

@@ -60,9 +60,9 @@ def run_path(
     figure, ax = _accuracies(table["step"], table)
     reached = f"{matched_at:g} was not reached"
     if matched_step is not None:
-        reference_line(ax, matched_step, f"matched, step {matched_step}", axis="x")
+        reference_line(ax, matched_step, text=f"matched, step {matched_step}", axis="x")
         reached = f"forget accuracy {matched_at:g} at step {matched_step}"
-    reference_line(ax, matched_at, f"{matched_at:g}")
+    reference_line(ax, matched_at, text=f"{matched_at:g}")
     ax.set_xlabel("step (updates of the weights)")
     start, end = table.iloc[0], table.iloc[-1]
     said = (
@@ -103,7 +103,7 @@ def rounds(table: pd.DataFrame, name: str = "") -> Figure:
     """One sequential run: accuracies over rounds. table: index round (0 = before), columns as of
     `evaluate.accuracy.summary`."""
     figure, ax = _accuracies(table.index, table)
-    reference_line(ax, table["general"].iloc[0], "general before")
+    reference_line(ax, table["general"].iloc[0], text="general before")
     ax.set_xlabel("requests carried out")
     ax.set_xticks(list(table.index))
     start, end = table.iloc[0], table.iloc[-1]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from pulse_lib.evaluate.accuracy import CHANCE
-from pulse_lib.report.collect import pick
+from pulse_lib.report.collect import groups, pick
 from pulse_lib.report.figures.run import stairs_map
 from pulse_lib.report.figures.style import (
     BEFORE,
@@ -76,7 +76,7 @@ def _requests(table: pd.DataFrame, every: dict[tuple, Look]) -> Figure:
             ax.plot(x, line["value"], markersize=5, linewidth=1.6, **look)
             ax.vlines(x, line["low"], line["high"], color=look["color"], linewidth=1, alpha=0.8)
         if metric != "invalid_rate":
-            reference_line(ax, pick(here, round=0)["value"].mean(), "before")
+            reference_line(ax, pick(here, round=0)["value"].mean(), text="before")
         ax.set_title(heading(metric), loc="left")
         share = "share of all answers" if metric == "invalid_rate" else "accuracy (share correct)"
         ax.set_ylabel(share)
@@ -148,7 +148,7 @@ def relapse(table: pd.DataFrame) -> Figure:
     stairs they had been requested."""
     if table.empty:
         return empty_figure(NOTHING_YET.format("sequential"))
-    every = list(table.groupby(SEQUENCE, observed=True, sort=False))
+    every = list(groups(table, SEQUENCE, sort=False))
     figure, axes = panels(len(every), (3.3, 3.0), margin=(0.8, 0.8), most=4)
     for ax, (series, here) in zip(axes, every, strict=True):
         stairs_map(ax, here.pivot(index="round", columns="turn", values="value"))
@@ -182,7 +182,7 @@ def round_figure(requests: pd.DataFrame, relapse: pd.DataFrame, *, number: int) 
     """
     if relapse.empty:
         return empty_figure(NOTHING_YET.format("sequential"))
-    every = list(relapse.groupby(SEQUENCE, observed=True, sort=False))
+    every = list(groups(relapse, SEQUENCE, sort=False))
     figure, axes = panels(len(every), (3.25, 3.6), margin=(0.6, 0.6), most=4, sharey=True)
     for ax, (series, people) in zip(axes, every, strict=True):
         others = _of(requests, series)

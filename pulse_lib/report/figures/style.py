@@ -44,7 +44,7 @@ METRIC_LOOKS: dict[Metric, Look] = {
     "general": {"color": COLOURS[2], "linestyle": "-", "marker": "D"},
     "invalid_rate": {"color": BEFORE, "linestyle": ":", "marker": "x"},
 }
-_CONTEXT = {
+_CONTEXT: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.labelsize": 10,
@@ -86,7 +86,8 @@ def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     def wrapper(*args, **kwargs) -> Figure:
         with sns.axes_style("whitegrid"), mpl.rc_context(_CONTEXT):
             figure = function(*args, **kwargs)
-            figure.get_layout_engine().execute(figure)
+            if layout := figure.get_layout_engine():
+                layout.execute(figure)
             figure.set_layout_engine("none")
             return figure
 
@@ -146,7 +147,8 @@ def spread_text(values: pd.Series, form: str = "{:.0f}") -> str:
 
 def dot(label: str, **look: Any) -> Line2D:
     """A mark without a line, for a legend."""
-    return Line2D([], [], label=label, **({"linestyle": "", "marker": "o", "markersize": 7} | look))
+    mark: Look = {"linestyle": "", "marker": "o", "markersize": 7} | look
+    return Line2D([], [], label=label, **mark)
 
 
 def legend_outside(figure: Figure, handles: Iterable[Any]) -> None:
@@ -201,14 +203,15 @@ def dot_grid(
 def dot_interval(ax: Axes, y: float, *, value: float, look: Look, low=np.nan, high=np.nan) -> None:
     """Draw one value at a height as a dot, with its interval if it has one."""
     ax.plot([low, high], [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
-    ax.plot(value, y, **({"markersize": 7} | look | {"linestyle": ""}))
+    mark: Look = {"markersize": 7} | look | {"linestyle": ""}
+    ax.plot(value, y, **mark)
 
 
 def reference_line(
     ax: Axes,
     value: float,
-    text: str = "",
     *,
+    text: str = "",
     axis: Literal["x", "y"] = "y",
     side: Literal["left", "right"] = "right",
 ) -> None:

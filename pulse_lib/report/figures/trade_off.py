@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pulse_lib.evaluate.accuracy import MATCHED_AT
-from pulse_lib.report.collect import pick
+from pulse_lib.profile import Scenario
+from pulse_lib.report.collect import groups, pick
 from pulse_lib.report.figures.style import (
     BEFORE,
     INK,
@@ -58,7 +59,7 @@ def trade_off(
     return figure
 
 
-def _scenarios(table: pd.DataFrame) -> list[str]:
+def _scenarios(table: pd.DataFrame) -> list[Scenario]:
     return [s for s in SCENARIOS if s in set(table["scenario"])]
 
 
@@ -69,12 +70,12 @@ def _trade_off(table: pd.DataFrame, against: Against, *, matched_at: float) -> F
     for ax, scenario in zip(axes, scenarios, strict=True):
         here = pick(table, scenario=scenario)
         for (method, part), look in every.items():
-            _ways(ax, pick(here, method=method, trained_part=part), against, look=look)
+            _ways(ax, pick(here, method=method, trained_part=part), against=against, look=look)
         before = pick(here, kind="before")
         mark: Look = {"marker": "o", "color": BEFORE, "linestyle": "", "markersize": 8}
         ax.plot(before["forget"], before[against], zorder=5, **mark)
-        reference_line(ax, before[against].mean(), "before")
-        reference_line(ax, matched_at, f"matched at {matched_at:g}", axis="x")
+        reference_line(ax, before[against].mean(), text="before")
+        reference_line(ax, matched_at, text=f"matched at {matched_at:g}", axis="x")
         ax.set_title(SCENARIOS[scenario])
         ax.set_xlabel(_FORGET)
     axes[0].set_xlim(1.03, -0.03)
@@ -89,13 +90,13 @@ def _trade_off_small(table: pd.DataFrame, against: Against) -> Figure:
     everybody's in pale grey."""
     every = series_looks(table)
     figure, axes = panels(len(every), (2.3, 2.1), margin=(2.2, 1.0), sharex=True, sharey=True)
-    lines = dict(zip(SCENARIOS, ("-", (0, (2, 1.5))), strict=True))
+    lines: dict[Scenario, Any] = {"finetuned": "-", "pretrained": (0, (2, 1.5))}
     scenarios = {s: lines[s] for s in _scenarios(table)}
     # lifts the pen between two runs of the one background line
     gap = pd.DataFrame([{"forget": float("nan")}])
     ways = [
         part
-        for _, way in pick(table, kind="path").groupby("run", observed=True)
+        for _, way in groups(pick(table, kind="path"), "run")
         for part in (way[["forget", against]], gap)
     ]
     everybody = pd.concat(ways)
@@ -103,7 +104,7 @@ def _trade_off_small(table: pd.DataFrame, against: Against) -> Figure:
         ax.plot(everybody["forget"], everybody[against], color="#e2e2e2", linewidth=0.6, zorder=1)
         for scenario, line in scenarios.items():
             here = pick(table, scenario=scenario, method=method, trained_part=part)
-            _ways(ax, here, against, look=look | {"linestyle": line}, scale=0.65)
+            _ways(ax, here, against=against, look=look | {"linestyle": line}, scale=0.65)
         ax.set_title(series_label(method, part), fontsize=10)
     axes[0].set_xlim(1.03, -0.03)
     axes[0].set_ylim(-0.03, 1.08)
@@ -120,17 +121,17 @@ def _trade_off_small(table: pd.DataFrame, against: Against) -> Figure:
 
 
 def _ways(
-    ax: Axes, here: pd.DataFrame, against: Against, *, look: Look, scale: float = 1.0
+    ax: Axes, here: pd.DataFrame, *, against: Against, look: Look, scale: float = 1.0
 ) -> None:
     """The ways of one series (a line per run) and their full measurements: the last step small, the
     matched state large."""
-    thin = look | {"linewidth": 1.5 * scale, "markersize": 2.5 * scale, "alpha": 0.75}
-    for _, run in here.groupby("run", observed=True):
+    thin: Look = look | {"linewidth": 1.5 * scale, "markersize": 2.5 * scale, "alpha": 0.75}
+    for _, run in groups(here, "run"):
         way = pick(run, kind="path").sort_values("step")
         ax.plot(way["forget"], way[against], **thin)
         for kind, size in (("final", 6), ("matched", 12)):
             end = pick(run, kind=kind)
-            mark = look | {"markersize": size * scale, "linestyle": ""}
+            mark: Look = look | {"markersize": size * scale, "linestyle": ""}
             ax.plot(end["forget"], end[against], zorder=4, **mark)
 
 

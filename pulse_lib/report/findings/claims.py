@@ -23,7 +23,7 @@ from pulse_lib.report.findings.rules import (
 from pulse_lib.report.words import Metric, Selection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """A claim of the paper. `numbers` is a function of `rules`; {level} in `rule` is the matched
     level."""

@@ -28,7 +28,7 @@ STRATEGY = "adapter_per_request"
 Verdict = Literal["holds", "does not hold", "not measured here"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One finding of the paper and what this study says of it. numbers: a line per method with
     value, interval, holds, clear."""

@@ -12,10 +12,11 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import first_at_or_below
 from pulse_lib.methods import PAPER_METHODS
+from pulse_lib.profile import Scenario
 from pulse_lib.report import stats
-from pulse_lib.report.collect import Study, headline, pick
+from pulse_lib.report.collect import Study, groups, headline, pick
 from pulse_lib.report.tables import intervals
-from pulse_lib.report.words import SCENARIOS, Metric, Scenario, Selection
+from pulse_lib.report.words import SCENARIOS, Metric, Selection
 
 BOTH = "projector+llm"
 
@@ -134,9 +135,7 @@ def projector_gap(facts: Facts, selection: Selection) -> Iterator[Number]:
         cells = {}
         for part in (BOTH, "llm"):
             _, after = facts.states["finetuned", method, part, selection]
-            for modality, rows in pick(headline(after), set="forget").groupby(
-                "modality", observed=True
-            ):
+            for modality, rows in groups(pick(headline(after), set="forget"), "modality"):
                 cells |= stats.cells_of(f"{part} {modality}", rows)
         found = facts.interval(cells, lambda m: _gap(m, BOTH))
         said = "text-only minus multimodal"
@@ -232,7 +231,7 @@ def _first_low_round(rows: pd.DataFrame, level: float) -> pd.DataFrame:
     """Of each seed and order the rows of the first round whose forget accuracy over everybody is at
     or below the level."""
     found = []
-    for _, run in rows.groupby(["seed", "order"]):
+    for _, run in groups(rows, ["seed", "order"]):
         asked = pick(headline(run), set="forget").groupby(["round", "modality"], observed=True)
         number = first_at_or_below(asked["correct"].mean().groupby("round").mean(), level)
         if number is not None:

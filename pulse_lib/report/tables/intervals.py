@@ -15,7 +15,7 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, summary
 from pulse_lib.report import paper, stats
-from pulse_lib.report.collect import Run, Study, headline, pick
+from pulse_lib.report.collect import Run, Study, groups, headline, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
 
 SETTINGS = ["scenario", "method", "trained_part"]
@@ -108,12 +108,13 @@ def requests(study: Study) -> pd.DataFrame:
     measure, value ..."""
     lines = []
     for whose, rows in sequences(study):
-        for number, state in rows.groupby("round"):
+        for number, state in groups(rows, "round"):
             asked = headline(state)
             asked = asked[asked["set"].isin(SETS)]
-            options = {"n_resamples": study.n_resamples}
-            found = {m: accuracy(state, m, **options) for m in SETS}
-            found["invalid_rate"] = stats.accuracy(asked, "invalid", **options)
+            found: dict[Metric, stats.Interval] = {
+                metric: accuracy(state, metric, n_resamples=study.n_resamples) for metric in SETS
+            }
+            found["invalid_rate"] = stats.accuracy(asked, "invalid", n_resamples=study.n_resamples)
             lines += [
                 whose | {"round": number, "measure": metric} | spread(value)
                 for metric, value in found.items()
@@ -126,7 +127,7 @@ def sequences(study: Study) -> list[tuple[dict, pd.DataFrame]]:
     and orders together."""
     rows = study.answers(kind="sequential")
     order = method_order(rows["method"].unique())
-    found = {key: part for key, part in rows.groupby(SEQUENCE, observed=True)}  # noqa: C416
+    found = dict(groups(rows, SEQUENCE))
     return [
         ({"scenario": "finetuned"} | dict(zip(SEQUENCE, key, strict=True)), found[key])
         for key in sorted(found, key=lambda k: (order.index(k[0]), k[1], k[2] == "llm"))
@@ -144,11 +145,11 @@ def relapse(study: Study) -> pd.DataFrame:
     for whose, rows in sequences(study):
         forget = pick(headline(rows), set="forget")
         turns = []
-        for run, here in forget.groupby("run", observed=True):
+        for run, here in groups(forget, "run"):
             order = orders[run] or sorted(here["request"].unique())
             turns.append(here["request"].map({request: i + 1 for i, request in enumerate(order)}))
         forget = forget.assign(turn=pd.concat(turns))
-        for (number, turn), here in forget.groupby(["round", "turn"], observed=True):
+        for (number, turn), here in groups(forget, ["round", "turn"]):
             found = stats.accuracy(here, by="modality", n_resamples=study.n_resamples)
             lines.append(whose | {"round": number, "turn": turn} | spread(found))
     return _frame(lines, "policy", "round", "turn")
@@ -218,10 +219,10 @@ def projector(study: Study) -> pd.DataFrame:
         for who, rows in ((start, before), (whose, after), (alone, after_alone)):
             for metric in paper.METRICS:
                 key = (method if who["trained_part"] else "before", who["trained_part"])
-                named = {"measure": metric}
-                named |= {"paper": quoted.loc[key, metric] if reported else np.nan}
-                value = accuracy(rows, metric, n_resamples=study.n_resamples)
-                lines.append(who | named | spread(value))
+                value = quoted.loc[key, metric] if reported else np.nan
+                named = {"measure": metric, "paper": value}
+                found_here = accuracy(rows, metric, n_resamples=study.n_resamples)
+                lines.append(who | named | spread(found_here))
     return _frame(lines, "measure", "paper")
 
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
-from pulse_lib.profile import Profile
+from pulse_lib.profile import Override, Profile
 from pulse_lib.progress import is_batch
-
-
-class Override(Protocol):
-    """A setting in whose place another value is in force, and where that one is written."""
-
-    @property
-    def key(self) -> str: ...  # "unlearn.learning_rate"
-    @property
-    def tuned(self) -> object: ...  # the value in force
-    @property
-    def file(self) -> Path: ...
-    @property
-    def line(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +50,7 @@ def settings_table(
             f"profile {profile.name!r} has no setting {missing[0]!r}; there are: {', '.join(values)}"
         )
     tuned = {found.key: found for found in overrides}
-    wanted = dict.fromkeys([*keys, *tuned])
+    wanted = list(dict.fromkeys([*keys, *tuned]))
     shown = pd.DataFrame({"setting": wanted, "value": [values.get(key, "") for key in wanted]})
     if tuned:
         shown["in force"] = [_in_force(tuned.get(key)) for key in wanted]

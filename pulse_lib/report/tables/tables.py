@@ -16,7 +16,7 @@ from pulse_lib.evaluate.accuracy import (
 )
 from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
-from pulse_lib.report.collect import Study, best_first, headline, pick, records
+from pulse_lib.report.collect import Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.ranking import after_requests, ranking
@@ -73,7 +73,7 @@ def projector(study: Study) -> pd.DataFrame:
     metric, one line per trained part."""
     long = intervals.projector(study)
     lines = []
-    for whose, part in long.groupby(SETTINGS, observed=True, sort=False):
+    for whose, part in groups(long, SETTINGS, sort=False):
         line = dict(zip(SETTINGS, whose, strict=True))
         line["trained_part"] = line["trained_part"] or "before"
         for row in records(part):
@@ -88,7 +88,7 @@ def matched(study: Study) -> pd.DataFrame:
     intervals, best general first, those that missed the level on a seed after the others."""
     single = with_means(pick(single_shot(study), selection="matched"))
     lines = []
-    for whose, part in intervals.at_matched(study).groupby(SETTINGS, observed=True, sort=False):
+    for whose, part in groups(intervals.at_matched(study), SETTINGS, sort=False):
         line = dict(zip(SETTINGS, whose, strict=True))
         runs = pick(single, **line)
         line |= {"n_runs": len(runs), "n_reached": int(runs["step"].notna().sum())}
@@ -113,7 +113,7 @@ def wordings(study: Study) -> pd.DataFrame:
     lines = []
     for whose, rows in _all_states(study):
         people = rows[rows["set"].isin(["forget", "retain"])]
-        for (set_name, modality), part in people.groupby(["set", "modality"], observed=True):
+        for (set_name, modality), part in groups(people, ["set", "modality"]):
             value = {
                 w: part[part["wording"] == w]["correct"].mean() for w in ("trained", "heldout")
             }
@@ -148,7 +148,7 @@ def one_shot_against_sequential(study: Study) -> pd.DataFrame:
     keys = [*SEQUENCE, "order", "seed"]
     values = ["forget", "retain", "general", "invalid_rate"]
     lines = []
-    for key, run in rounds.groupby(keys, sort=False):
+    for key, run in groups(rounds, keys, sort=False):
         who = dict(zip(keys, key, strict=True))
         before, run = pick(run, round=0).iloc[0], run.set_index("round", drop=False).sort_index()
         reached = first_at_or_below(run["forget"], study.matched_at)
