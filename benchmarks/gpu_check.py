@@ -225,7 +225,14 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
     n = max(BATCH, n_steps // 4 * BATCH)
     forget, retain = conversations(n, "forget"), conversations(n, "retain_train")
     unlearn = UnlearnSettings(
-        rank=8, alpha=16, learning_rate=1.0e-5, batch_size=BATCH, micro_batch=1, path_every=0
+        rank=8,
+        alpha=16,
+        learning_rate=1.0e-5,
+        batch_size=BATCH,
+        micro_batch=1,
+        path_every=0,
+        epochs_finetuned=1,
+        epochs_pretrained=1,
     )
     start_peak(model.device)
     try:

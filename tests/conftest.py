@@ -65,6 +65,7 @@ LINES = {
     "out_dir": 'out_dir: str = ""  # the study folder',
 }
 PROFILE = """\
+extends: smoke
 description: stand-in for the tests of the batch room
 model: {path: no/model/is/loaded}
 unlearn: {learning_rate: 1.0e-3}

@@ -35,7 +35,10 @@ def build(seed=0, settings=SMALL):
         *splits.split_fictitious(fictitious, settings, seed),
         *splits.select_known(scores(), settings, seed)[1],
     ]
-    return dataset.build_dataset(embedded, [*celebrities, *fictitious], places, settings, seed)
+    people = [*celebrities, *fictitious]
+    return dataset.build_dataset(
+        embedded, people, general=embedded, places=places, settings=settings, seed=seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def test_evaluation_pictures_are_never_trained_on(data):
 def test_selection_asks_on_other_pictures_than_evaluation(data):
     store = ImageStore()
     questions = dataset.candidate_questions(
-        embedded, embedded.celebrities(SMALL)[:2], store, SMALL, 0
+        embedded, embedded.celebrities(SMALL)[:2], images=store, settings=SMALL, seed=0
     )
     assert len(questions) == 20
     assert not set(store.encoded.values()) & set(data.images.encoded.values())
@@ -149,7 +152,7 @@ def test_asking_for_more_people_than_there_are():
     with pytest.raises(PulseError, match="the source has 3"):
         splits.split_fictitious(embedded.fictitious(SMALL)[:3], SMALL, 0)
     with pytest.raises(PulseError, match="8 candidates"):
-        splits.select_known(scores(), replace(SMALL, n_pretrained_forget=8), 0)
+        splits.select_known(scores(), replace(SMALL, n_candidates=10, n_pretrained_forget=8), 0)
 
 
 def test_scores_of_a_person():

@@ -13,7 +13,7 @@ from pulse_lib.__main__ import app
 from pulse_lib.commands import estimate
 from pulse_lib.data import splits
 from pulse_lib.data.dataset import build_dataset
-from pulse_lib.data.source import source_of
+from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report
@@ -22,8 +22,6 @@ from pulse_lib.profile import (
     DataSettings,
     EvaluateSettings,
     FinetuneSettings,
-    ModelSettings,
-    Profile,
     UnlearnSettings,
     load_profile,
 )
@@ -31,9 +29,10 @@ from pulse_lib.profile import (
 REAL = """\
 description: d
 model: {path: llava-hf/llava-1.5-SIZE-hf, load: 4bit, answer_form: letter, prompt: vicuna_v1}
-finetune: {micro_batch: 1}
-unlearn: {micro_batch: 1}
-evaluate: {batch_size: 4}
+data: {n_general: 300, n_general_train: 200, n_train_views: 6}
+finetune: {epochs: 20, micro_batch: 1}
+unlearn: {epochs_finetuned: 10, epochs_pretrained: 20, batch_size: 20, path_every: 4, micro_batch: 1}
+evaluate: {batch_size: 4, max_new_tokens: 8, n_path_questions: 100}
 """
 
 
@@ -75,8 +74,10 @@ def test_counts_are_those_of_the_dataset():
     source = source_of(settings)
     people = source.fictitious(settings)
     places = splits.split_fictitious(people, settings, 0)
-    data = build_dataset(source, people, places, settings, 0)
-    found = estimate.counts(Profile("p", "d", ModelSettings("embedded"), settings))
+    data = build_dataset(
+        source, people, general=general_of(settings), places=places, settings=settings, seed=0
+    )
+    found = estimate.counts(load_profile("smoke").with_values(data=settings))
     taught = data.training("finetuned", ("forget", "retain", "retain_train"), "finetune")
     assert found["taught"] == len(taught)
     forget = data.training("finetuned", ("forget",), "unlearn")
@@ -86,11 +87,8 @@ def test_counts_are_those_of_the_dataset():
 
 
 def test_stages_by_hand():
-    profile = Profile(
-        "p",
-        "d",
-        ModelSettings("embedded"),
-        DataSettings(
+    profile = load_profile("smoke").with_values(
+        data=DataSettings(
             n_finetuned_forget=10,
             n_finetuned_retain=10,
             n_finetuned_retain_train=5,
@@ -100,13 +98,16 @@ def test_stages_by_hand():
             n_pretrained_retain=6,
             n_holdout=3,
             n_general=50,
+            n_general_train=200,
             n_train_views=2,
             n_conversations=2,
             n_heldout_wordings=1,
         ),
-        FinetuneSettings(epochs=3, batch_size=20, general_replay=0.1),
-        UnlearnSettings(epochs_finetuned=6, epochs_pretrained=2, batch_size=8, path_every=3),
-        EvaluateSettings(n_path_questions=30),
+        finetune=FinetuneSettings(epochs=3, batch_size=20, general_replay=0.1),
+        unlearn=UnlearnSettings(
+            epochs_finetuned=6, epochs_pretrained=2, batch_size=8, path_every=3
+        ),
+        evaluate=EvaluateSettings(max_new_tokens=8, n_path_questions=30),
     )
     build, tune, single, pretrained, sequential = estimate.stages(profile)
     assert build.questions == 200 + (240 + 50) + (120 + 50) + 36
@@ -214,6 +215,6 @@ def test_wrong_wishes_are_named(tmp_path):
         with pytest.raises(PulseError, match=words):
             estimate.find_card(**options)
     path = tmp_path / "other.yaml"
-    path.write_text("description: d\nmodel: {path: someone/some-model}\n")
+    path.write_text("extends: smoke\nmodel: {path: someone/some-model}\n")
     with pytest.raises(PulseError, match="give a local folder with its config.json"):
         estimate.model_config(load_profile(str(path)))

@@ -22,7 +22,7 @@ from pulse_lib.commands.states import load_state, state_of_profile, state_of_run
 from pulse_lib.data import splits
 from pulse_lib.data.dataset import build_dataset
 from pulse_lib.data.records import ImageStore, Question
-from pulse_lib.data.source import source_of
+from pulse_lib.data.source import general_of, source_of
 from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import generate, mmbench, resume
@@ -51,11 +51,11 @@ class Study:
         self.file, self.out = folder / "own.yaml", folder / "study"
         self.settings = {
             "description": "Benchmarks' formats, embedded model; for tests.",
+            "extends": "smoke",
             "model": {"path": "embedded"},
             "data": {
-                "source": "mllmu",
-                "people_path": str(people),
-                "general_path": str(self.tsv),
+                "people": {"source": "mllmu", "path": str(people)},
+                "general": {"source": "mmbench", "path": str(self.tsv)},
                 "n_finetuned_forget": 1,
                 "n_finetuned_retain": 1,
                 "n_finetuned_retain_train": 1,
@@ -96,7 +96,15 @@ class Study:
         places = splits.split_fictitious(strangers, settings, 0)
         places += splits.select_known(scores, settings, 0)[1]
         started = runs.start(runs.data_run(**self.shared), load_profile(str(self.file)))
-        build_dataset(source, [*known, *strangers], places, settings, 0).write(started.folder)
+        data = build_dataset(
+            source,
+            [*known, *strangers],
+            general=general_of(settings),
+            places=places,
+            settings=settings,
+            seed=0,
+        )
+        data.write(started.folder)
         for name in ("selection.csv", "rows.parquet"):
             (started.folder / name).write_text("x")
         runs.finish(started)
@@ -214,7 +222,8 @@ def test_a_sample_is_of_whole_questions_drawn_by_the_seed(made, tmp_path):
     path, chosen = mmbench_files.write_rows(tmp_path / "ocr.tsv", rows), []
     for seed in (0, 1):
         state = state_of_profile(str(made.file), seed, str(made.out))
-        data = replace(state.profile.data, general_path=str(path))
+        general = replace(state.profile.data.general, path=str(path))
+        data = replace(state.profile.data, general=general)
         state = replace(state, profile=replace(state.profile, data=data))
         questions, images = measure.general_rows(state, 3)
         chosen.append({q.group for q in questions})
@@ -432,8 +441,8 @@ def test_wrong_wishes_are_named(made, tmp_path):
         ((*run, "--max-new-tokens", 0), "--max-new-tokens 0 must be"),
         ((*profile, "--out-dir", made.out, "--seed", 3), "seed-3 is missing: run 01_build"),
         (("--run", made.data), "is a data run: only runs that train"),
-        (("--profile", "tiny", "--what", "mmbench"), "profile tiny: data.general_path is empty"),
-        (("--profile", "tiny", "--what", "cloze"), "data.source = world has no cloze questions"),
+        (("--profile", "tiny", "--what", "mmbench"), "profile tiny: data.general.source = world"),
+        (("--profile", "tiny", "--what", "cloze"), "people.source = world has no cloze questions"),
         (("--profile", "nothing"), "Profiles there are"),
     ):
         assert said in command(*words, *out, code=1)
@@ -444,7 +453,8 @@ def test_people_and_photos_must_be_those_of_the_study(made, tmp_path):
     state = state_of_run(made.single)
 
     def ask(folder):
-        data = replace(state.profile.data, people_path=str(folder))
+        people = replace(state.profile.data.people, path=str(folder))
+        data = replace(state.profile.data, people=people)
         changed = replace(state, profile=replace(state.profile, data=data))
         return measure.open_task(changed, "cloze")
 
@@ -477,7 +487,7 @@ def test_a_profile_of_another_version_is_named(made):
     manifest = read_json(made.single / "manifest.json")
     assert runs.profile_of(manifest) == load_profile(str(made.file))
     del manifest["profile"]["evaluate"]["batch_size"]
-    assert runs.profile_of(manifest).evaluate.batch_size == EvaluateSettings().batch_size
+    assert runs.profile_of(manifest).evaluate.batch_size == 64
     manifest["profile"]["model"]["speed"] = 1
     with pytest.raises(PulseError, match="another version of pulse_lib .*speed"):
         runs.profile_of(manifest)

@@ -2,6 +2,7 @@
 gives the same kinds of records as the embedded world."""
 
 import copy
+import importlib
 import inspect
 import io
 import json
@@ -12,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import mllmu_files as files
 import numpy as np
@@ -21,15 +22,15 @@ import pytest
 from PIL import Image
 
 from pulse_lib.data import dataset, hub, splits
+from pulse_lib.data import source as sources
 from pulse_lib.data.mllmu import files as mllmu
 from pulse_lib.data.mllmu import source as mllmu_source
 from pulse_lib.data.records import MODALITIES, ImageStore, Turn
-from pulse_lib.data.source import source_of
+from pulse_lib.data.source import general_of
 from pulse_lib.data.world import people as world
-from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
-from pulse_lib.profile import DataSettings, load_profile
+from pulse_lib.profile import DataSettings, GeneralSource, PeopleSettings, PeopleSource
 
 ROWS = [files.row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
 TAUGHT = [files.training_row(p, n) for n, p in enumerate(world.fictitious()[:2], start=7)]
@@ -325,7 +326,7 @@ def test_without_network_and_cache_the_error_is_the_command(cache):
         f"hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision {COMMIT} "
         "--include 'forget_10/*.parquet'"
     )
-    assert command in str(error.value) and "data.people_path" in str(error.value)
+    assert command in str(error.value) and "data.people.path" in str(error.value)
     assert error.value.__cause__ is None
     with pytest.raises(PulseError, match="hf download MLLMMU/baseline_train_split --revision main"):
         mllmu.load_people("MLLMMU/baseline_train_split", "forget_5", repo_type="model")
@@ -446,9 +447,9 @@ def spoil(subset, rows):
 def settings(tmp_path_factory):
     folder = files.write_mllmu(tmp_path_factory.mktemp("mllmu"), change=spoil)
     return DataSettings(
-        source="mllmu", people_path=str(folder), n_finetuned_forget=2, n_finetuned_retain=1, n_requests=2,
+        people=PeopleSettings(source="mllmu", path=str(folder)), n_finetuned_forget=2, n_finetuned_retain=1, n_requests=2,
         n_finetuned_retain_train=1, n_holdout=1, n_candidates=5, n_pretrained_forget=1, n_pretrained_retain=1,
-        n_general=0, n_general_train=0, n_conversations=2, n_heldout_wordings=1,
+        n_general=7, n_general_train=0, n_train_views=1, n_conversations=2, n_heldout_wordings=1,
     )  # fmt: skip
 
 
@@ -458,16 +459,36 @@ def built(settings):
     scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
     places = splits.split_fictitious(new, settings, 0)
     places += splits.select_known(scores, settings, 0)[1]
-    return dataset.build_dataset(mllmu_source, [*known, *new], places, settings, 0)
+    return dataset.build_dataset(
+        mllmu_source,
+        [*known, *new],
+        general=general_of(settings),
+        places=places,
+        settings=settings,
+        seed=0,
+    )
 
 
-def test_every_source_offers_the_same_functions():
-    for name, function in inspect.getmembers(embedded, inspect.isfunction):
-        if function.__module__ == embedded.__name__ and not name.startswith("_"):
-            theirs = list(inspect.signature(getattr(mllmu_source, name)).parameters)
-            ours = [p for p in inspect.signature(function).parameters if p != "wording"]
-            assert theirs == ours, name
-    assert source_of(DataSettings(source="mllmu")) is mllmu_source
+@pytest.mark.parametrize(
+    ("protocol", "table"),
+    [(sources.Source, sources.PEOPLE), (sources.General, sources.GENERAL)],
+)
+def test_every_source_offers_what_the_protocol_says(protocol, table):
+    wanted = [m for m in inspect.getmembers(protocol, inspect.isfunction) if m[0][0] != "_"]
+    assert len(wanted) >= 3
+    for module in map(importlib.import_module, table.values()):
+        for name, said in wanted:
+            _, *asked = inspect.signature(said).parameters.values()  # without self
+            has = inspect.signature(getattr(module, name)).parameters
+            for p in asked:
+                assert (has[p.name].kind, has[p.name].default) == (p.kind, p.default), (module, p)
+            others = [p for n, p in has.items() if n not in {p.name for p in asked}]
+            assert all(p.default is not p.empty for p in others), (module, name)
+
+
+def test_the_table_has_a_row_for_every_word_and_no_other():
+    assert set(sources.PEOPLE) == set(get_args(PeopleSource))
+    assert set(sources.GENERAL) == set(get_args(GeneralSource))
 
 
 def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
@@ -617,22 +638,3 @@ def test_open_questions_and_their_truths(settings):
         )
         == 2
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("data: {source: mllmu}", "needs data.people_path"),
-        ("data: {source: mllmu, people_path: x}", "needs data.general_path"),
-        (
-            "data: {source: mllmu, people_path: x, general_path: y, n_general_train: 0}",
-            "general_replay = 0.25 must both be 0",
-        ),
-    ],
-)
-def test_a_profile_that_cannot_work_says_so_before_any_download(tmp_path, text, word):
-    path = tmp_path / "mine.yaml"
-    path.write_text(f"description: d\nmodel: {{path: embedded}}\n{text}\n")
-    with pytest.raises(PulseError, match="mine.yaml") as error:
-        load_profile(str(path))
-    assert word in str(error.value)

@@ -20,7 +20,7 @@ from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.model import features
 from pulse_lib.model.prompts import PROMPTS, question_prompt
-from pulse_lib.profile import DataSettings
+from pulse_lib.profile import GeneralSettings, load_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not MMBench DEV_EN")
 ROWS = files.groups(7)
@@ -341,7 +341,9 @@ def test_general_questions_of_a_profile(tmp_path):
     path = files.write_tsv(tmp_path / "dev.tsv", 6)
     images = ImageStore()
     images.add("photo", Image.new("RGB", (4, 4)))
-    settings = DataSettings(source="mllmu", general_path=str(path), n_general=4)
+    settings = load_profile("smoke").data.with_values(
+        general=GeneralSettings(source="mmbench", path=str(path)), n_general=4
+    )
     questions = mmbench.general_questions(images, 0, settings=settings)
     assert len({q.group for q in questions}) == 4
     assert set(images.encoded) == {"photo"} | {q.image for q in questions}

@@ -183,7 +183,14 @@ def test_wordings_called_held_out_are_trained_on_nowhere(asked):
     )
     places = splits.split_fictitious(fictitious, settings, 0)
     places += splits.select_known(scores, settings, 0)[1]
-    study = dataset.build_dataset(embedded, [*celebrities, *fictitious], places, settings, 0)
+    study = dataset.build_dataset(
+        embedded,
+        [*celebrities, *fictitious],
+        general=embedded,
+        places=places,
+        settings=settings,
+        seed=0,
+    )
     trained = wordings([*pretraining_conversations(4000), *study.conversations])
     heldout = wordings(q for q in [*asked[1][0], *study.questions] if q.wording == "heldout")
     assert len(heldout) == 2 * 2 * len(world.ATTRIBUTES)  # every one, in both modalities

@@ -129,7 +129,14 @@ def folder(tmp_path_factory):
         for i, (person, name) in enumerate(zip(drawn, sets, strict=False)):
             request = i // 2 + 1 if (scenario, name) == ("finetuned", "forget") else 0
             places.append(splits.Assignment(person.id, scenario, name, request))
-    made = dataset.build_dataset(embedded, people, places, settings.data, trials.SEED)
+    made = dataset.build_dataset(
+        embedded,
+        people,
+        general=embedded,
+        places=places,
+        settings=settings.data,
+        seed=trials.SEED,
+    )
     made.write(runs.data_folder(out, trials.SEED))
     model = tiny.with_adapters("finetune", model=load_model(settings.model))
     save_adapter(
@@ -200,8 +207,7 @@ def test_the_search_trains_on_whom_a_run_would_train_on(folder, tmp_path):
     """`unlearn.retain_source: same` is for trials, too."""
     for source, name in (("same", "retain"), ("retain_train", "retain_train")):
         file = tmp_path / f"{source}.yaml"
-        text = profile_path("smoke").read_text()
-        file.write_text(text.replace("retain_source: retain_train", f"retain_source: {source}"))
+        file.write_text(f"extends: smoke\nunlearn: {{retain_source: {source}}}\n")
         settings = load_profile(str(file))
         assert settings.unlearn.retain_source == source
         for scenario, strategy in (("pretrained", ""), ("finetuned", ""), ("sequential", "anchor")):
@@ -274,16 +280,18 @@ def test_a_trial_that_failed_is_not_the_best():
     assert "sequential" not in search.best(failed)
 
 
-def test_the_best_are_stored_below_the_profile_and_read_back(tmp_path):
+def test_the_best_are_stored_beside_the_profile_and_read_back(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(profile_path("smoke").read_text())
-    above = path.read_text().rstrip()
-    search.store(str(path), table())
-    once = path.read_text()
-    assert once.startswith(above + "\n")
-    search.store(str(path), table())
-    assert path.read_text() == once
+    path.write_text(text := profile_path("smoke").read_text())
+    stored = search.store(str(path), table())
+    assert stored == tmp_path / "tuned" / "mine.yaml"
+    once = stored.read_text()
+    assert "l1_lora: {learning_rate: 0.001, l1: 1.0e-05}" in once  # YAML reads 1e-05 as text
+    assert search.store(str(path), table()) == stored
+    assert stored.read_text() == once
+    assert path.read_text() == text, "what a person wrote is not edited"
     profile = load_profile(str(path))
+    assert profile.tuned_file == stored
     assert profile.tuned == search.best(table())
     unlearn, numbers = profile.unlearn_for("finetuned", "l1_lora")
     assert unlearn.learning_rate == 1e-3 and numbers == {"l1": 1e-5}
@@ -305,7 +313,7 @@ def test_numbers_that_no_run_would_take_are_not_stored(tmp_path):
 
 def test_what_was_tuned_by_hand_is_not_overwritten(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("description: d\nmodel: {path: embedded}\ntuned: {}\n")
+    path.write_text("extends: smoke\ntuned: {}\n")
     with pytest.raises(PulseError, match="set by hand"):
         search.store(str(path), table())
 
@@ -334,6 +342,8 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
 
 
 def test_profiles_that_are_shipped_are_tuned_by_the_search_alone():
-    for path in (REPOSITORY / "params").glob("*.yaml"):
-        text = path.read_text()
-        assert ("\ntuned:" in text) == (search.START in text), path.name
+    params = REPOSITORY / "params"
+    for path in params.rglob("*.yaml"):
+        assert path.parent.name == "tuned" or "\ntuned:" not in path.read_text(), path.name
+    for path in (params / "tuned").glob("*.yaml"):
+        assert path.read_text().startswith(search.HEAD[:30]), path.name

@@ -40,7 +40,9 @@ FORGET = [tiny.conversation(i) for i in range(6)]
 RETAIN = [tiny.conversation(i, "retain_train") for i in range(4)]
 QUESTIONS = [tiny.question(i, group) for group in ("forget", "retain", "general") for i in range(4)]
 EVALUATE = EvaluateSettings(max_new_tokens=2, n_path_questions=4)
-UNLEARN = UnlearnSettings(rank=4, alpha=8, batch_size=4, learning_rate=2e-3, path_every=2)
+UNLEARN = UnlearnSettings(
+    rank=4, alpha=8, batch_size=4, learning_rate=2e-3, epochs_finetuned=2, epochs_pretrained=2
+)
 
 
 def prepared(model=None):

@@ -12,7 +12,7 @@ from pulse_lib.data.records import ImageStore, Turn
 from pulse_lib.data.world import drawing
 from pulse_lib.data.world import people as world
 from pulse_lib.data.world import source as embedded
-from pulse_lib.profile import DataSettings
+from pulse_lib.profile import load_profile
 
 
 def test_every_name_word_is_borne_by_a_celebrity():
@@ -95,7 +95,9 @@ def _scene_answer(objects, category, turn: Turn) -> str:
 
 def test_yes_and_no_are_equally_often_right_about_existence():
     images = ImageStore()
-    asked = embedded.general_questions(images, 0, settings=DataSettings(n_general=700))
+    asked = embedded.general_questions(
+        images, 0, settings=load_profile("smoke").data.with_values(n_general=700)
+    )
     answers = [q.options[q.answer] for q in asked if q.category == "existence"]
     assert len(answers) == 100 and 35 <= answers.count("yes") <= 65
 
