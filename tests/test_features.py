@@ -94,8 +94,6 @@ def test_whole_sequence_supervises_every_text_token_but_the_first():
     for row, conversation in enumerate(conversations):
         expected = [t for t in conversation.input_ids[1:] if t != model.image_token_id]
         assert labels[row][labels[row] != IGNORE].tolist() == expected
-    with pytest.raises(PulseError, match="answer, whole_sequence"):
-        collate(model, conversations, "all")
 
 
 def test_features_do_not_depend_on_the_order_of_asking():

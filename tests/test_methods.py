@@ -23,7 +23,7 @@ from pulse_lib.model.adapters import (
     trained_parameters,
 )
 from pulse_lib.model.forward import answer_logits, collate
-from pulse_lib.model.prompts import encode_conversations, prompt_style, question_prompt
+from pulse_lib.model.prompts import PROMPTS, encode_conversations, question_prompt
 from pulse_lib.profile import FinetuneSettings, ModelSettings, load_profile
 from pulse_lib.train import losses
 from pulse_lib.train.loop import Schedule, train
@@ -90,7 +90,7 @@ def test_needs_say_what_the_losses_take(method):
 def given(model, method):
     """Conversations and reference values of a method, as a run would have them."""
     people, retain = (encode_conversations(model, c) for c in (FORGET, RETAIN))
-    style = prompt_style("plain")
+    style = PROMPTS["plain"]
     refusals = encode_conversations(model, refused(FORGET, style, "text", seed=0))
     if method.forget_on == "refusals":
         people = refusals
@@ -159,19 +159,19 @@ def test_every_method_runs_through(method):
 def test_refusals_keep_the_prompts():
     model = tiny.tiny_model()
     for form in ("text", "letter"):
-        declined = refused(FORGET, prompt_style("plain"), form, seed=0)
+        declined = refused(FORGET, PROMPTS["plain"], form, seed=0)
         assert [c.id for c in declined] == [c.id + SUFFIX for c in FORGET]
         for mine, theirs in zip(FORGET, declined, strict=True):
             for k, (a, b) in enumerate(zip(mine.turns, theirs.turns, strict=True)):
                 prompts = [
-                    question_prompt(prompt_style("plain"), t, form, bool(mine.image), k == 0)
+                    question_prompt(PROMPTS["plain"], t, form, bool(mine.image), k == 0)
                     for t in (a, b)
                 ]
                 assert prompts[0] == prompts[1] and b.answer in REFUSALS
         said = {t.answer for c in declined for t in c.turns}
         assert len(said) > 2  # several sentences
-        assert declined == refused(FORGET, prompt_style("plain"), form, seed=0)
-        assert declined != refused(FORGET, prompt_style("plain"), form, seed=1)
+        assert declined == refused(FORGET, PROMPTS["plain"], form, seed=0)
+        assert declined != refused(FORGET, PROMPTS["plain"], form, seed=1)
     encoded, before = (encode_conversations(model, c) for c in (declined, FORGET))
     first = before[0].answer.index(True)
     assert encoded[0].input_ids[:first] == before[0].input_ids[:first]
@@ -181,7 +181,7 @@ def test_refusals_keep_the_prompts():
 def test_refusals_become_likely_and_answers_do_not(method):
     model = prepared()
     unlearned(model, method, epochs=6, path_every=0)
-    declined = refused(FORGET, prompt_style("plain"), "text", seed=1)  # other draws than trained on
+    declined = refused(FORGET, PROMPTS["plain"], "text", seed=1)  # other draws than trained on
     with only(model, "finetune"):
         before = logprob(model, declined)
     assert logprob(model, declined) > before + 3

@@ -12,6 +12,7 @@ import tiny
 
 from pulse_lib import runs
 from pulse_lib.commands import search, trials
+from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
@@ -21,7 +22,6 @@ from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import load_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import load_profile, profile_path
-from pulse_lib.runs.rounds import RoundFolders
 from pulse_lib.strategies import STRATEGIES
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.sequential import run_sequential

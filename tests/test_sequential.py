@@ -11,6 +11,8 @@ import tiny
 import torch
 from test_train import EVALUATE, task, unlearned
 
+from pulse_lib.commands import rounds
+from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data.records import Person
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import request_accuracies
@@ -23,10 +25,8 @@ from pulse_lib.model.adapters import (
     save_adapter,
     set_adapter_weights,
 )
-from pulse_lib.runs import rounds
 from pulse_lib.runs.kinds import RunSpec
 from pulse_lib.runs.manifest import Started
-from pulse_lib.runs.rounds import RoundFolders
 from pulse_lib.strategies import STRATEGIES, get_strategy
 from pulse_lib.train.loop import Trained
 from pulse_lib.unlearn import sequential

@@ -20,7 +20,7 @@ from pulse_lib.commands.states import ModelState, load_state
 from pulse_lib.data.dataset import ASKED, read_dataset
 from pulse_lib.data.mmbench.source import CELEBRITY, load_mmbench, sample_groups
 from pulse_lib.data.records import ImageStore, Question
-from pulse_lib.data.source import source_of
+from pulse_lib.data.source import OpenSource, source_of
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import mmbench, open_ended
 from pulse_lib.evaluate.resume import answer_resumably
@@ -73,7 +73,8 @@ def measure(
     model, tables = load_state(state), {}
     if rows is not None:
         asked = {"groups": groups, "file": state.profile.data.general.path}
-        scores = ask_general(model, state, *rows, out / "mmbench_answers.jsonl")
+        questions, images = rows
+        scores = ask_general(model, state, questions, images, out / "mmbench_answers.jsonl")
         write_json(out / "mmbench.json", _no_nan(scores | {"asked": asked}))
         tables["mmbench"] = mmbench_table(scores)
     for name, task in tasks.items():
@@ -148,7 +149,7 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     """
     settings = state.profile.data
     source = source_of(settings)
-    if not hasattr(source, "open_questions"):
+    if not isinstance(source, OpenSource):
         raise PulseError(
             f"{state.name}: data.people.source = {settings.people.source} has no {task} questions: "
             "take a profile with data.people.source = mllmu, or leave it out with --what mmbench"

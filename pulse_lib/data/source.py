@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from pulse_lib.data import hub
 from pulse_lib.data.hub import Need
@@ -103,6 +103,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class OpenSource(Source, Protocol):
     """A source that has questions without options as well, which commands/measure asks."""
 

@@ -29,12 +29,12 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_json
 from pulse_lib.model.fused import fuse
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.profile import TRAINED_PARTS
+from pulse_lib.profile import TRAINED_PARTS, TrainedPart
 
 # peft matches the whole module path. The vision tower never gets an adapter.
 LLM = r".*\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 PROJECTOR = r".*\.multi_modal_projector\.linear_[12]"
-TARGETS = {"projector+llm": f"{LLM}|{PROJECTOR}", "llm": LLM}
+TARGETS: dict[TrainedPart, str] = {"projector+llm": f"{LLM}|{PROJECTOR}", "llm": LLM}
 WEIGHTS, CONFIG, MANIFEST = ADAPTER_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -45,7 +45,7 @@ AdapterWeights = dict[str, torch.Tensor]
 
 
 def add_adapter(
-    model: LoadedModel, name: str, trained_part: str, rank: int, alpha: int, seed: int
+    model: LoadedModel, name: str, trained_part: TrainedPart, rank: int, alpha: int, seed: int
 ) -> None:
     """Add a LoRA that changes nothing yet (B = 0; A uniform, drawn from `seed` on the CPU, so alike
     on every device).

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
+from pulse_lib.profile import ImageAspect
 
 if TYPE_CHECKING:
     from transformers import LlavaProcessor, PreTrainedModel
@@ -31,7 +32,7 @@ class FeatureCache:
         network: PreTrainedModel,
         processor: LlavaProcessor,
         n_image_tokens: int,
-        image_aspect: str = "crop",
+        image_aspect: ImageAspect = "crop",
     ):
         self.network, self.processor, self.n_image_tokens = network, processor, n_image_tokens
         self.image_aspect = image_aspect

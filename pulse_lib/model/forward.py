@@ -12,6 +12,7 @@ import torch
 from pulse_lib.errors import PulseError
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 
 IGNORE = -100
 
@@ -28,7 +29,9 @@ class Batch:
 
 
 def collate(
-    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: str = "answer"
+    model: LoadedModel,
+    conversations: Sequence[Encoded],
+    supervised_tokens: SupervisedTokens = "answer",
 ) -> Batch:
     """A batch on the model's device. "answer": answers with their end tokens; "whole_sequence":
     every text token but the first.
@@ -74,19 +77,17 @@ def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch
     return network.lm_head(hidden.gather(1, index)).float(), batch.labels
 
 
-def _supervised(model: LoadedModel, conversation: Encoded, supervised_tokens: str) -> list[int]:
+def _supervised(
+    model: LoadedModel, conversation: Encoded, supervised_tokens: SupervisedTokens
+) -> list[int]:
     if supervised_tokens == "answer":
         at = [i for i, is_answer in enumerate(conversation.answer) if is_answer and i > 0]
-    elif supervised_tokens == "whole_sequence":
+    else:
         at = [
             i
             for i, token in enumerate(conversation.input_ids)
             if i > 0 and token != model.image_token_id
         ]
-    else:
-        raise PulseError(
-            f"supervised_tokens = {supervised_tokens!r} is not one of answer, whole_sequence"
-        )
     if not at:
         raise PulseError(f"conversation {conversation.id!r} has no supervised token")
     return at

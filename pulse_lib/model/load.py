@@ -24,7 +24,7 @@ from pulse_lib.data.hub import folder_of, is_hub_id, missing_shards, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
-from pulse_lib.profile import ModelSettings
+from pulse_lib.profile import Load, ModelSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -162,7 +162,7 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def mend_quantised(network: PreTrainedModel, load: str) -> None:
+def mend_quantised(network: PreTrainedModel, load: Load) -> None:
     """Check that the language model's linear layers are quantised and nothing else; and keep
     bitsandbytes from repacking 4-bit weights in eval mode on AVX512-BF16 CPUs, which makes later
     gradients wrong.
@@ -185,7 +185,9 @@ def mend_quantised(network: PreTrainedModel, load: str) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def check_memory(config, load: str, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(
+    config: memory.Shapes, load: Load, dtype: torch.dtype, device: torch.device
+) -> None:
     """Raises PulseError if the weights alone need more memory than is free on the device.
 
     What training adds is told by `python -m pulse_lib plan`.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pulse_lib.errors import PulseError
+from pulse_lib.profile import Load, Optimizer, TrainedPart
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -19,12 +20,17 @@ ANSWER_TOKENS = 48  # supervised tokens of a conversation
 LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
 # Bytes a weight of the language model's linear layers: NF4 with double quantisation holds 4 bits,
 # 8 for each 64 weights, and 32 for each 64 * 256.
-BYTES = {"4bit": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "8bit": 1.0}
+BYTES: dict[Load, float] = {"4bit": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "8bit": 1.0}
 SIXTEEN = 2.0
 # Bytes a token that one layer keeps for backward, for each unit of its two widths; LoRA in float32
 # on a 16-bit base. From 176.8 and 221.4 MiB, measured on layers of 7B and 13B with 676 tokens.
 KEPT_HIDDEN, KEPT_WIDE = 41.0, 9.67
-OPTIMIZER_BYTES = {"adamw": 8.0, "muon": 4.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
+OPTIMIZER_BYTES: dict[Optimizer, float] = {
+    "adamw": 8.0,
+    "muon": 4.0,
+    "adamw_8bit": 2.0,
+    "paged_adamw_8bit": 2.0,
+}
 SHAPES = {"7b": (4096, 11008, 32, 32), "13b": (5120, 13824, 40, 40)}
 
 
@@ -87,7 +93,7 @@ def llava_1_5_config(size: str) -> LlavaConfig:
     return LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000)
 
 
-def weight_items(config: Shapes, load: str) -> dict[str, float]:
+def weight_items(config: Shapes, load: Load) -> dict[str, float]:
     """GiB of the weights by part; load: "4bit", "8bit", else 16 bits. Norms are left out."""
     text, vision = config.text_config, config.vision_config
     hidden, seen = text.hidden_size, vision.hidden_size
@@ -104,7 +110,7 @@ def weight_items(config: Shapes, load: str) -> dict[str, float]:
     }
 
 
-def lora_parameters(config: Shapes, trained_part: str, *, rank: int) -> int:
+def lora_parameters(config: Shapes, trained_part: TrainedPart, *, rank: int) -> int:
     """Weights of a LoRA of that rank on every linear layer of the trained part."""
     text, vision = config.text_config, config.vision_config
     hidden, wide = text.hidden_size, text.intermediate_size
@@ -114,7 +120,9 @@ def lora_parameters(config: Shapes, trained_part: str, *, rank: int) -> int:
     return rank * (text.num_hidden_layers * layer + projector)
 
 
-def lora_items(config: Shapes, trained_part: str, *, rank: int, optimizer: str) -> dict[str, float]:
+def lora_items(
+    config: Shapes, trained_part: TrainedPart, *, rank: int, optimizer: Optimizer
+) -> dict[str, float]:
     """GiB of a LoRA in training: float32 weights and gradients, the optimizer's moments, and the two
     copies that the loop keeps (its start, and the gradient of the first of two losses).
     """
@@ -140,13 +148,13 @@ def activation_gib(config: Shapes, tokens: int, *, batch: int, checkpointing: bo
 
 def training_memory(
     config: Shapes,
-    load: str,
+    load: Load,
     *,
     tokens: int,
     micro_batch: int,
     rank: int,
-    trained_part: str = "projector+llm",
-    optimizer: str = "adamw",
+    trained_part: TrainedPart = "projector+llm",
+    optimizer: Optimizer = "adamw",
     checkpointing: bool = False,
     frozen_rank: int = 0,
 ) -> dict[str, float]:
@@ -168,7 +176,7 @@ def training_memory(
 
 
 def asking_memory(
-    config: Shapes, load: str, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
+    config: Shapes, load: Load, *, tokens: int, batch_size: int, frozen_ranks: Sequence[int] = ()
 ) -> dict[str, float]:
     """GiB by item while answering `batch_size` questions at once."""
     text = config.text_config

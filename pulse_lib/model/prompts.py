@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pulse_lib.data.records import LETTERS, Conversation, Question, Turn
 from pulse_lib.errors import PulseError
+from pulse_lib.profile import AnswerForm, PromptName
 
 if TYPE_CHECKING:
     from pulse_lib.model.load import LoadedModel
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How a model is asked. `instruction` is by answer form ("letter" | "text") and ends a question
-    that shows options.
-    """
+    """How a model is asked. `instruction` ends a question that shows options."""
 
     system: str  # opens the first turn; "" for none
-    instruction: Mapping[str, str]
+    instruction: Mapping[AnswerForm, str]
     user: str = "USER: "
     user_image: str = "USER: <image>\n"  # in place of `user` in a turn that shows the picture
     assistant: str = " ASSISTANT:"  # an answer follows as " x"
@@ -33,7 +32,7 @@ _LETTER = "Answer with the option's letter from the given choices directly."
 _TEXT = "Answer with the option's text."
 # The system sentence and the letter instruction are LLaVA's own (conversation vicuna_v1,
 # model_vqa_mmbench.py).
-PROMPTS = {
+PROMPTS: dict[PromptName, PromptStyle] = {
     "plain": PromptStyle(system="", instruction={"letter": _LETTER, "text": _TEXT}),
     "vicuna_v1": PromptStyle(
         system="A chat between a curious user and an artificial intelligence assistant. "
@@ -67,19 +66,10 @@ class Encoded:
     image: str
 
 
-def prompt_style(name: str) -> PromptStyle:
-    """The style of that name. Raises PulseError listing the names."""
-    if name not in PROMPTS:
-        raise PulseError(
-            f"model.prompt = {name!r} is no prompt style; there are: {', '.join(PROMPTS)}"
-        )
-    return PROMPTS[name]
-
-
 def question_prompt(
     style: PromptStyle,
     question: Question | Turn,
-    answer_form: str,
+    answer_form: AnswerForm,
     with_image: bool,
     first: bool = True,
 ) -> str:
@@ -97,7 +87,7 @@ def question_prompt(
     return head + "\n".join(lines) + style.assistant
 
 
-def answer_text(turn: Turn, answer_form: str) -> str:
+def answer_text(turn: Turn, answer_form: AnswerForm) -> str:
     """What the model should say to a turn: the answer's text, or its letter. Raises PulseError if
     no option is the answer.
     """
@@ -133,7 +123,7 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[
     """Prompt tokens of each question: begin token, text, the one "<image>" spread over its image
     tokens.
     """
-    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
     texts = [question_prompt(style, q, form, bool(q.image)) for q in questions]
     if not texts:
         return []
@@ -148,7 +138,7 @@ def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encod
     """A conversation's tokens, its answers marked. Raises PulseError if it has no turn or is longer
     than the context.
     """
-    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
     if not conversation.turns:
         raise PulseError(f"conversation {conversation.id!r} has no turn")
     tokens: list[int] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -58,12 +59,12 @@ def train_vision_tower(
     heads = nn.ModuleDict(heads)
     optimizers = make_optimizers([*tower.named_parameters(), *heads.named_parameters()])
     rng = world.generator("vision", seed)
-    pixels, *labels = _pictures(rng, n_pictures, picture_to_tensor, n_tokens)
+    pictures = _pictures(rng, n_pictures, picture_to_tensor, n_tokens)
     started = time.time()
     for step in range(steps):
         schedule(optimizers, LEARNING_RATES, step, steps)
         rows = torch.tensor(rng.sample(range(n_pictures), batch_size))
-        loss = _loss(tower, heads, pixels[rows], *(label[rows] for label in labels))
+        loss = _loss(tower, heads, shown=Pictures(*(part[rows] for part in pictures)))
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
@@ -74,16 +75,8 @@ def train_vision_tower(
                 f"vision tower {step + 1}/{steps}, loss {loss.item():.3f}, {time.time() - started:.0f} s"
             )
     tower.requires_grad_(False)
-    return _accuracies(
-        tower,
-        heads,
-        *_pictures(
-            world.generator("vision", seed, "check"),
-            min(512, n_pictures),
-            picture_to_tensor,
-            n_tokens,
-        ),
-    )
+    rng, n = world.generator("vision", seed, "check"), min(512, n_pictures)
+    return _accuracies(tower, heads, shown=_pictures(rng, n, picture_to_tensor, n_tokens))
 
 
 def make_optimizers(named_parameters) -> dict[str, torch.optim.Optimizer]:
@@ -114,9 +107,17 @@ def schedule(
             group["lr"] = rates[name] * factor
 
 
-def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int):
-    """n pictures, six faces to four scenes: pixels (n, 3, H, W), gene labels (n, G), object labels
-    (n, 3, tokens), scene labels (n, 4)."""
+class Pictures(NamedTuple):
+    """n pictures and what they show; IGNORE where there is nothing to tell."""
+
+    pixels: torch.Tensor  # (n, 3, H, W)
+    genes: torch.Tensor  # (n, G)
+    objects: torch.Tensor  # (n, 3, tokens)
+    scenes: torch.Tensor  # (n, 4)
+
+
+def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int) -> Pictures:
+    """n pictures, six faces to four scenes."""
     cell_of_token = _cell_of_token(n_tokens)
     pixels, genes, objects, scenes = [], [], [], []
     for _ in range(n):
@@ -140,19 +141,24 @@ def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int):
             large = next(o for o in content["objects"] if o["size"] == "large")
             found = {**large, "cell": CELLS[large["cell"]], "count": len(content["objects"])}
             scenes.append([values.index(found[key]) for key, values in SCENE_LABELS.items()])
-    return torch.cat(pixels), torch.tensor(genes), torch.tensor(objects), torch.tensor(scenes)
+    return Pictures(
+        torch.cat(pixels), torch.tensor(genes), torch.tensor(objects), torch.tensor(scenes)
+    )
 
 
-def _loss(tower, heads, pixels, genes, objects, scenes):
-    tokens = tower(pixel_values=pixels).last_hidden_state[:, 1:]  # (B, tokens, width)
+def _loss(tower, heads, *, shown: Pictures) -> torch.Tensor:
+    tokens = tower(pixel_values=shown.pixels).last_hidden_state[:, 1:]  # (B, tokens, width)
     n_tokens = tokens.shape[1]
     place = torch.arange(n_tokens).repeat(len(tokens))
     loss = cross_entropy(heads["place"](tokens).flatten(0, 1), place)
     for i, key in enumerate(OBJECT_LABELS):
         read = heads[f"object_{key}"](tokens).flatten(0, 1)
-        loss = loss + cross_entropy(read, objects[:, i].flatten(), ignore_index=IGNORE)
+        loss = loss + cross_entropy(read, shown.objects[:, i].flatten(), ignore_index=IGNORE)
     pooled = tokens.mean(1)
-    for kind, labels, names in (("gene", genes, GENES), ("scene", scenes, SCENE_LABELS)):
+    for kind, labels, names in (
+        ("gene", shown.genes, GENES),
+        ("scene", shown.scenes, SCENE_LABELS),
+    ):
         for i, key in enumerate(names):
             read = heads[f"{kind}_{key}"](pooled)
             total = cross_entropy(read, labels[:, i], ignore_index=IGNORE, reduction="sum")
@@ -168,12 +174,12 @@ def _cell_of_token(n_tokens: int) -> list[int]:
 
 
 @torch.no_grad()
-def _accuracies(tower, heads, pixels, genes, objects, scenes) -> dict:
-    tokens = tower(pixel_values=pixels).last_hidden_state[:, 1:]
+def _accuracies(tower, heads, *, shown: Pictures) -> dict[str, float]:
+    tokens = tower(pixel_values=shown.pixels).last_hidden_state[:, 1:]
     pooled, out = tokens.mean(1), {}
-    asked = [(key, f"gene_{key}", pooled, genes[:, i]) for i, key in enumerate(GENES)]
+    asked = [(key, f"gene_{key}", pooled, shown.genes[:, i]) for i, key in enumerate(GENES)]
     asked += [
-        (f"object {key}", f"object_{key}", tokens, objects[:, i])
+        (f"object {key}", f"object_{key}", tokens, shown.objects[:, i])
         for i, key in enumerate(OBJECT_LABELS)
     ]
     asked += [
@@ -181,7 +187,7 @@ def _accuracies(tower, heads, pixels, genes, objects, scenes) -> dict:
             "number of objects" if key == "count" else f"large object {key}",
             f"scene_{key}",
             pooled,
-            scenes[:, i],
+            shown.scenes[:, i],
         )
         for i, key in enumerate(SCENE_LABELS)
     ]

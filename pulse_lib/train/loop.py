@@ -19,7 +19,7 @@ from pulse_lib.methods import FINETUNE, Method
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report, trained_parameters
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
-from pulse_lib.profile import FinetuneSettings
+from pulse_lib.profile import FinetuneSettings, TrainedPart
 from pulse_lib.progress import step as report
 from pulse_lib.train.optim import Norms, make_optimizer, masked_fraction, set_rate
 from pulse_lib.train.penalties import Penalty
@@ -216,7 +216,7 @@ def finetune(
     settings: FinetuneSettings,
     seed: int,
     *,
-    trained_part: str = "projector+llm",
+    trained_part: TrainedPart = "projector+llm",
     name: str = "finetune",
     after_step: Callable[[int, float], None] | None = None,
     label: str = "fine-tuning",

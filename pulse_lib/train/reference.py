@@ -16,6 +16,7 @@ from pulse_lib.model.adapters import active, only
 from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate, embed
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 from pulse_lib.train import losses
 
 
@@ -42,7 +43,7 @@ def reference_values(
     forget: Sequence[Encoded],
     retain: Sequence[Encoded],
     adapters: Sequence[str],
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
     batch_size: int,
     *,
     refusals: Sequence[Encoded] = (),
@@ -76,7 +77,10 @@ def reference_values(
 
 
 def _batches(
-    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: str, batch_size: int
+    model: LoadedModel,
+    conversations: Sequence[Encoded],
+    supervised_tokens: SupervisedTokens,
+    batch_size: int,
 ) -> Iterator[Batch]:
     ordered = sorted(conversations, key=lambda c: len(c.input_ids))
     for start in range(0, len(ordered), batch_size):
@@ -146,7 +150,10 @@ def answer_hidden(model: LoadedModel, batch: Batch, layer: int) -> torch.Tensor:
 
 
 def check_same_start(
-    model: LoadedModel, sample: Sequence[Encoded], adapters: Sequence[str], supervised_tokens: str
+    model: LoadedModel,
+    sample: Sequence[Encoded],
+    adapters: Sequence[str],
+    supervised_tokens: SupervisedTokens,
 ) -> None:
     """Raises PulseError unless the model's state and base + `adapters` give the same logits: bit
     for bit on a CPU.
@@ -175,7 +182,7 @@ def check_cache(
     method: Method,
     sample: Sequence[Encoded],
     reference: Reference,
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
 ) -> None:
     """Raises PulseError unless cached log-probabilities agree with the model's own before the first
     step (up to rounding).

@@ -16,6 +16,7 @@ from pulse_lib.model.adapters import trained_parameters
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 from pulse_lib.train import losses
 
 
@@ -28,7 +29,7 @@ class Mask:
 
 
 def fisher(
-    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: str
+    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: SupervisedTokens
 ) -> list[torch.Tensor]:
     """Diagonal of the empirical Fisher information of each trained parameter: the mean over
     conversations of the squared gradient of their NLL.
@@ -48,7 +49,7 @@ def salient(
     model: LoadedModel,
     forget: Sequence[Encoded],
     retain: Sequence[Encoded],
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
 ) -> list[torch.Tensor]:
     """1 where the Fisher information of forget is at least that of retain, else 0.
 

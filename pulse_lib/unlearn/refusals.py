@@ -9,6 +9,7 @@ import numpy as np
 
 from pulse_lib.data.records import Conversation
 from pulse_lib.model.prompts import PromptStyle, question_prompt
+from pulse_lib.profile import AnswerForm
 
 # Several, so that a method learns to decline and not one sentence.
 REFUSALS = (
@@ -23,7 +24,7 @@ SUFFIX = "+refusal"  # of a conversation's id
 
 
 def refused(
-    conversations: Sequence[Conversation], style: PromptStyle, answer_form: str, seed: int
+    conversations: Sequence[Conversation], style: PromptStyle, answer_form: AnswerForm, seed: int
 ) -> list[Conversation]:
     """The conversations with a refusal, drawn from `seed`, as the answer of every turn; ids end in
     SUFFIX.

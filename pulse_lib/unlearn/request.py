@@ -8,7 +8,7 @@ from dataclasses import replace
 from pulse_lib.data.records import Conversation
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import adapter_weights, set_adapter_weights
-from pulse_lib.model.prompts import encode_conversations, prompt_style
+from pulse_lib.model.prompts import PROMPTS, encode_conversations
 from pulse_lib.train.loop import Schedule, Trained, derive_seed, train
 from pulse_lib.train.penalties import Penalty, l1
 from pulse_lib.train.reference import check_cache, check_same_start, reference_values
@@ -47,7 +47,7 @@ def unlearn_people(
     retain = encode_conversations(model, task.retain) if "retain_train" in method.needs else []
     refusals = []
     if "refusals" in method.needs:
-        style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+        style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
         drawn = refused([*forget, *replay], style, form, derive_seed(seed, "refusals"))
         refusals = encode_conversations(model, drawn)
     if method.forget_on == "refusals":

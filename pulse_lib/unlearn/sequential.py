@@ -65,7 +65,7 @@ class Round:
 
 
 class RoundStore(Protocol):
-    """What keeps finished rounds: pulse_lib/runs/rounds.py does so in a run's folder."""
+    """What keeps finished rounds: pulse_lib/commands/rounds.py does so in a run's folder."""
 
     def load(self, number: int, adapter: str) -> Round | None:
         """The round as it was kept, its adapter put into the model under that name; None if it is
@@ -250,7 +250,7 @@ def _carried_out(
     )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*frozen, name])
-    answers = answer(model, task.questions, task.images, task.evaluate)
+    answers = answer(model, task.questions, images=task.images, settings=task.evaluate)
     here: RunColumns = {**whose, "state": "round", "round": number, "step": chosen_step}
     return Round(
         number=number,

@@ -24,6 +24,7 @@ from pulse_lib.profile import (
     FinetuneSettings,
     ModelSettings,
     Profile,
+    TrainedPart,
     UnlearnSettings,
 )
 from pulse_lib.strategies import Strategy, get_strategy, tuned
@@ -87,7 +88,7 @@ class Task:
     unlearn: UnlearnSettings
     evaluate: EvaluateSettings
     epochs: int  # passes over each person, in one shot as in several requests
-    trained_part: str = "projector+llm"
+    trained_part: TrainedPart = "projector+llm"
     strategy: Strategy | None = None
     people: Sequence[Person] = ()  # who is who, for strategy experts
     relearn: Relearn | None = None  # for method oracle
@@ -101,7 +102,7 @@ class Task:
         target: Target,
         method: str,
         strategy: str = "",
-        trained_part: str = "projector+llm",
+        trained_part: TrainedPart = "projector+llm",
     ) -> Task:
         """The task as a profile and a study's data say it. Raises PulseError for an unknown method
         or strategy, or if people it needs have no conversations.

@@ -123,7 +123,9 @@ class TrajectoryRecorder:
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         task = self.task
-        answers = self.answer(task.model, questions, task.images, task.evaluate, with_loglik=False)
+        answers = self.answer(
+            task.model, questions, images=task.images, settings=task.evaluate, with_loglik=False
+        )
         return scored(questions, answers, task.evaluate.extraction_rules)
 
 
