@@ -15,7 +15,7 @@ from pulse_lib.profile import Override, Profile
 from pulse_lib.progress import is_batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SettingsTable:
     """Settings of a profile as a notebook shows them: `shown`, and the `rest` folded away; in batch
     the profile's name stands for the rest."""
@@ -55,7 +55,9 @@ def settings_table(
     if tuned:
         shown["in force"] = [_in_force(tuned.get(key)) for key in wanted]
     rest = [(key, value) for key, value in values.items() if key not in wanted]
-    return SettingsTable(profile.name, shown, pd.DataFrame(rest, columns=["setting", "value"]))
+    return SettingsTable(
+        profile=profile.name, shown=shown, rest=pd.DataFrame(rest, columns=["setting", "value"])
+    )
 
 
 def all_settings(profile: Profile) -> dict[str, str]:
