@@ -107,7 +107,7 @@ KINDS: dict[Kind, RunKind] = {
         folder="analysis",
         inputs=None,
         files=("tables/", "figures/", "report.html"),
-        depends_on=("evaluate.n_bootstrap", "unlearn.matched_at"),
+        depends_on=("evaluate.n_bootstrap", "unlearn.matched_at", "data.n_requests"),
     ),
 }
 
@@ -227,22 +227,26 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
     resolved: dict[str, object] = {}
     if "unlearn.learning_rate" in patterns:
         name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
-        unlearn, values = profile.unlearn_for(scenario, name, parameters.get("strategy", ""))
+        strategy = parameters.get("strategy", "")
+        unlearn, values = profile.unlearn_for(scenario, name, strategy)
+        if strategy in STRATEGIES:
+            values = {**STRATEGIES[strategy].coefficients, **values}
         method = (METHODS | VARIANTS).get(name)  # None: of a notebook that made its own
         if method is not None:
             patterns += [field for need in method.needs for field in _BY_NEED.get(need, ())]
             values = method.hyperparameters | values
         resolved = {"unlearn.learning_rate": unlearn.learning_rate}
         resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
-    flat = _flat(profile.as_dict())
+    flat = flat_settings(profile.as_dict())
     return {k: v for k, v in flat.items() if any(fnmatchcase(k, p) for p in patterns)} | resolved
 
 
-def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
+def flat_settings(settings: Mapping, prefix: str = "") -> dict[str, object]:
+    """A profile's settings by dotted name ("unlearn.rank"); `tuned` as a whole."""
     found: dict[str, object] = {}
     for key, value in settings.items():
         inner = isinstance(value, Mapping) and key != "tuned"
-        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        found |= flat_settings(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
 
 

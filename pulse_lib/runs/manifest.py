@@ -23,7 +23,7 @@ from typing import Literal
 from pulse_lib.data.source import commits
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_error, write_json
-from pulse_lib.profile import Profile
+from pulse_lib.profile import Profile, overridden
 from pulse_lib.profile import profile_of as profile_from
 from pulse_lib.runs.identity import (
     circumstances,
@@ -35,7 +35,16 @@ from pulse_lib.runs.identity import (
     plain,
     result_hash,
 )
-from pulse_lib.runs.kinds import KINDS, Kind, RunSpec, fields, notebook_of, run_folders, run_name
+from pulse_lib.runs.kinds import (
+    KINDS,
+    Kind,
+    RunSpec,
+    fields,
+    flat_settings,
+    notebook_of,
+    run_folders,
+    run_name,
+)
 from pulse_lib.runs.library import changed_files, library_hash, library_of
 
 MANIFEST = "manifest.json"
@@ -68,13 +77,15 @@ class Started:
 @dataclass(frozen=True)
 class State:
     """Where a run stands. `why` explains; `library`: files of the library that changed since it was
-    made, which alone make no run stale.
+    made, which alone make no run stale; `without_effect`: settings of the profile that changed since
+    and are overridden for this run, in words.
     """
 
     state: Literal["done", "stale", "missing"]
     why: str = ""
     _: KW_ONLY
     library: tuple[str, ...] = ()
+    without_effect: tuple[str, ...] = ()
     manifest: dict = field(default_factory=dict)
 
 
@@ -264,8 +275,31 @@ def status(spec: RunSpec, profile: Profile) -> State:
     reasons = explain(manifest["identity"], now, notebook=spec.notebook)
     library = changed_files(manifest["library"], library_of(spec.kind))
     return State(
-        "stale" if reasons else "done", "; ".join(reasons), library=library, manifest=manifest
+        "stale" if reasons else "done",
+        "; ".join(reasons),
+        library=library,
+        without_effect=_without_effect(spec, profile, manifest=manifest),
+        manifest=manifest,
     )
+
+
+def _without_effect(spec: RunSpec, profile: Profile, *, manifest: Mapping) -> tuple[str, ...]:
+    """Settings that the reader changed and that `tuned` overrides for this run, with the line to
+    edit.
+    """
+    if "method" not in spec.parameters:
+        return ()
+    scenario = str(spec.parameters.get("scenario", "finetuned"))
+    who = {key: str(spec.parameters.get(key, "")) for key in ("method", "strategy")}
+    made, said = flat_settings(manifest["profile"]), []
+    for found in overridden(profile, scenario, **who):
+        if made.get(found.key) != found.value:
+            said.append(
+                f"{found.key} was {made.get(found.key)!r}, is {found.value!r}, without effect here: "
+                f"{found.tuned_key} = {found.tuned!r} overrides it "
+                f"(edit {show(found.file)}, line {found.line})"
+            )
+    return tuple(said)
 
 
 def check_writable(folder: Path) -> None:

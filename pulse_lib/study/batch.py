@@ -62,6 +62,9 @@ def run_study(
         plan = grid.plan(profile, grid.study(options), rebuild=rebuild)
     else:
         console.print(f"Nothing to do: all {len(specs)} runs in {show(out)} are complete.")
+    for spec in plan.specs:
+        for words in plan.states[spec.folder].without_effect:
+            console.print(f"{spec.name}: {escape(words)}", style="yellow", soft_wrap=True)
     for folder, why in found_runs(out, profile):
         if why and folder not in plan.states:
             console.print(

@@ -27,6 +27,7 @@ def show_status(options: grid.Options, console: Console) -> None:
         notes = [state.why] if state.state == "stale" else []
         if state.library:
             notes.append(f"made before the library changed: {', '.join(state.library)}")
+        notes += state.without_effect
         made = state.manifest
         seconds = str(made.get("seconds", ""))
         note = escape("; ".join(notes))
@@ -35,3 +36,6 @@ def show_status(options: grid.Options, console: Console) -> None:
         if folder not in plan.states:
             table.add_row(folder.relative_to(out).as_posix(), "other", "", "", escape(why))
     console.print(table)
+    files = " extends ".join(show(path) for path in profile.files)
+    tuned = show(profile.tuned_file) if profile.tuned_file else "none"
+    console.print(f"settings: {escape(files)}; tuned: {escape(tuned)}", soft_wrap=True)

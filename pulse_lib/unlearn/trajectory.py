@@ -78,8 +78,8 @@ class TrajectoryRecorder:
             **summary(self._ask(self.few)),
             "forget_full": float("nan"),
         }
-        near = both_modalities(point) <= self.task.unlearn.matched_at + NEAR_MATCHED
-        if self.find_matched and step > 0 and self.matched_step is None and near:
+        looking = self.find_matched and step > 0 and self.matched_step is None
+        if looking and both_modalities(point) <= self.task.unlearn.matched_at + NEAR_MATCHED:
             point["forget_full"] = forget_mean(self._ask(self.forget))
             if point["forget_full"] <= self.task.unlearn.matched_at:
                 self.matched_step, self.matched = (
