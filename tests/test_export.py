@@ -32,7 +32,7 @@ class Study:
     def __init__(self, folder, load: str = "full"):
         self.base = tiny.save_tiny(folder / "base")
         self.file, self.out = folder / "own.yaml", folder / "study"
-        self.file.write_text(f"description: d\nmodel: {{path: {self.base}, load: {load}}}\n")
+        self.file.write_text(f"extends: smoke\nmodel: {{path: {self.base}, load: {load}}}\n")
         self.shared = {"profile": str(self.file), "out_dir": str(self.out)}
         self.model = tiny.with_adapters("finetune", "unlearn", "again", model=self.load())
         self.run(runs.data_run(**self.shared))
