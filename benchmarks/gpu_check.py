@@ -27,7 +27,7 @@ from pulse_lib.data.records import Conversation, ImageStore, Question, Turn
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
-from pulse_lib.methods import METHODS
+from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import drop_adapter, stack
 from pulse_lib.model.load import (
     NOT_QUANTISED,
@@ -40,6 +40,7 @@ from pulse_lib.model.memory import llava_1_5_config
 from pulse_lib.model.prompts import encode_conversations, encode_questions
 from pulse_lib.profile import EvaluateSettings, ModelSettings, UnlearnSettings
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
+from pulse_lib.unlearn.task import Target, Task
 
 N_STEPS = 20
 N_QUESTIONS = 64
@@ -234,22 +235,20 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
         epochs_finetuned=1,
         epochs_pretrained=1,
     )
+    task = Task(
+        target=Target(model, (), "pretrained", seed=0),
+        method=get(method_id),
+        forget=forget,
+        retain=retain,
+        questions=questions(2, "forget") + questions(2, "general"),
+        images=pictures(n),
+        unlearn=unlearn,
+        evaluate=EvaluateSettings(batch_size=4, max_new_tokens=1, n_path_questions=2),
+        epochs=-(-n_steps * BATCH // n),
+    )
     start_peak(model.device)
     try:
-        outcome = unlearn_single_shot(
-            model,
-            method_id,
-            target=[],
-            forget=forget,
-            retain_train=retain,
-            questions=questions(2, "forget") + questions(2, "general"),
-            images=pictures(n),
-            epochs=-(-n_steps * BATCH // n),
-            unlearn=unlearn,
-            evaluate=EvaluateSettings(batch_size=4, max_new_tokens=1, n_path_questions=2),
-            seed=0,
-            label="",
-        )
+        outcome = unlearn_single_shot(task, label="")
     except (PulseError, torch.OutOfMemoryError) as error:
         return {"method": method_id, "error": str(error).splitlines()[0]}
     finally:

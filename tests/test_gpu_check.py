@@ -85,10 +85,10 @@ def test_flops_are_those_that_torch_counts():
 def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
     plain = gpu_check.unlearn_single_shot
 
-    def failing(model, method_id, **options):
-        if method_id == "npo":
+    def failing(task, **options):
+        if task.method.id == "npo":
             raise PulseError("step 3: the loss is nan\nmore")
-        return plain(model, method_id, **options)
+        return plain(task, **options)
 
     monkeypatch.setattr(gpu_check, "unlearn_single_shot", failing)
     sizes, methods = {"tiny": tiny_config()}, ["ga", "npo", "ga_klr", "oracle"]
