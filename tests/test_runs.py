@@ -222,7 +222,7 @@ def test_a_changed_setting_makes_stale_what_depends_on_it(done):
     done.profile_file.write_text(done.profile_file.read_text() + "finetune: {epochs: 7}\n")
     assert state(done, data_spec(done)).state == "done"
     found = state(done, target_spec(done))
-    assert (found.state, found.why) == ("stale", "profile finetune.epochs was 20, is 7")
+    assert (found.state, found.why) == ("stale", "profile finetune.epochs was 1, is 7")
 
 
 def test_a_changed_code_cell_makes_stale(done):

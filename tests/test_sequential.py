@@ -2,6 +2,7 @@
 ends with the same rows.
 """
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -9,15 +10,19 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+import yaml
 from test_train import EVALUATE, task, unlearned
 
 from pulse_lib.commands import rounds
 from pulse_lib.commands.rounds import RoundFolders
+from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.records import Person
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import request_accuracies
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import make_rows, scored
+from pulse_lib.files import REPOSITORY
+from pulse_lib.methods import METHODS, VARIANTS, get
 from pulse_lib.model.adapters import (
     active,
     adapter_chain,
@@ -25,9 +30,10 @@ from pulse_lib.model.adapters import (
     save_adapter,
     set_adapter_weights,
 )
+from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import RunSpec
 from pulse_lib.runs.manifest import Started
-from pulse_lib.strategies import STRATEGIES, get_strategy
+from pulse_lib.strategies import STRATEGIES, get_strategy, tuned
 from pulse_lib.train.loop import Trained
 from pulse_lib.unlearn import sequential
 from pulse_lib.unlearn.sequential import (
@@ -36,6 +42,7 @@ from pulse_lib.unlearn.sequential import (
     request_order,
     run_sequential,
 )
+from pulse_lib.unlearn.task import Target, Task
 
 N_REQUESTS = 3
 FORGET = [tiny.conversation(i, request=1 + i // 4) for i in range(4 * N_REQUESTS)]
@@ -358,3 +365,65 @@ def test_bad_input_is_named(tmp_path):
         run(tmp_path, order=-1)
     with pytest.raises(PulseError, match="'gi' is not known; there are: ga, ga_klr, npo"):
         run(tmp_path, method="gi")
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def check_row(strategy):
+    """A strategy has the coefficients that it uses, under names that no method has."""
+    own, taken = set(strategy.coefficients), {"learning_rate"}
+    for method in (METHODS | VARIANTS).values():
+        taken |= set(method.hyperparameters)
+    assert not own & taken
+    used = {"replay_share"} if strategy.replay else set()
+    used |= {f"{strategy.penalty}_strength"} if strategy.penalty else set()
+    used |= {"anchor_fisher"} if strategy.penalty == "anchor" else set()
+    assert own == used
+
+
+@pytest.mark.parametrize("policy", STRATEGIES)
+def test_a_strategy_owns_the_numbers_that_it_uses(policy):
+    check_row(STRATEGIES[policy])
+
+
+def test_a_task_gives_method_and_strategy_what_is_theirs():
+    """`tuned` of a profile is one set of numbers for a pair."""
+    values = {"learning_rate": 7e-4, "retain_weight": 2.0, "anchor_strength": 0.5}
+    found = {
+        "sequential": {"ga_klr/anchor": values},
+        "finetuned": {"ga_klr": {"retain_weight": 3.0}},
+    }
+    profile = replace(load_profile("smoke"), tuned=found)
+    data = Dataset(PEOPLE, [], QUESTIONS, [*FORGET, *RETAIN], tiny.images())
+    target = Target(tiny.tiny_model(), (), "finetuned", 4)
+    made = Task.of(profile, data, target=target, method="ga_klr", strategy="anchor")
+    assert made.strategy.coefficients == {"anchor_strength": 0.5, "anchor_fisher": 0.0}
+    assert made.method.retain_weight == 2.0 and made.unlearn.learning_rate == 7e-4
+    assert (made.forget, made.retain, made.people, made.seed) == (FORGET, RETAIN, PEOPLE, 4)
+    other = Task.of(profile, data, target=target, method="ga_klr", strategy="replay")
+    assert other.method.retain_weight == 3.0 and other.unlearn == profile.unlearn
+    assert other.strategy == STRATEGIES["replay"]
+    single = Task.of(profile, data, target=target, method="ga_klr")
+    assert single.strategy is None and single.method.retain_weight == 3.0
+    with pytest.raises(PulseError, match="ga_klr has no number 'anchor_strength'.*retain_weight"):
+        tuned(get("ga_klr"), STRATEGIES["replay"], {"anchor_strength": 0.5})
+    with pytest.raises(PulseError, match="need a strategy"):
+        run_sequential(single)
+
+
+def test_the_document_on_adding_a_strategy_works(tmp_path, monkeypatch):
+    text = (REPOSITORY / "docs/add_a_strategy.md").read_text()
+    (row,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    scope = {}
+    exec(compile(row, "row", "exec"), scope)
+    made = scope["strategy"]
+    check_row(made)
+    monkeypatch.setitem(STRATEGIES, made.id, made)
+    test_every_round_is_measured_in_full(made.id, {made.id: (tmp_path, run(tmp_path, made.id))})
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    for pair, values in yaml.safe_load(example)["tuned"]["sequential"].items():
+        method, name = pair.split("/")
+        values.pop("learning_rate")
+        both = tuned(get(method), get_strategy(name), values)
+        assert both[1].coefficients["anchor_strength"] == 0.3
