@@ -83,7 +83,7 @@ def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
 def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
     table = gallery.table("requests")
     for name in ("a", "b"):
-        style.save(figures.requests(table), tmp_path / name, "x", table)
+        style.save(figures.requests(table), tmp_path / name, name="x", table=table)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"a/x.{suffix}").read_bytes() == (
             tmp_path / f"b/x.{suffix}"
@@ -137,7 +137,7 @@ def test_what_some_seeds_missed_is_said_and_wins_no_title(gallery):
     assert "No method but retraining reached forget accuracy 0.35 on every seed" in after
 
 
-def test_the_aim_is_named_where_it_is_reached(gallery):
+def test_the_success_criterion_is_named_where_it_is_met(gallery):
     table = gallery.table("after_requests").assign(aim=False)
     first, second = (f"{label(r.method)}, {r.policy}" for r in table[:2].itertuples())
     said = text_of(figures.after_requests(table))
@@ -172,13 +172,13 @@ def test_twenty_methods_and_three_seeds_fit(gallery):
 
 
 def test_ten_sequential_configurations_fit(gallery):
-    """Several rows of panels, each with its own labels, and the policy in its title."""
+    """Several rows of panels, each with its own labels, and the strategy in its title."""
     tables = {}
     for name in ("requests", "relapse"):
         one = gallery.table(name).query("method == 'ga'")
         more = [one.assign(method=m, policy=p) for m in MANY[:5] for p in ("replay", "anchor")]
         tables[name] = pd.concat(more)
-    panels = sequential.round_figure(tables["requests"], tables["relapse"], 2).axes
+    panels = sequential.round_figure(tables["requests"], tables["relapse"], number=2).axes
     assert len(panels) == 10 and len({ax.get_title() for ax in panels}) == 10
     for ax in panels:
         named = [t.get_text() for t in ax.get_xticklabels() if t.get_visible()]
@@ -197,15 +197,20 @@ def test_unknown_figure_lists_the_names(gallery):
 
 def test_pictures_of_the_other_notebooks(study):
     people = [*world.celebrities()[:1], *world.fictitious()[:1]]
-    assert people[0].name in text_of(figures.people_cards(embedded, people, 0, made.PROFILE.data))
-    assert len(figures.view_cards(embedded, people[0], 0, made.PROFILE.data, n=6).axes) == 6
+    assert people[0].name in text_of(
+        figures.people_cards(embedded, people, seed=0, settings=made.PROFILE.data)
+    )
+    assert (
+        len(figures.view_cards(embedded, people[0], seed=0, settings=made.PROFILE.data, n=6).axes)
+        == 6
+    )
     images = ImageStore()
     place = Assignment(people[0].id, "pretrained", "forget")
     given = {"images": images, "seed": 0, "settings": made.PROFILE.data}
     asked = embedded.person_questions(people[0], place, **given)
     shown = [asked[0], asked[-1]]
     right = [q.options[q.answer] for q in shown]
-    drawn = text_of(figures.question_cards(shown, images, right, before=["", "nonsense"]))
+    drawn = text_of(figures.question_cards(shown, images, responses=right, before=["", "nonsense"]))
     assert "(nothing)" in drawn and drawn.count("✗") == 2 and drawn.count("✓") == 4
     assert "no picture" in drawn
     taught = embedded.person_conversations(people[0], place, stage="unlearn", **given)
@@ -215,15 +220,15 @@ def test_pictures_of_the_other_notebooks(study):
 def test_curves_of_the_other_notebooks(study):
     run = next(r for r in study.of("single_shot") if r.parameter("method") == "ga")
     path = pd.read_csv(run.folder / "path.csv")
-    drawn = figures.run_path(path, run.result["matched_step"], 0.35, "GA")
+    drawn = figures.run_path(path, run.result["matched_step"], matched_at=0.35, name="GA")
     assert f"step {run.result['matched_step']}" in drawn.get_suptitle()
-    assert "was not reached" in figures.run_path(path, None, 0.35).get_suptitle()
+    assert "was not reached" in figures.run_path(path, matched_at=0.35).get_suptitle()
     log = pd.read_csv(study.of("target")[0].folder / "log.csv")
     assert "loss" in figures.training_curve(log).get_suptitle()
     rounds = tables.sequential(study).query("method == 'ga'").set_index("round")
     assert "after 5 requests" in figures.rounds(rounds, "GA").get_suptitle()
     order = [3, 1, 2, 5, 4]
-    grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, "GA")
+    grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, name="GA")
     assert [t.get_text() for t in grid.axes[0].get_xticklabels()] == [str(r) for r in order]
 
 
@@ -240,13 +245,13 @@ def test_selection_says_how_well_the_chosen_are_known(study):
 
 def test_answers_join_before_and_after(study):
     run = study.of("single_shot")[0].name
-    table = widgets.answers(study, run, "matched")
+    table = widgets.answers(study, run, state="matched")
     assert len(table) == (table["set"].isin(["forget", "retain", "general"])).sum() == 20 * 12 + 60
     assert table["right_before"].mean() > 0.7
     assert (table["changed"] == (table["right_before"] != table["right_after"])).all()
     some = widgets.chosen(table, set_name="forget", modality="text", changed=True)
     assert set(some["set"]) == {"forget"} and some["changed"].all()
-    rounds = widgets.answers(study, study.of("sequential")[0].name, "round 2")
+    rounds = widgets.answers(study, study.of("sequential")[0].name, state="round 2")
     assert len(rounds) == len(table)
     with pytest.raises(PulseError, match="no complete run"):
         widgets.states_of(study, "single_shot/none")
@@ -269,7 +274,7 @@ def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypa
     run.value = study.of("sequential")[0].name
     assert state.value == "round 1"
     filters[0].value = "retain"
-    table = widgets.answers(study, run.value, "round 1")
+    table = widgets.answers(study, run.value, state="round 1")
     assert count.value == f"{len(widgets.chosen(table, set_name='retain', changed=True))} answers"
     slider, picture = widgets.round_browser(requests, relapse).children
     first = picture.value
@@ -303,9 +308,14 @@ def unpainted(study) -> Gallery:
     return Gallery(study, images={entry.name: b"a picture" for entry in ENTRIES})
 
 
+def written(study, gallery, **more) -> str:
+    every = tables.all_tables(study) | more
+    return page.report(study, gallery, tables=every, findings=ledger.ledger(study))
+
+
 def test_page_is_whole_and_needs_no_network(study, gallery):
     gallery.images |= unpainted(study).images
-    text = page.report(study, gallery, tables.all_tables(study), ledger.ledger(study))
+    text = written(study, gallery)
     parsed = Page()
     parsed.feed(text)
     assert parsed.open == []
@@ -325,10 +335,10 @@ def test_page_escapes_what_comes_from_data(empty):
         profile=dataclasses.replace(empty.profile, description=evil),
         incomplete=pd.DataFrame([{"run": evil, "reason": evil}]),
     )
-    text = page.report(bad, unpainted(bad), tables.all_tables(bad), ledger.ledger(bad))
+    text = written(bad, unpainted(bad), single_shot=pd.DataFrame({evil: [evil]}))
     assert evil not in text and "&lt;script&gt;" in text
+    assert text.count("&lt;script&gt;") == 5  # the profile's words, a run, a column and a cell
     assert "1 run is not in this report" in text
-    assert evil not in page.html_table(pd.DataFrame({evil: [evil]}))
 
 
 # --- the notebook ---------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_equals_a_loop_over_the_same_draws():
     names = sorted(rows["cluster"].unique())
     import zlib
 
-    weights = stats.resample_weights(len(names), 300, (5, 0, zlib.crc32(b"forget")))
+    weights = stats.resample_weights(len(names), 300, seed=(5, 0, zlib.crc32(b"forget")))
     by_hand = []
     for draw in weights:
         people = [name for name, n in zip(names, draw, strict=True) for _ in range(int(n))]
@@ -95,22 +95,22 @@ def test_all_right_is_not_certainty():
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_paired_difference_of_equal_answers_is_exactly_zero():
+def test_equal_answers_are_paired_so_that_exactly_everything_is_left():
     rng = np.random.default_rng(5)
     rows = rows_of(rng.random(60) < 0.7, np.repeat(np.arange(12), 5).astype(str))
-    found = stats.difference(rows, rows)
-    assert (found.value, found.low, found.high) == (0, 0, 0)
-    assert not found.excludes_zero
-    assert stats.share_kept(rows, rows).low == 100
-    assert stats.share_forgotten(rows, rows).high == 0
+    left, gone = stats.percent_retained(rows, rows), stats.percent_forgotten(rows, rows)
+    assert (left.value, left.low, left.high) == (100, 100, 100)
+    assert (gone.value, gone.low, gone.high) == (0, 0, 0)
 
 
 def test_shares_are_what_they_say():
     before = rows_of([1] * 8 + [0] * 2, np.arange(10).astype(str))
     after = rows_of([1] * 2 + [0] * 8, np.arange(10).astype(str))
-    assert stats.share_kept(before, after).value == pytest.approx(25)
-    assert stats.share_forgotten(before, after).value == pytest.approx(75)
-    assert stats.share_forgotten(after, before).value == pytest.approx(-300)  # it came to know more
+    assert stats.percent_retained(before, after).value == pytest.approx(25)
+    assert stats.percent_forgotten(before, after).value == pytest.approx(75)
+    assert stats.percent_forgotten(after, before).value == pytest.approx(
+        -300
+    )  # it came to know more
 
 
 def test_modalities_count_alike_however_many_questions_they_have():
@@ -130,8 +130,6 @@ def test_seeds_are_averaged_and_widen_the_interval():
     assert both.n_seeds == 2
     one = stats.accuracy(low)
     assert both.high - both.low > one.high - one.low
-    alone = stats.over_seeds(pd.Series([0.3, 0.7]))
-    assert alone == {"mean": 0.5, "sd": pytest.approx(0.2828, abs=1e-4), "n_seeds": 2}
 
 
 def test_same_seed_same_interval_and_another_seed_another():
@@ -145,8 +143,10 @@ def test_same_seed_same_interval_and_another_seed_another():
 def test_nothing_to_measure_is_not_a_number():
     rows = rows_of([1, 0], ["a", "b"])
     assert np.isnan(stats.accuracy(rows.iloc[:0]).value)
-    assert np.isnan(stats.share_kept(rows, rows.iloc[:0]).value)
-    assert np.isnan(stats.difference(rows, rows.assign(seed=7)).value)  # no seed in common
+    assert np.isnan(stats.percent_retained(rows, rows.iloc[:0]).value)
+    assert np.isnan(stats.percent_retained(rows, rows.assign(seed=7)).value)  # no seed in common
+    known = rows.assign(correct=0)
+    assert np.isnan(stats.percent_retained(known, rows).value)  # nothing to keep
 
 
 def test_units_are_people_then_groups_then_questions():

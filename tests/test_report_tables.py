@@ -16,9 +16,11 @@ import synthetic_study as made
 
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.profile import Override
 from pulse_lib.report import collect
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.tables import intervals, ranking, tables
+from pulse_lib.report.tables.settings import all_settings, settings_table
 
 SINGLE_SHOT = [
     "scenario",
@@ -211,7 +213,7 @@ def test_the_ranking_is_by_what_is_kept_at_the_matched_step(study, out):
     assert line["numbers"] == "as given" and line["n_seeds"] == 1
 
 
-def test_after_all_requests_the_aim_is_judged_by_every_part_of_it(study):
+def test_after_all_requests_the_success_criterion_is_judged_by_every_part_of_it(study):
     table = ranking.after_requests(study).set_index("method")
     ga = table.loc["ga"]
     assert ga["adapter_mb"] == 0.005 and ga["steps"] == 50  # five adapters of 1000 bytes
@@ -279,7 +281,7 @@ def test_a_study_with_data_alone_has_empty_tables(tmp_path):
     assert len(every["single_shot"]) == 3
     assert list(every["sequential"].columns)[:7] == tables.SEQUENTIAL
     findings = ledger.ledger(study)
-    assert {f.verdict for f in findings} == {ledger.UNMEASURED}
+    assert {f.verdict for f in findings} == {"not measured here"}
     assert "not measured" in findings[0].sentence
     assert ledger.numbers_table(findings).empty
 
@@ -310,16 +312,16 @@ def test_verdicts_follow_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "_known", known)
     paper_like = collect.collect(made.write_study(tmp_path / "a", sequential=()), made.PROFILE)
     found = verdicts(paper_like)
-    assert found["pretrained-harder-final"] == ledger.HOLDS
-    assert found["pretrained-general-lost"] == ledger.HOLDS
-    assert found["finetuned-general-kept"] == ledger.HOLDS
-    assert found["sequential-general-lost"] == ledger.UNMEASURED
+    assert found["pretrained-harder-final"] == "holds"
+    assert found["pretrained-general-lost"] == "holds"
+    assert found["finetuned-general-kept"] == "holds"
+    assert found["sequential-general-lost"] == "not measured here"
     kept.update(finetuned=0.02, pretrained=0.95)
     opposite = collect.collect(made.write_study(tmp_path / "b", sequential=()), made.PROFILE)
     found = verdicts(opposite)
-    assert found["pretrained-harder-final"] == ledger.FAILS
-    assert found["pretrained-general-lost"] == ledger.FAILS
-    assert found["finetuned-general-kept"] == ledger.FAILS
+    assert found["pretrained-harder-final"] == "does not hold"
+    assert found["pretrained-general-lost"] == "does not hold"
+    assert found["finetuned-general-kept"] == "does not hold"
 
 
 def test_a_finding_names_its_rule_numbers_and_methods(study):
@@ -328,7 +330,7 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
     assert len(findings) == len(listed)  # ids differ
     for f in findings.values():
         assert f.rule and f.source and f.claim and "{" not in f.rule
-        assert (f.verdict == ledger.HOLDS) == (len(f.numbers) > 0 and f.numbers["holds"].all())
+        assert (f.verdict == "holds") == (len(f.numbers) > 0 and f.numbers["holds"].all())
         assert "xyz" not in set(f.numbers["method"])  # findings speak about the paper's methods
     number = findings["pretrained-harder-final"].numbers.set_index("method").loc["ga"]
     radar = intervals.radar(study)
@@ -340,13 +342,78 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
     assert "GA+KLR" in said and findings["pretrained-harder-final"].verdict in said
 
 
-def test_report_imports_no_torch():
-    code = (
-        "import sys; from pulse_lib.report import collect, figures, html, stats, widgets; "
-        "from pulse_lib.report.findings import ledger; from pulse_lib.report.tables import tables; "
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+def imported_by(names: str) -> set[str]:
+    """The modules that a fresh Python holds after importing these of pulse_lib.report."""
+    code = "import sys\n" + "".join(f"import pulse_lib.report.{name}\n" for name in names.split())
+    code += "print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return set(said.stdout.split())
+
+
+def test_report_imports_no_torch():
+    assert not {"torch", "transformers"} & imported_by("figures html widgets findings.ledger")
+
+
+def test_tables_findings_and_words_import_no_matplotlib():
+    names = "words collect stats tables.tables tables.settings findings.ledger"
+    assert not {"matplotlib", "seaborn", "IPython"} & imported_by(names)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def override(key: str, tuned: float) -> Override:
+    return Override(
+        key=key,
+        value=0.0,
+        tuned_key="tuned.finetuned.npo.learning_rate",
+        tuned=tuned,
+        file=ROOT / "params" / "tuned" / "tiny.yaml",
+        line=12,
+    )
+
+
+def test_settings_that_matter_are_shown_and_all_others_folded(monkeypatch):
+    monkeypatch.setenv("PULSE_BATCH", "0")
+    keys = ["unlearn.matched_at", "model.path"]
+    table = settings_table(made.PROFILE, keys)
+    assert list(table.shown["setting"]) == keys
+    assert list(table.shown["value"]) == [
+        str(made.PROFILE.unlearn.matched_at),
+        made.PROFILE.model.path,
+    ]
+    every = all_settings(made.PROFILE)
+    assert sorted([*table.shown["setting"], *table.rest["setting"]]) == sorted(every)
+    assert every["evaluate.n_bootstrap"] == "200"
+    shown, folded = table._repr_html_().split("<details>")
+    assert "matched_at" in shown and "n_bootstrap" not in shown and "n_bootstrap" in folded
+    monkeypatch.setenv("PULSE_BATCH", "1")
+    for said in (table._repr_html_(), repr(table)):
+        assert "matched_at" in said and "n_bootstrap" not in said and "profile tiny" in said
+
+
+def test_a_setting_that_a_search_overrides_is_marked_with_the_line_to_edit():
+    found = [override("unlearn.learning_rate", 2e-4)]
+    for keys in (["unlearn.learning_rate", "unlearn.rank"], ["unlearn.rank"]):
+        table = settings_table(made.PROFILE, keys, overrides=found)
+        marks = table.shown.set_index("setting")["in force"]
+        assert marks["unlearn.learning_rate"] == "0.0002: params/tuned/tiny.yaml, line 12"
+        assert marks["unlearn.rank"] == ""
+        assert "params/tuned/tiny.yaml, line 12" in table._repr_html_()
+    assert "in force" not in settings_table(made.PROFILE, ["unlearn.rank"]).shown
+
+
+def test_a_setting_that_is_not_there_and_a_value_that_is_code():
+    with pytest.raises(PulseError, match="no setting 'unlearn.rnak'.*unlearn.rank"):
+        settings_table(made.PROFILE, ["unlearn.rnak"])
+    model = dataclasses.replace(made.PROFILE.model, path="<script>" + 60 * "x")
+    said = settings_table(dataclasses.replace(made.PROFILE, model=model), ["model.path"])
+    assert "&lt;script&gt;" + 60 * "x" in said._repr_html_()
+
+
+# --- the frames -----------------------------------------------------------------------------------
 
 
 def test_pick_keeps_order_and_headline_drops_heldout():

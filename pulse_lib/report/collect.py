@@ -4,9 +4,10 @@ complete are listed by name."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from pulse_lib.runs.manifest import found_runs, require
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One complete run: `name` is its folder relative to the study's, `result` its result.json ({}
     where its kind has none)."""
@@ -37,7 +38,7 @@ class Run:
         return self.manifest["parameters"].get(key, default)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """Everything the report reads. `rows`: all answers without their texts; `paths`: all path.csv;
     `incomplete`: run, reason."""
@@ -76,24 +77,19 @@ class Study:
     @functools.cached_property
     def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
         """The rows of every model state, by (run, state, round)."""
-        keys = ["run", "state", "round"]
-        # not dict(groupby): a GroupBy has an attribute `keys`, and dict() would take it for a
-        # mapping
-        grouped = self.rows.groupby(keys, observed=True, sort=False)
-        return {key: part for key, part in grouped}  # noqa: C416
+        return dict(groups(self.rows, ["run", "state", "round"], sort=False))
 
-    def part(self, run: str, state: str, number: int = 0) -> pd.DataFrame:
+    def part(self, run: str, state: str, *, number: int = 0) -> pd.DataFrame:
         """The rows of one model state (no rows if there is no such state)."""
         return self.parts.get((run, state, number), self.rows.iloc[:0])
 
     def before(self, scenario: str, seeds: Iterable[int]) -> pd.DataFrame:
         """The rows of the models before unlearning, of these seeds."""
-        wanted = set(seeds)
+        wanted = {(scenario, seed) for seed in seeds}
         found = [
             part
             for (_, state, _), part in self.parts.items()
-            if state == "before"
-            and (part["scenario"].iloc[0], part["seed"].iloc[0]) in {(scenario, s) for s in wanted}
+            if state == "before" and (part["scenario"].iloc[0], part["seed"].iloc[0]) in wanted
         ]
         return pd.concat(found) if found else self.rows.iloc[:0]
 
@@ -110,7 +106,20 @@ def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
     return frame[keep]
 
 
-def best_first(frame: pd.DataFrame, value: str, reached: str, of: str) -> pd.DataFrame:
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The lines of a frame as tuples with its columns as names."""
+    yield from frame.itertuples(index=False)
+
+
+def groups(
+    frame: pd.DataFrame, by: str | list[str], *, sort: bool = True
+) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The parts of a frame with the values that they share in some columns: (value or values,
+    lines), in the values' order, or in that of the lines."""
+    yield from frame.groupby(by, observed=True, sort=sort)
+
+
+def best_first(frame: pd.DataFrame, value: str, *, reached: str, of: str) -> pd.DataFrame:
     """Each scenario's methods, the highest value first; those that reached the matched level on
     fewer seeds (`reached`) than they were run on (`of`) after the others."""
     missed = frame[reached] < frame[of]
@@ -137,7 +146,9 @@ def collect(out: Path, profile: Profile) -> Study:
             continue
         manifest = require(folder, f"the notebook of {name}")
         result = read_json(folder / "result.json") if "result.json" in manifest["files"] else {}
-        runs.append(Run(manifest["kind"], name, folder, manifest, result))
+        runs.append(
+            Run(kind=manifest["kind"], name=name, folder=folder, manifest=manifest, result=result)
+        )
     if not any(run.kind == "data" for run in runs):
         raise PulseError(
             f"{show(out)} holds no complete data run of profile {profile.name!r}: run"
@@ -164,11 +175,7 @@ def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
     rows = pd.concat(frames, ignore_index=True)
     rows["cluster"] = clusters(rows)
     rows = rows.drop(columns=["person_id"])
-    names = rows.columns[
-        ~rows.dtypes.map(
-            lambda t: pd.api.types.is_numeric_dtype(t) or pd.api.types.is_bool_dtype(t)
-        )
-    ]
+    names = [c for c in rows if not pd.api.types.is_numeric_dtype(rows[c])]  # a bool is numeric
     return rows.astype(dict.fromkeys(names, "category"))
 
 

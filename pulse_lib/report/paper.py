@@ -5,26 +5,25 @@ from __future__ import annotations
 
 import pandas as pd
 
+from pulse_lib.report.words import Metric
+
 SOURCE = "Kawakami et al., arXiv 2507.01271"
-MODEL = "LLaVA-1.5-13B"
+METRICS: tuple[Metric, ...] = ("forget_multimodal", "forget_text", "general")
 # Accuracies in percent. The forget values are multiples of 1/250 = 50 people x 5 questions.
 _PROJECTOR = (
     ("before", "", 78.0, 76.8, 75.1),
     ("ga", "projector+llm", 9.6, 35.2, 71.1),
     ("ga", "llm", 24.8, 33.2, 48.8),
 )
-GENERAL_LOST_FINETUNED = (
-    10  # percent of MMBench lost in the fine-tuned scenario ("about"), Figure 4
-)
-GENERAL_LOST_PRETRAINED = (
-    90  # percent lost in the pre-trained scenario ("over", all three methods), Figure 4
-)
+# Percent of MMBench lost, Figure 4: "about" in the fine-tuned scenario, "over" in the pre-trained
+# one (all three methods)
+GENERAL_LOST_FINETUNED = 10
+GENERAL_LOST_PRETRAINED = 90
 
 
 def projector_table() -> pd.DataFrame:
     """The paper's table of GA with and without the projector (scenario finetuned): accuracies 0-1
     per trained part."""
-    columns = ["method", "trained_part", "forget_multimodal", "forget_text", "general"]
-    table = pd.DataFrame(_PROJECTOR, columns=columns)
-    table[columns[2:]] /= 100
+    table = pd.DataFrame(_PROJECTOR, columns=["method", "trained_part", *METRICS])
+    table[[*METRICS]] /= 100
     return table

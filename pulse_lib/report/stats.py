@@ -13,11 +13,13 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
+
+from pulse_lib.evaluate.accuracy import retained_share
 
 LEVEL = 0.95
 Statistic = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -30,21 +32,17 @@ class Interval:
 
     value: float
     low: float
+    _: KW_ONLY
     high: float
     n_clusters: int
     n_answers: int
     n_seeds: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """True if the whole interval lies on one side of zero (False if it is not a number)."""
-        return bool(self.low > 0 or self.high < 0)
-
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-NOTHING = Interval(np.nan, np.nan, np.nan, 0, 0, 0)
+NOTHING = Interval(np.nan, np.nan, high=np.nan, n_clusters=0, n_answers=0, n_seeds=0)
 
 
 def clusters(rows: pd.DataFrame) -> pd.Series:
@@ -57,6 +55,7 @@ def clusters(rows: pd.DataFrame) -> pd.Series:
 def interval(
     cells: Mapping[str, pd.DataFrame],
     statistic: Statistic,
+    *,
     value: str = "correct",
     n_resamples: int = 2000,
     seed: int = 0,
@@ -73,7 +72,9 @@ def interval(
     if any(frame.empty for frame in cells.values()):
         return NOTHING
     shared = set.intersection(*(set(frame["seed"]) for frame in cells.values()))
-    per_seed = [_one_seed(cells, s, value, n_resamples, seed) for s in sorted(shared)]
+    per_seed = [
+        _one_seed(cells, s, value=value, n_resamples=n_resamples, seed=seed) for s in sorted(shared)
+    ]
     if not per_seed:
         return NOTHING
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,13 +93,19 @@ def interval(
     n_clusters = sum(n for *_, n, _ in per_seed)
     n_answers = sum(n for *_, n in per_seed)
     return Interval(
-        float(values.mean()), float(low), float(high), n_clusters, n_answers, len(per_seed)
+        float(values.mean()),
+        float(low),
+        high=float(high),
+        n_clusters=n_clusters,
+        n_answers=n_answers,
+        n_seeds=len(per_seed),
     )
 
 
 def accuracy(
     rows: pd.DataFrame,
     value: str = "correct",
+    *,
     by: str | None = None,
     level: float = LEVEL,
     **options,
@@ -110,8 +117,10 @@ def accuracy(
     binomial bound with the clusters as trials stands in, so that 50 people all right read as at
     least 0.93, not as certainty. [Clopper 1934]
     """
-    cells = cells_of("after", rows, by)
-    found = interval(cells, lambda mean: cell_mean(mean, "after"), value, level=level, **options)
+    cells = cells_of("after", rows, by=by)
+    found = interval(
+        cells, lambda mean: cell_mean(mean, "after"), value=value, level=level, **options
+    )
     if found.n_clusters == 0 or found.low != found.high or found.value not in (0.0, 1.0):
         return found
     bound = scipy_stats.beta.ppf((1 - level) / 2, found.n_clusters, 1)  # all right: n of n
@@ -119,42 +128,25 @@ def accuracy(
     return dataclasses.replace(found, low=float(low), high=float(high))
 
 
-def difference(
-    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
+def percent_retained(
+    before: pd.DataFrame, after: pd.DataFrame, *, by: str | None = None, **options
 ) -> Interval:
-    """Accuracy after minus accuracy before, paired by cluster."""
-    return interval(
-        _before_after(before, after, by),
-        lambda m: cell_mean(m, "after") - cell_mean(m, "before"),
-        **options,
-    )
-
-
-def share_kept(
-    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
-) -> Interval:
-    """Percent of the accuracy before that is kept: 100 after / before, paired by cluster. May
+    """Percent of the accuracy before that is left: 100 after / before, paired by cluster. May
     exceed 100."""
-    return interval(
-        _before_after(before, after, by),
-        lambda m: 100 * (cell_mean(m, "after") / cell_mean(m, "before")),
-        **options,
-    )
+    cells = cells_of("before", before, by=by) | cells_of("after", after, by=by)
+    return interval(cells, lambda m: 100 * share_in(m), **options)
 
 
-def share_forgotten(
-    before: pd.DataFrame, after: pd.DataFrame, by: str | None = None, **options
+def percent_forgotten(
+    before: pd.DataFrame, after: pd.DataFrame, *, by: str | None = None, **options
 ) -> Interval:
     """Percent of the accuracy before that is gone: 100 (before - after) / before, paired. Below 0
     if accuracy rose."""
-    return interval(
-        _before_after(before, after, by),
-        lambda m: 100 * (1 - cell_mean(m, "after") / cell_mean(m, "before")),
-        **options,
-    )
+    cells = cells_of("before", before, by=by) | cells_of("after", after, by=by)
+    return interval(cells, lambda m: 100 * (1 - share_in(m)), **options)
 
 
-def cells_of(name: str, rows: pd.DataFrame, by: str | None = None) -> dict[str, pd.DataFrame]:
+def cells_of(name: str, rows: pd.DataFrame, *, by: str | None = None) -> dict[str, pd.DataFrame]:
     """Rows as cells for `interval`, one for each value of `by`, all under one name that `cell_mean`
     averages over."""
     if by is None or rows.empty:
@@ -162,25 +154,21 @@ def cells_of(name: str, rows: pd.DataFrame, by: str | None = None) -> dict[str, 
     return {f"{name}:{key}": frame for key, frame in rows.groupby(by, observed=True)}
 
 
-def _before_after(
-    before: pd.DataFrame, after: pd.DataFrame, by: str | None
-) -> dict[str, pd.DataFrame]:
-    return cells_of("before", before, by) | cells_of("after", after, by)
-
-
 def cell_mean(means: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """The unweighted mean of all cells of a name."""
     return np.mean([value for key, value in means.items() if key.startswith(f"{name}:")], axis=0)
 
 
-def over_seeds(values: pd.Series) -> dict[str, float]:
-    """Mean, standard deviation (n - 1; NaN for one seed) and number of seeds of a value that each
-    seed has once."""
-    values = values.dropna()
-    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1)), "n_seeds": len(values)}
+def share_in(means: Mapping[str, np.ndarray], of: str = "") -> np.ndarray:
+    """The share of the accuracy before that is left, from the cells "before" and "after" (with `of`:
+    "<of> before", "<of> after")."""
+    before, after = (cell_mean(means, f"{of} {when}".strip()) for when in ("before", "after"))
+    return retained_share(before, after)
 
 
-def _one_seed(cells, study_seed, value: str, n_resamples: int, seed: int):
+def _one_seed(
+    cells: Mapping[str, pd.DataFrame], study_seed: int, *, value: str, n_resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int, int]:
     """(means, resampled means, number of clusters, number of answers) of one seed."""
     frames = {name: frame[frame["seed"] == study_seed] for name, frame in cells.items()}
     joined = {
@@ -201,9 +189,8 @@ def _one_seed(cells, study_seed, value: str, n_resamples: int, seed: int):
         summed = np.bincount(
             place, joined[value][here].astype(float), minlength=shape[0] * shape[1]
         ).reshape(shape)
-        weights = resample_weights(
-            len(units), n_resamples, (seed, int(study_seed), zlib.crc32(str(set_name).encode()))
-        )
+        stream = (seed, int(study_seed), zlib.crc32(str(set_name).encode()))
+        weights = resample_weights(len(units), n_resamples, seed=stream)
         total += weights @ summed
         size += weights @ count
         sums += summed.sum(axis=0)
@@ -216,7 +203,7 @@ def _one_seed(cells, study_seed, value: str, n_resamples: int, seed: int):
 
 
 @functools.lru_cache(maxsize=128)
-def resample_weights(n_clusters: int, n_resamples: int, seed: tuple[int, ...]) -> np.ndarray:
+def resample_weights(n_clusters: int, n_resamples: int, *, seed: tuple[int, ...]) -> np.ndarray:
     """How often each cluster is drawn in each resample, (n_resamples, n_clusters) float32; rows sum
     to n_clusters."""
     rng = np.random.default_rng(seed)

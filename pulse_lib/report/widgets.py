@@ -44,7 +44,7 @@ def states_of(study: Study, run: str) -> list[str]:
     return [s for s in ("matched", "final") if s in set(rows["state"])]
 
 
-def answers(study: Study, run: str, state: str) -> pd.DataFrame:
+def answers(study: Study, run: str, *, state: str) -> pd.DataFrame:
     """Every question with the answers before and after: question_id, set, person_id, modality,
     wording, before, after, changed ...
 
@@ -57,7 +57,7 @@ def answers(study: Study, run: str, state: str) -> pd.DataFrame:
     else:
         after, before = (
             pick(rows, state=state),
-            _before(study, rows["scenario"].iloc[0], int(rows["seed"].iloc[0])),
+            _before(study, rows["scenario"].iloc[0], seed=int(rows["seed"].iloc[0])),
         )
     keep = ["question_id", "set", "person_id", "request", "modality", "category", "wording"]
     earlier = before.set_index("question_id")[["response", "correct"]].set_axis(
@@ -70,7 +70,7 @@ def answers(study: Study, run: str, state: str) -> pd.DataFrame:
     return table.assign(changed=table["right_before"] != table["right_after"])
 
 
-def _before(study: Study, scenario: str, seed: int) -> pd.DataFrame:
+def _before(study: Study, scenario: str, *, seed: int) -> pd.DataFrame:
     source = pick(study.answers(state="before", scenario=scenario), seed=seed)
     if source.empty:
         raise PulseError(
@@ -83,6 +83,7 @@ def _before(study: Study, scenario: str, seed: int) -> pd.DataFrame:
 def chosen(
     table: pd.DataFrame,
     set_name: str = ANY,
+    *,
     person: str = ANY,
     modality: str = ANY,
     changed: bool = False,
@@ -94,17 +95,19 @@ def chosen(
 
 
 @drawn
-def answer_card(line: pd.Series, questions: Mapping[str, Question], images: ImageStore) -> Figure:
+def answer_card(
+    line: pd.Series, questions: Mapping[str, Question], *, images: ImageStore
+) -> Figure:
     """One line of `answers` as a card: picture, question, options, answer before and after."""
     figure = new_figure(7.5, 2.6)
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
-    _card(left, right, line, questions, images)
+    _card(left, right, line=line, questions=questions, images=images)
     return figure
 
 
 @drawn
 def answer_panel(
-    table: pd.DataFrame, questions: Mapping[str, Question], images: ImageStore, n: int = 8
+    table: pd.DataFrame, questions: Mapping[str, Question], *, images: ImageStore, n: int = 8
 ) -> Figure:
     """Up to n cards from `answers`: both modalities of every set in turn, questions whose answer
     changed first."""
@@ -118,7 +121,7 @@ def answer_panel(
         for ax in pair:
             ax.axis("off")
     for (left, right), (_, line) in zip(grid, lines.iterrows(), strict=False):
-        _card(left, right, line, questions, images)
+        _card(left, right, line=line, questions=questions, images=images)
     lost = (table["right_before"] & ~table["right_after"]).sum()
     title(
         figure,
@@ -142,17 +145,17 @@ def _gained(table: pd.DataFrame) -> int:
     return int((~table["right_before"] & table["right_after"]).sum())
 
 
-def _card(left, right, line, questions, images) -> None:
+def _card(left, right, *, line, questions, images) -> None:
     question_card(
         left,
         right,
-        questions[line["question_id"]],
-        images,
-        {"before": line["before"], "after": line["after"]},
+        question=questions[line["question_id"]],
+        images=images,
+        answers={"before": line["before"], "after": line["after"]},
     )
 
 
-def answer_browser(study: Study, run: str = "", state: str = ""):
+def answer_browser(study: Study, run: str = "", *, state: str = ""):
     """Controls to browse all answers of all runs (set, person, modality, changed); in batch a
     static panel of one run and state.
 
@@ -167,15 +170,15 @@ def answer_browser(study: Study, run: str = "", state: str = ""):
     state = state or states_of(study, run)[0]
     if is_batch():
         questions, images = material(study, _seed_of(study, run))
-        return answer_panel(answers(study, run, state), questions, images)
-    return _answer_controls(study, names, run, state)
+        return answer_panel(answers(study, run, state=state), questions, images=images)
+    return _answer_controls(study, names, run=run, state=state)
 
 
 def _seed_of(study: Study, run: str) -> int:
     return int(study.answers(run=run)["seed"].iloc[0])
 
 
-def _answer_controls(study: Study, names: list[str], run: str, state: str):
+def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
     import ipywidgets as widgets
 
     wide = widgets.Layout(width="420px")
@@ -197,7 +200,7 @@ def _answer_controls(study: Study, names: list[str], run: str, state: str):
         if pick_run.value != loaded.get("run"):
             pick_state.options = states_of(study, pick_run.value)
         loaded.update(run=pick_run.value, state=pick_state.value)
-        loaded["table"] = answers(study, pick_run.value, pick_state.value)
+        loaded["table"] = answers(study, pick_run.value, state=pick_state.value)
         if loaded.get("seed") != _seed_of(study, pick_run.value):
             loaded["seed"] = _seed_of(study, pick_run.value)
             loaded["material"] = material(study, loaded["seed"])
@@ -210,7 +213,11 @@ def _answer_controls(study: Study, names: list[str], run: str, state: str):
     def select(*_) -> None:
         f = {name: box.value for name, box in filters.items()}
         loaded["shown"] = chosen(
-            loaded["table"], f["set"], f["person"], f["modality"], changed.value
+            loaded["table"],
+            f["set"],
+            person=f["person"],
+            modality=f["modality"],
+            changed=changed.value,
         )
         count.value = f"{len(loaded['shown'])} answers"
         number.max = max(1, len(loaded["shown"]))
@@ -222,9 +229,9 @@ def _answer_controls(study: Study, names: list[str], run: str, state: str):
         if shown.empty:
             picture.value = png(empty_figure("No question passes these filters."))
         else:
-            picture.value = png(
-                answer_card(shown.iloc[min(number.value, len(shown)) - 1], *loaded["material"])
-            )
+            questions, images = loaded["material"]
+            line = shown.iloc[min(number.value, len(shown)) - 1]
+            picture.value = png(answer_card(line, questions, images=images))
 
     for box in (pick_run, pick_state):
         box.observe(load, names="value")
@@ -243,7 +250,7 @@ def round_browser(requests: pd.DataFrame, relapse: pd.DataFrame):
     """A slider over the rounds of all sequential runs; in batch the figure after the last round."""
     last = int(relapse["round"].max()) if len(relapse) else 0
     if is_batch() or relapse.empty:
-        return round_figure(requests, relapse, last)
+        return round_figure(requests, relapse, number=last)
     import ipywidgets as widgets
 
     slider = widgets.IntSlider(
@@ -252,7 +259,7 @@ def round_browser(requests: pd.DataFrame, relapse: pd.DataFrame):
     picture = widgets.Image(format="png", layout=widgets.Layout(max_width="1100px"))
 
     def draw(*_) -> None:
-        picture.value = png(round_figure(requests, relapse, slider.value))
+        picture.value = png(round_figure(requests, relapse, number=slider.value))
 
     slider.observe(draw, names="value")
     draw()

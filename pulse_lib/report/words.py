@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
+from pulse_lib.profile import Scenario
 
-NO_METHODS = {
-    "before",
-    "base",
-    "",
-}  # what rows of a model that has unlearned nothing say in place of a method
+Selection = Literal["final", "matched"]  # the states of a single-shot run
+Metric = Literal[
+    "forget",
+    "forget_multimodal",
+    "forget_text",
+    "retain",
+    "retain_multimodal",
+    "retain_text",
+    "general",
+    "invalid_rate",
+]
 
+SETS: tuple[Literal["forget", "retain", "general"], ...] = ("forget", "retain", "general")
 
-METRICS = {
+# What rows of a model that has unlearned nothing say in place of a method
+NO_METHODS = {"before", "base", ""}
+
+METRICS: dict[Metric, str] = {
     "forget": "forget set",
     "forget_multimodal": "forget set, multimodal",
     "forget_text": "forget set, text-only",
@@ -24,9 +36,10 @@ METRICS = {
     "invalid_rate": "unusable answers",
 }
 
-
-SCENARIOS = {"finetuned": "fine-tuned knowledge", "pretrained": "pre-trained knowledge"}
-
+SCENARIOS: dict[Scenario, str] = {
+    "finetuned": "fine-tuned knowledge",
+    "pretrained": "pre-trained knowledge",
+}
 
 SELECTIONS = {
     "before": "before",
@@ -46,6 +59,11 @@ def label(method: str) -> str:
 def series_label(method: str, trained_part: str = "projector+llm") -> str:
     """A method's name with its trained part where that is not the default: "GA, LLM only"."""
     return label(method) + (", LLM only" if trained_part == "llm" else "")
+
+
+def heading(metric: Metric) -> str:
+    """A metric's name where it begins a line."""
+    return METRICS[metric][0].upper() + METRICS[metric][1:]
 
 
 def method_order(methods: Iterable[str]) -> list[str]:

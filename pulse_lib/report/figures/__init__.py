@@ -10,12 +10,10 @@ from pulse_lib.report.figures.cards import (
 )
 from pulse_lib.report.figures.comparisons import at_matched, breaking, projector
 from pulse_lib.report.figures.radar import radar
-from pulse_lib.report.figures.sequential import relapse, request_grid, requests, rounds
-from pulse_lib.report.figures.style import Figure, empty_figure, looks, save
-from pulse_lib.report.figures.success import after_requests
-from pulse_lib.report.figures.trade_off import run_path, trade_off, training_curve
-from pulse_lib.report.tables.tables import settings_table
-from pulse_lib.report.words import label
+from pulse_lib.report.figures.run import request_grid, rounds, run_path, training_curve
+from pulse_lib.report.figures.sequential import after_requests, relapse, requests
+from pulse_lib.report.figures.style import Figure
+from pulse_lib.report.figures.trade_off import trade_off
 
 __all__ = [
     "Figure",
@@ -23,9 +21,6 @@ __all__ = [
     "at_matched",
     "breaking",
     "conversation_card",
-    "empty_figure",
-    "label",
-    "looks",
     "people_cards",
     "projector",
     "question_cards",
@@ -35,9 +30,7 @@ __all__ = [
     "requests",
     "rounds",
     "run_path",
-    "save",
     "selection",
-    "settings_table",
     "trade_off",
     "training_curve",
     "view_cards",

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
+from pulse_lib.evaluate.accuracy import CHANCE
 from pulse_lib.evaluate.extract import extract
 from pulse_lib.profile import DataSettings
 from pulse_lib.report.figures.style import (
     COLOURS,
     INK,
     Figure,
+    Look,
+    dot,
     drawn,
     legend_outside,
     new_figure,
@@ -29,7 +31,7 @@ RIGHT, WRONG, MUTED = "#027a5b", "#b3261e", "#777777"
 
 
 @drawn
-def people_cards(source, people: Sequence[Person], seed: int, settings: DataSettings) -> Figure:
+def people_cards(source, people: Sequence[Person], *, seed: int, settings: DataSettings) -> Figure:
     """A card a person: face, name and facts, cut to a line each. source: a data source
     (pulse_lib.data.splits.source)."""
     columns = min(4, len(people))
@@ -59,7 +61,7 @@ def people_cards(source, people: Sequence[Person], seed: int, settings: DataSett
 
 
 @drawn
-def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int = 6) -> Figure:
+def view_cards(source, person: Person, *, seed: int, settings: DataSettings, n: int = 6) -> Figure:
     """Up to n pictures of one person side by side: the same face, never the same pixels."""
     views = source.views(person, seed, settings=settings, n=n)
     figure = new_figure(1.5 * len(views), 2.1)
@@ -76,6 +78,7 @@ def view_cards(source, person: Person, seed: int, settings: DataSettings, n: int
 def question_cards(
     questions: Sequence[Question],
     images: ImageStore,
+    *,
     responses: Sequence[str] | None = None,
     before: Sequence[str] | None = None,
 ) -> Figure:
@@ -97,12 +100,12 @@ def question_cards(
             if responses is not None
             else {}
         )
-        question_card(left, right, question, images, answers)
+        question_card(left, right, question=question, images=images, answers=answers)
     return figure
 
 
 def question_card(
-    left: Axes, right: Axes, question: Question, images: ImageStore, answers: dict[str, str]
+    left: Axes, right: Axes, *, question: Question, images: ImageStore, answers: dict[str, str]
 ) -> None:
     """Draw one question: the picture into `left`, text, options and named answers (raw responses)
     into `right`."""
@@ -136,7 +139,7 @@ def question_card(
     y = 0.88 - 0.13 * len(wrapped)
     for i, (letter, option) in enumerate(question.lettered_options.items()):
         right_one = i == question.answer
-        shown = {
+        shown: Look = {
             "color": RIGHT if right_one else INK,
             "fontweight": "bold" if right_one else "normal",
         }
@@ -220,17 +223,14 @@ def selection(table: pd.DataFrame) -> Figure:
         color=[looks[n][0] for n in names],
         linewidth=0,
     )
-    reference_line(ax, 0.25, "chance")
+    reference_line(ax, CHANCE, text="chance")
     ax.set_xlabel("candidates, best known first")
     ax.set_ylabel("accuracy, both modalities (share correct)")
     ax.set_ylim(0, 1.04)
     ax.set_xlim(0, len(ranked) + 1)
     ax.grid(axis="x", visible=False)
-    handles = [
-        Line2D([], [], marker="s", markersize=9, linestyle="", color=c, label=t)
-        for c, t in looks.values()
-    ]
-    legend_outside(figure, handles, [h.get_label() for h in handles])
+    kinds = looks.values()
+    legend_outside(figure, [dot(t, marker="s", markersize=9, color=c) for c, t in kinds])
     best, rest = ranked[taken]["accuracy"], ranked[~taken]["accuracy"]
     others = f", the {len(rest)} others {rest.mean():.2f}" if len(rest) else ""
     title(

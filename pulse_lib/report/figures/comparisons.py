@@ -1,114 +1,90 @@
-"""Figures that compare runs: forgetting or breaking, methods at matched forgetting, projector or
-not."""
+"""Figures that compare runs by dots with intervals: forgetting or breaking, methods at matched
+forgetting, projector or not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
+from pulse_lib.evaluate.accuracy import MATCHED_AT
 from pulse_lib.methods import METHODS
-from pulse_lib.report.collect import best_first, pick
-from pulse_lib.report.figures.series import NOTHING_YET, line_style, series_of, spread_text
+from pulse_lib.profile import Scenario
+from pulse_lib.report import paper
+from pulse_lib.report.collect import best_first, pick, records
 from pulse_lib.report.figures.style import (
     BEFORE,
     INK,
+    NOTHING_YET,
     Figure,
+    Look,
+    dot,
+    dot_grid,
+    dot_interval,
     drawn,
     empty_figure,
     legend_outside,
     looks,
-    new_figure,
     reference_line,
+    series_looks,
+    spread_text,
     title,
 )
-from pulse_lib.report.words import METRICS, SCENARIOS, label, series_label
+from pulse_lib.report.words import SCENARIOS, SETS, Metric, heading, label, series_label
+
+_RED = "#b00020"
+_WAYS: dict[str, tuple[str, Look]] = {
+    "generation": ("correct, answer generated", {}),
+    "likelihood": ("correct, likeliest option", {"markerfacecolor": "white"}),
+    "unusable": (
+        "unusable answer",
+        {"marker": "x", "color": _RED, "markeredgecolor": _RED, "markeredgewidth": 2},
+    ),
+}
+_BEFORE: Look = {"color": BEFORE, "marker": "o"}
 
 
 @drawn
 def breaking(table: pd.DataFrame) -> Figure:
-    """Forgetting or breaking, from one selection (and `before`) of `measures.breaking`: generation,
-    likelihood, unusable, chance."""
+    """Forgetting or breaking, from one selection (and `before`) of `intervals.breaking`:
+    generation, likelihood, unusable, chance."""
     if table.empty:
         return empty_figure(NOTHING_YET.format("single-shot"))
-    scenarios = [s for s in SCENARIOS if s in set(table["scenario"])]
-    names = {
-        s: series_of(pick(table, scenario=s)[pick(table, scenario=s)["method"] != "before"])
-        for s in scenarios
-    }
-    heights = [len(names[s]) + 1.6 for s in scenarios]
-    figure = new_figure(11.5, 0.32 * sum(heights) + 1.7)
-    axes = figure.subplots(
-        len(scenarios), 3, sharex=True, sharey="row", squeeze=False, height_ratios=heights
-    )
-    every = looks(table["method"])
-    for (i, scenario), (j, set_name) in (
-        (a, b) for a in enumerate(scenarios) for b in enumerate(("forget", "retain", "general"))
-    ):
-        ax, here = axes[i, j], pick(table, scenario=scenario, set=set_name)
-        for y, (method, part) in enumerate([("before", ""), *names[scenario]]):
-            whose = {"color": BEFORE, "marker": "o"} if method == "before" else every[method]
-            for measure, look in _BREAKING_LOOKS.items():
-                for line in pick(
-                    here, method=method, trained_part=part, measure=measure
-                ).itertuples():
-                    shown = look if measure == "unusable" else look | whose
-                    ax.plot(
-                        [line.low, line.high],
-                        [y, y],
-                        color=shown["color"],
-                        linewidth=1.2,
-                        alpha=0.7,
-                    )
-                    edge = (
-                        {"markeredgecolor": shown["color"], "markerfacecolor": "white"}
-                        if measure == "likelihood"
-                        else {}
-                    )
-                    ax.plot(line.value, y, linestyle="", markersize=6.5, **shown | edge)
-        reference_line(ax, here["chance"].iloc[0], "chance", axis="x")
-        ax.set_yticks(
-            range(len(names[scenario]) + 1),
-            ["before", *(series_label(m, p) for m, p in names[scenario])],
-        )
-        ax.set_ylim(len(names[scenario]) + 0.5, -1.0)
-        ax.set_xlim(-0.03, 1.03)
-        if i == 0:
-            ax.set_title(METRICS[set_name][0].upper() + METRICS[set_name][1:])
-        if j == 0:
-            ax.set_ylabel(SCENARIOS[scenario])
-        if i == len(scenarios) - 1:
-            ax.set_xlabel("share of answers")
-    handles = [
-        Line2D([], [], linestyle="", markersize=6.5, label=_BREAKING_NAMES[measure], **look)
-        for measure, look in _BREAKING_LOOKS.items()
-    ]
-    handles[1].set_markerfacecolor("white")  # likelihood
-    legend_outside(figure, handles, [h.get_label() for h in handles])
+    every = {"before": _BEFORE} | looks(table["method"])
+    order = [("before", ""), *series_looks(table)]
+    names = {}
+    for scenario in _scenarios(table):
+        there = pick(table, scenario=scenario)[["method", "trained_part"]].values.tolist()
+        names[scenario] = [series for series in order if list(series) in there]
+    rows = {SCENARIOS[s]: [series_label(*series) for series in names[s]] for s in names}
+    figure, axes = dot_grid(rows, [heading(name) for name in SETS], inches=0.32)
+    for line, (scenario, series_here) in zip(axes, names.items(), strict=True):
+        for ax, set_name in zip(line, SETS, strict=True):
+            here = pick(table, scenario=scenario, set=set_name)
+            for row in records(here):
+                y = series_here.index((row.method, row.trained_part))
+                own = every[row.method] | {"markeredgecolor": every[row.method]["color"]}
+                _row_dot(ax, y, row=row, look=own | _WAYS[row.measure][1])
+            reference_line(ax, here["chance"].iloc[0], text="chance", axis="x")
+    axes[0, 0].set_xlim(-0.03, 1.03)
+    for ax in axes[-1]:
+        ax.set_xlabel("share of answers")
+    legend_outside(figure, [dot(text, **({"color": INK} | look)) for text, look in _WAYS.values()])
     title(figure, _breaking_title(table))
     return figure
 
 
-_BREAKING_LOOKS = {
-    "generation": {"marker": "o", "color": INK},
-    "likelihood": {"marker": "o", "color": INK},
-    "unusable": {"marker": "x", "color": "#b00020", "markeredgewidth": 2},
-}
-_BREAKING_NAMES = {
-    "generation": "correct, answer generated",
-    "likelihood": "correct, likeliest option",
-    "unusable": "unusable answer",
-}
+def _scenarios(table: pd.DataFrame) -> list[Scenario]:
+    return [s for s in SCENARIOS if s in set(table["scenario"])]
+
+
+def _row_dot(ax, y: float, *, row, look: Look) -> None:
+    dot_interval(ax, y, value=row.value, low=row.low, high=row.high, look=look)
 
 
 def _breaking_title(table: pd.DataFrame) -> str:
     forget = table[(table["set"] == "forget") & (table["method"] != "before")]
-    wide = forget.pivot_table(
-        index=["scenario", "method", "trained_part"],
-        columns="measure",
-        values="value",
-        observed=True,
-    )
+    keys = ["scenario", "method", "trained_part"]
+    wide = forget.pivot_table(index=keys, columns="measure", values="value", observed=True)
     if wide.empty:
         return "Before unlearning"
     chance = forget["chance"].iloc[0]
@@ -121,51 +97,34 @@ def _breaking_title(table: pd.DataFrame) -> str:
 
 
 @drawn
-def at_matched(table: pd.DataFrame, matched_at: float = 0.35) -> Figure:
-    """Methods at the same forgetting, from `measures.at_matched`: percent kept of retain and
+def at_matched(table: pd.DataFrame, matched_at: float = MATCHED_AT) -> Figure:
+    """Methods at the same forgetting, from `intervals.at_matched`: percent kept of retain and
     general, best general first, those that missed the level on a seed after the others."""
     if table.empty:
         return empty_figure(NOTHING_YET.format("single-shot"))
-    scenarios = [s for s in SCENARIOS if s in set(table["scenario"])]
-    order = {}
-    for scenario in scenarios:
-        general = pick(table, scenario=scenario, measure="general")
-        general = best_first(general, "value", "n_seeds", "n_runs")
-        order[scenario] = general[["method", "trained_part"]].values.tolist()
-    heights = [len(order[s]) + 0.8 for s in scenarios]
-    figure = new_figure(11.5, 0.36 * sum(heights) + 1.7)
-    axes = figure.subplots(
-        len(scenarios), 3, sharex=True, sharey="row", squeeze=False, height_ratios=heights
-    )
-    every = looks(table["method"])
-    remark = {"fontsize": 8, "color": "#888888", "style": "italic"}
-    for i, scenario in enumerate(scenarios):
-        for ax, measure in zip(
-            axes[i], ("general", "retain_multimodal", "retain_text"), strict=True
-        ):
-            for y, (method, part) in enumerate(order[scenario]):
-                for line in pick(
-                    table, scenario=scenario, measure=measure, method=method, trained_part=part
-                ).itertuples():
-                    look = line_style(method, part, every) | {"linestyle": "-"}
-                    if np.isnan(line.value):
-                        ax.text(2, y, f"{matched_at:g} not reached", va="center", **remark)
-                        continue
-                    ax.plot([line.low, line.high], [y, y], color=look["color"], linewidth=1.5)
-                    ax.plot(line.value, y, markersize=7, **look)
-                    if line.n_seeds < line.n_runs:
-                        said = f"{line.n_seeds} of {line.n_runs} seeds"
-                        ax.text(2, y, said, va="center", **remark)
-            reference_line(ax, 100, "before" if i == 0 else "", axis="x", side="left")
-            ax.set_yticks(
-                range(len(order[scenario])), [series_label(m, p) for m, p in order[scenario]]
-            )
-            ax.set_ylim(len(order[scenario]) - 0.4, -0.6)
-            if i == 0:
-                ax.set_title(METRICS[measure][0].upper() + METRICS[measure][1:])
-            if i == len(scenarios) - 1:
-                ax.set_xlabel("kept, % of before (higher is better →)")
-        axes[i, 0].set_ylabel(SCENARIOS[scenario])
+    general = best_first(pick(table, measure="general"), "value", reached="n_seeds", of="n_runs")
+    order = {
+        s: pick(general, scenario=s)[["method", "trained_part"]].values.tolist()
+        for s in _scenarios(table)
+    }
+    rows = {SCENARIOS[s]: [series_label(*series) for series in order[s]] for s in order}
+    metrics: tuple[Metric, ...] = ("general", "retain_multimodal", "retain_text")
+    figure, axes = dot_grid(rows, [heading(metric) for metric in metrics], inches=0.36)
+    every = series_looks(table)
+    remark = {"va": "center", "fontsize": 8, "color": "#888888", "style": "italic"}
+    for line, scenario in zip(axes, order, strict=True):
+        for ax, metric in zip(line, metrics, strict=True):
+            for row in records(pick(table, scenario=scenario, measure=metric)):
+                y = order[scenario].index([row.method, row.trained_part])
+                _row_dot(ax, y, row=row, look=every[row.method, row.trained_part])
+                if np.isnan(row.value):
+                    ax.text(2, y, f"{matched_at:g} not reached", **remark)
+                elif row.n_seeds < row.n_runs:
+                    ax.text(2, y, f"{row.n_seeds} of {row.n_runs} seeds", **remark)
+            first = ax in axes[0]
+            reference_line(ax, 100, text="before" if first else "", axis="x", side="left")
+    for ax in axes[-1]:
+        ax.set_xlabel("kept, % of before (higher is better →)")
     axes[0, 0].set_xlim(0, max(108, table["high"].max() + 3))
     title(figure, _matched_title(table, matched_at))
     return figure
@@ -174,30 +133,36 @@ def at_matched(table: pd.DataFrame, matched_at: float = 0.35) -> Figure:
 def _matched_title(table: pd.DataFrame, matched_at: float) -> str:
     every_seed = table[(table["n_seeds"] == table["n_runs"]) & (table["measure"] == "general")]
     every_seed = every_seed.dropna(subset="value")
-    retrained = every_seed["method"].isin(
-        [m.id for m in METHODS.values() if m.procedure == "retrain"]
-    )
+    oracles = [m.id for m in METHODS.values() if m.procedure == "retrain"]
+    retrained = every_seed["method"].isin(oracles)
     said = []
     for scenario, name in SCENARIOS.items():
         general = pick(every_seed[~retrained], scenario=scenario)
         if len(general):
             best = general.loc[general["value"].idxmax()]
-            said.append(
-                f"{series_label(best['method'], best['trained_part'])} ({best['value']:.0f} %,"
-                f" {name})"
-            )
+            whose = series_label(best["method"], best["trained_part"])
+            said.append(f"{whose} ({best['value']:.0f} %, {name})")
+    if not said:
+        but = " but retraining" if retrained.any() else ""
+        return f"No method{but} reached forget accuracy {matched_at:g} on every seed"
+    apart = ", retraining apart" if retrained.any() else ""
     return (
-        f"At forget accuracy {matched_at:g}{', retraining apart' if retrained.any() else ''}, most"
-        f" general ability is kept by {' and '.join(said)}"
-        if said
-        else f"No method{' but retraining' if retrained.any() else ''} reached forget accuracy"
-        f" {matched_at:g} on every seed"
+        f"At forget accuracy {matched_at:g}{apart}, most general ability is kept by"
+        f" {' and '.join(said)}"
     )
+
+
+_PARTS: dict[str, tuple[float, str, Look]] = {  # below one another
+    "": (-0.25, "before", {"color": BEFORE}),
+    "projector+llm": (0.0, "projector + LLM", {}),
+    "llm": (0.25, "LLM only", {"markerfacecolor": "white"}),
+}
+_PAPER: Look = {"marker": "|", "markersize": 13, "markeredgewidth": 2, "color": INK}
 
 
 @drawn
 def projector(table: pd.DataFrame) -> Figure:
-    """Projector or not, from `measures.projector`: accuracies before, with projector and LLM
+    """Projector or not, from `intervals.projector`: accuracies before, with projector and LLM
     trained, and with the LLM only."""
     if table.empty:
         return empty_figure(
@@ -205,59 +170,23 @@ def projector(table: pd.DataFrame) -> Figure:
             " cannot be compared."
         )
     groups = table[["scenario", "method"]].drop_duplicates().values.tolist()
-    figure = new_figure(11.5, 1.0 * len(groups) + 1.9)
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
-    every = looks(table["method"])
-    for ax, measure in zip(axes, ("forget_multimodal", "forget_text", "general"), strict=True):
-        for y, (scenario, method) in enumerate(groups):
-            for shift, part in ((-0.25, ""), (0.0, "projector+llm"), (0.25, "llm")):
-                line = pick(
-                    table, scenario=scenario, method=method, trained_part=part, measure=measure
-                ).iloc[0]
-                look = (
-                    line_style(method, part, every)
-                    if part
-                    else {"color": BEFORE, "marker": "o", "markeredgecolor": BEFORE}
-                )
-                ax.plot(
-                    [line["low"], line["high"]], [y + shift] * 2, color=look["color"], linewidth=1.5
-                )
-                ax.plot(line["value"], y + shift, markersize=7, **look | {"linestyle": ""})
-                if not np.isnan(line["paper"]):
-                    ax.plot(
-                        line["paper"],
-                        y + shift,
-                        marker="|",
-                        markersize=13,
-                        markeredgewidth=2,
-                        color=INK,
-                        linestyle="",
-                    )
-        ax.set_title(METRICS[measure][0].upper() + METRICS[measure][1:])
-        ax.set_xlabel(
-            f"accuracy ({'higher is better →' if measure == 'general' else '← lower is better'})"
-        )
-        ax.set_yticks(range(len(groups)), [f"{label(m)}\n{SCENARIOS[s]}" for s, m in groups])
-        ax.set_xlim(-0.03, 1.03)
-        ax.set_ylim(len(groups) - 0.5, -0.5)
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=BEFORE, label="before"),
-        Line2D([], [], linestyle="", marker="o", color=INK, label="projector + LLM"),
-        Line2D(
-            [], [], linestyle="", marker="o", color=INK, markerfacecolor="white", label="LLM only"
-        ),
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="|",
-            markersize=13,
-            markeredgewidth=2,
-            color=INK,
-            label="paper (13B)",
-        ),
-    ]
-    legend_outside(figure, handles, [h.get_label() for h in handles])
+    names = [f"{label(method)}\n{SCENARIOS[scenario]}" for scenario, method in groups]
+    titles = [heading(metric) for metric in paper.METRICS]
+    figure, axes = dot_grid({"": names}, titles, inches=0.9)
+    every = series_looks(table)
+    for ax, metric in zip(axes[0], paper.METRICS, strict=True):
+        for row in records(pick(table, measure=metric)):
+            y = groups.index([row.scenario, row.method]) + _PARTS[row.trained_part][0]
+            look = every[row.method, row.trained_part] if row.trained_part else _BEFORE
+            _row_dot(ax, y, row=row, look=look)
+            if not np.isnan(row.paper):
+                dot_interval(ax, y, value=row.paper, look=_PAPER)
+        better = "higher is better →" if metric == "general" else "← lower is better"
+        ax.set_xlabel(f"accuracy ({better})")
+    axes[0, 0].set_xlim(-0.03, 1.03)
+    axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
+    parts = [dot(name, **({"color": INK} | look)) for _, name, look in _PARTS.values()]
+    legend_outside(figure, [*parts, dot("paper (13B)", **_PAPER)])
     title(figure, _projector_title(table))
     return figure
 

@@ -4,14 +4,14 @@ table it draws."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
-from pulse_lib.report.figures import comparisons, sequential, style, success
+from pulse_lib.report.figures import comparisons, sequential, style
 from pulse_lib.report.figures.radar import radar
 from pulse_lib.report.figures.style import Figure
 from pulse_lib.report.figures.trade_off import trade_off
@@ -25,6 +25,7 @@ class Entry:
 
     name: str  # of its files
     question: str
+    _: KW_ONLY
     reading: str  # how to read it
     table: str
     draw: Callable[[pd.DataFrame, Study], Figure]
@@ -35,95 +36,95 @@ ENTRIES = (
     Entry(
         "figure4_last_step",
         "Is pre-trained knowledge harder to forget than fine-tuned knowledge?",
-        "Each axis is a percentage of the value before unlearning: forgotten on the two forget"
+        reading="Each axis is a percentage of the value before unlearning: forgotten on the two forget"
         " axes, kept on the others, so outside is better everywhere. The last step of each run, as"
         " in the paper's Figure 4. Thick pale strokes are 95 % intervals over people.",
-        "radar",
-        lambda table, _: radar(table),
-        lambda table: pick(table, selection="final"),
+        table="radar",
+        draw=lambda table, _: radar(table),
+        select=lambda table: pick(table, selection="final"),
     ),
     Entry(
         "figure4_matched",
         "Is it still harder when all methods have forgotten equally much?",
-        "The same axes at the first step whose forget accuracy is at or below the matched level."
+        reading="The same axes at the first step whose forget accuracy is at or below the matched level."
         " End points depend on when one stops; these do not.",
-        "radar",
-        lambda table, _: radar(table),
-        lambda table: pick(table, selection="matched"),
+        table="radar",
+        draw=lambda table, _: radar(table),
+        select=lambda table: pick(table, selection="matched"),
     ),
     Entry(
         "path_general",
         "What does forgetting cost in general ability, on the way?",
-        "Each line is a run, from before (upper left) to its last step; to the right more is"
+        reading="Each line is a run, from before (upper left) to its last step; to the right more is"
         " forgotten. A good method stays high. Large markers: the matched state.",
-        "paths",
-        lambda table, study: trade_off(table, "general", study.matched_at),
+        table="paths",
+        draw=lambda table, study: trade_off(table, "general", matched_at=study.matched_at),
     ),
     Entry(
         "path_retain",
         "What does forgetting cost in knowledge of other people, on the way?",
-        "As above, with accuracy on the retain set (people who were not to be forgotten).",
-        "paths",
-        lambda table, study: trade_off(table, "retain", study.matched_at),
+        reading="As above, with accuracy on the retain set (people who were not to be forgotten).",
+        table="paths",
+        draw=lambda table, study: trade_off(table, "retain", matched_at=study.matched_at),
     ),
     Entry(
         "matched",
         "Which method keeps most at equal forgetting?",
-        "Percent of the value before that is kept at the matched state, best general ability first,"
+        reading="Percent of the value before that is kept at the matched state, best general ability first,"
         " with 95 % intervals. Methods that never came down to the level are named, not dropped.",
-        "at_matched",
-        lambda table, study: comparisons.at_matched(table, study.matched_at),
+        table="at_matched",
+        draw=lambda table, study: comparisons.at_matched(table, study.matched_at),
     ),
     Entry(
         "breaking_last_step",
         "Forgetting, or breaking?",
-        "A model that forgot guesses: about chance by generation and by likelihood. A broken one"
+        reading="A model that forgot guesses: about chance by generation and by likelihood. A broken one"
         " answers unusably: near 0 by generation, about chance by likelihood. The last step of each"
         " run.",
-        "breaking",
-        lambda table, _: comparisons.breaking(table),
-        lambda table: table[table["selection"] != "matched"],
+        table="breaking",
+        draw=lambda table, _: comparisons.breaking(table),
+        select=lambda table: table[table["selection"] != "matched"],
     ),
     Entry(
         "breaking_matched",
         "And at matched forgetting?",
-        "The same at the matched state.",
-        "breaking",
-        lambda table, _: comparisons.breaking(table),
-        lambda table: table[table["selection"] != "final"],
+        reading="The same at the matched state.",
+        table="breaking",
+        draw=lambda table, _: comparisons.breaking(table),
+        select=lambda table: table[table["selection"] != "final"],
     ),
     Entry(
         "projector",
         "Does training the projector open a short cut?",
-        "Accuracies at the last step with projector and LLM trained, and with the LLM only. Black"
+        reading="Accuracies at the last step with projector and LLM trained, and with the LLM only. Black"
         " strokes: what the paper reports for GA on its 13B model.",
-        "projector",
-        lambda table, _: comparisons.projector(table),
+        table="projector",
+        draw=lambda table, _: comparisons.projector(table),
     ),
     Entry(
         "figure5",
         "What is left after five requests, one after another?",
-        "The paper's Figure 5, with unusable answers beside it: everything is measured again after"
+        reading="The paper's Figure 5, with unusable answers beside it: everything is measured again after"
         " every request. Bars are 95 % intervals over people.",
-        "requests",
-        lambda table, _: sequential.requests(table),
+        table="requests",
+        draw=lambda table, _: sequential.requests(table),
     ),
     Entry(
         "relapse",
         "Who is forgotten before their turn, and does anybody come back?",
-        "Left of the blue stairs people had been requested, right of them not yet. Dark cells on"
+        reading="Left of the blue stairs people had been requested, right of them not yet. Dark cells on"
         " the left are relapses; pale cells on the right are people nobody had asked to forget.",
-        "relapse",
-        lambda table, _: sequential.relapse(table),
+        table="relapse",
+        draw=lambda table, _: sequential.relapse(table),
     ),
     Entry(
         "after_requests",
         "Is there a configuration that forgets five times and stays useful?",
-        "Each line is a method with a policy, best first, means over seeds. Shaded is the aim: all"
+        reading="Each line is a method with a strategy, best first, means over seeds. Shaded is the success criterion: all"
         " red and orange marks on the left, blue and green on the right. Crosses: the forget set"
         " once the projector is that of the target again.",
-        "after_requests",
-        lambda table, _: success.after_requests(table),
+        table="after_requests",
+        draw=lambda table, _: sequential.after_requests(table),
     ),
 )
 
@@ -135,6 +136,7 @@ class Gallery:
 
     study: Study
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _: KW_ONLY
     figures: dict[str, Figure] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
 
@@ -165,7 +167,11 @@ class Gallery:
         for entry in ENTRIES:
             drawn = entry.select(self.table(entry.table))
             paths += style.save(
-                self.show(entry.name), folder, entry.name, drawn, self.png(entry.name)
+                self.show(entry.name),
+                folder,
+                name=entry.name,
+                table=drawn,
+                image=self.png(entry.name),
             )
         return paths
 

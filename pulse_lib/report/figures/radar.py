@@ -3,30 +3,46 @@ there are many)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pulse_lib.report.collect import pick
-from pulse_lib.report.figures.series import MANY, NOTHING_YET, line_style, series_of, spread_text
+from pulse_lib.profile import Scenario
+from pulse_lib.report.collect import pick, records
 from pulse_lib.report.figures.style import (
     BEFORE,
     INK,
+    MANY,
+    NOTHING_YET,
     Figure,
+    Look,
+    Series,
     drawn,
     empty_figure,
     legend_outside,
-    looks,
-    new_figure,
+    panels,
+    series_handles,
+    series_looks,
+    spread_text,
     title,
 )
-from pulse_lib.report.words import SCENARIOS, SELECTIONS, series_label
+from pulse_lib.report.words import SCENARIOS, SELECTIONS, Metric, series_label
+
+_SHORT: dict[Metric, str] = {
+    "forget_multimodal": "F mm",
+    "forget_text": "F text",
+    "retain_text": "R text",
+    "general": "G",
+    "retain_multimodal": "R mm",
+}
 
 
 @drawn
 def radar(table: pd.DataFrame) -> Figure:
-    """The paper's Figure 4 from one selection of `measures.radar`: percent forgotten and percent
+    """The paper's Figure 4 from one selection of `intervals.radar`: percent forgotten and percent
     kept, larger is better everywhere.
 
     Up to six series: one radar per scenario. More: one small radar per series, scenarios told apart
@@ -35,34 +51,9 @@ def radar(table: pd.DataFrame) -> Figure:
     if table.empty:
         return empty_figure(NOTHING_YET.format("single-shot"))
     scenarios = [s for s in SCENARIOS if s in set(table["scenario"])]
-    series = series_of(table)
-    small = len(series) > MANY
-    panels = series if small else scenarios
-    columns = min(5, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = (
-        new_figure(2.7 * columns + 1.5, 2.75 * rows + 0.9)
-        if small
-        else new_figure(5.0 * columns + 1.6, 4.9)
-    )
-    axes = np.ravel(
-        figure.subplots(rows, columns, subplot_kw={"projection": "polar"}, squeeze=False)
-    )
-    every = looks(table["method"])
-    beyond: list[str] = []
-    for ax, panel in zip(axes, panels, strict=False):
-        _radar_axes(ax, table, small)
-        lines = [(panel, s) for s in scenarios] if small else [(s, panel) for s in series]
-        for (method, part), scenario in lines:
-            here = pick(table, scenario=scenario, method=method, trained_part=part)
-            look = line_style(method, part, every)
-            if small:
-                look["linestyle"] = "-" if scenario == scenarios[0] else ":"
-            beyond += _radar_line(ax, here, look, fill=not small)
-        ax.set_title(series_label(*panel) if small else SCENARIOS[panel], pad=14, color=INK)
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    _radar_legend(figure, small, scenarios, series, every)
+    every = series_looks(table)
+    draw = _one_each if len(every) > MANY else _side_by_side
+    figure, beyond = draw(table, scenarios, every=every)
     if beyond:
         figure.supxlabel(
             "outside the scale, drawn at its edge: " + "; ".join(beyond[:8]),
@@ -73,7 +64,48 @@ def radar(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _radar_axes(ax: Axes, table: pd.DataFrame, small: bool) -> None:
+_BEFORE = Line2D([], [], color=BEFORE, linestyle=":", label="before unlearning")
+_POLAR: Look = {"subplot_kw": {"projection": "polar"}}
+
+
+def _side_by_side(
+    table: pd.DataFrame, scenarios: list[Scenario], *, every: dict[Series, Look]
+) -> tuple[Figure, list[str]]:
+    """A radar per scenario, with what lies outside the scale."""
+    figure, axes = panels(len(scenarios), (5.0, 4.9), margin=(1.6, 0), **_POLAR)
+    beyond = []
+    for ax, scenario in zip(axes, scenarios, strict=True):
+        _radar_axes(ax, table, small=False)
+        for (method, part), look in every.items():
+            here = pick(table, scenario=scenario, method=method, trained_part=part)
+            beyond += _radar_line(ax, here, look=look, small=False)
+        ax.set_title(SCENARIOS[scenario], pad=14, color=INK)
+    legend_outside(figure, [*series_handles(every), _BEFORE])
+    return figure, beyond
+
+
+def _one_each(
+    table: pd.DataFrame, scenarios: list[Scenario], *, every: dict[Series, Look]
+) -> tuple[Figure, list[str]]:
+    """A small radar per series, with what lies outside the scale."""
+    figure, axes = panels(len(every), (2.7, 2.75), margin=(1.5, 0.9), **_POLAR)
+    lines: dict[Scenario, Any] = dict(zip(scenarios, ("-", ":"), strict=False))
+    beyond = []
+    for ax, ((method, part), look) in zip(axes, every.items(), strict=True):
+        _radar_axes(ax, table, small=True)
+        for scenario, line in lines.items():
+            here = pick(table, scenario=scenario, method=method, trained_part=part)
+            beyond += _radar_line(ax, here, look=look | {"linestyle": line}, small=True)
+        ax.set_title(series_label(method, part), pad=14, color=INK)
+    handles = [
+        Line2D([], [], color=INK, linestyle=line, label=SCENARIOS[s]) for s, line in lines.items()
+    ]
+    says = ("F: forgotten", "R, G: retain, general kept")
+    legend_outside(figure, [*handles, _BEFORE, *(Line2D([], [], ls="", label=t) for t in says)])
+    return figure, beyond
+
+
+def _radar_axes(ax: Any, table: pd.DataFrame, *, small: bool) -> None:
     axis = table.drop_duplicates("measure")[["measure", "axis"]]
     angles = np.linspace(0, 2 * np.pi, len(axis), endpoint=False)
     ax.set_theta_offset(np.pi / 2)
@@ -81,87 +113,45 @@ def _radar_axes(ax: Axes, table: pd.DataFrame, small: bool) -> None:
     ax.set_ylim(0, 105)
     ax.set_yticks([25, 50, 75, 100], ["", "50", "", "100 %"], fontsize=7, color="#888888")
     ax.set_rlabel_position(36)
-    names = [a.replace(", ", ",\n").replace("general ", "general\n") for a in axis["axis"]]
-    ax.set_xticks(angles, [""] * len(axis) if small else names, fontsize=9)
     if small:
-        short = {
-            "forget_multimodal": "F mm",
-            "forget_text": "F text",
-            "retain_text": "R text",
-            "general": "G",
-            "retain_multimodal": "R mm",
-        }
-        ax.set_xticks(angles, [short[m] for m in axis["measure"]], fontsize=7)
+        ax.set_xticks(angles, [_SHORT[m] for m in axis["measure"]], fontsize=7)
+    else:
+        names = [a.replace(", ", ",\n").replace("general ", "general\n") for a in axis["axis"]]
+        ax.set_xticks(angles, names, fontsize=9)
     ax.tick_params(axis="x", pad=2 if small else 6)
-    for text, angle in zip(
-        ax.get_xticklabels(), angles, strict=True
-    ):  # beside the circle, not across it
-        text.set_horizontalalignment(
-            "center"
-            if small or np.isclose(np.sin(angle), 0)
-            else "left"
-            if np.sin(angle) > 0
-            else "right"
-        )
+    for text, angle in zip(ax.get_xticklabels(), angles, strict=True):
+        middle = small or np.isclose(np.sin(angle), 0)
+        beside = "left" if np.sin(angle) > 0 else "right"  # of the circle, not across it
+        text.set_horizontalalignment("center" if middle else beside)
     ax.spines["polar"].set_color("#cccccc")
     before = [0 if m.startswith("forget") else 100 for m in axis["measure"]]
-    ax.plot(
-        [*angles, angles[0]],
-        [*before, before[0]],
-        color=BEFORE,
-        linestyle=":",
-        linewidth=1.3,
-        zorder=1,
-    )
+    style: Look = {"color": BEFORE, "linestyle": ":", "linewidth": 1.3, "zorder": 1}
+    ax.plot(*_closed(angles, before), **style)
 
 
-def _radar_line(ax: Axes, here: pd.DataFrame, look: dict, fill: bool) -> list[str]:
+def _closed(angles: Iterable[float], values: Iterable[float]) -> tuple[list[float], list[float]]:
+    """A line's points, the first one once more at the end."""
+    x, y = list(angles), list(values)
+    return [*x, x[0]], [*y, y[0]]
+
+
+def _radar_line(ax: Any, here: pd.DataFrame, *, look: Look, small: bool) -> list[str]:
+    """Draw one series; what lies outside the scale, in words."""
     if here.empty:
         return []
     angles = np.linspace(0, 2 * np.pi, len(here), endpoint=False)
-    shown = here["value"].clip(0, 105).to_numpy()
-    ax.plot(
-        [*angles, angles[0]], [*shown, shown[0]], linewidth=1.6, markersize=5 if fill else 3, **look
-    )
-    if fill:
-        ax.fill([*angles, angles[0]], [*shown, shown[0]], color=look["color"], alpha=0.05)
-        for angle, low, high in zip(
-            angles, here["low"].clip(0, 105), here["high"].clip(0, 105), strict=True
-        ):
-            ax.plot(
-                [angle] * 2,
-                [low, high],
-                color=look["color"],
-                linewidth=3,
-                alpha=0.3,
-                solid_capstyle="butt",
-            )
+    line = _closed(angles, here["value"].clip(0, 105))
+    ax.plot(*line, linewidth=1.6, markersize=3 if small else 5, **look)
+    if not small:
+        ax.fill(*line, color=look["color"], alpha=0.05)
+        pale: Look = {"linewidth": 3, "alpha": 0.3, "solid_capstyle": "butt"}
+        lows, highs = here["low"].clip(0, 105), here["high"].clip(0, 105)
+        for angle, low, high in zip(angles, lows, highs, strict=True):
+            ax.plot([angle] * 2, [low, high], color=look["color"], **pale)
     out = here[(here["value"] < -0.5) | (here["value"] > 105)]
     return [
-        f"{series_label(r.method, r.trained_part)} {r.axis} {r.value:.0f} %"
-        for r in out.itertuples()
+        f"{series_label(r.method, r.trained_part)} {r.axis} {r.value:.0f} %" for r in records(out)
     ]
-
-
-def _radar_legend(figure: Figure, small: bool, scenarios: list, series: list, every: dict) -> None:
-    reference = Line2D([], [], color=BEFORE, linestyle=":", label="before unlearning")
-    if small:
-        handles = [
-            Line2D(
-                [], [], color=INK, linestyle="-" if s == scenarios[0] else ":", label=SCENARIOS[s]
-            )
-            for s in scenarios
-        ]
-        names = [
-            Line2D([], [], linestyle="", label=t)
-            for t in ("F: forgotten", "R, G: retain, general kept")
-        ]
-        handles += [reference, *names]
-    else:
-        handles = [
-            Line2D([], [], label=series_label(m, p), **line_style(m, p, every)) for m, p in series
-        ] + [reference]
-    legend_outside(figure, handles, [h.get_label() for h in handles])
 
 
 def _radar_title(table: pd.DataFrame) -> str:

@@ -1,23 +1,26 @@
-"""How a figure looks here: one colour and marker per method everywhere, one vocabulary for labels,
-one way to save."""
+"""How a figure looks here: one colour and marker per method everywhere, the shapes that several
+figures share, one way to save."""
 
 from __future__ import annotations
 
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.figure
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from pulse_lib.files import replace_file, write_csv
 from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
-from pulse_lib.report.words import method_order
+from pulse_lib.report.words import Metric, method_order, series_label
 
 # The colour-blind palette without its grey (kept for "before") and its yellow (invisible on white);
 # both lists have lengths without a common divisor, so that colour and marker together tell 88
@@ -27,7 +30,21 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
 BEFORE = "#7f7f7f"
 INK = "#333333"
 FILE_DPI = 150  # of PNG files and of pictures in the report
-_CONTEXT = {
+MANY = 6  # more series than this in one panel cannot be told apart
+NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw."
+
+Look = dict[str, Any]  # how matplotlib draws a line or a mark
+Series = tuple[str, str]  # a method with its trained part
+
+METRIC_LOOKS: dict[Metric, Look] = {
+    "forget_multimodal": {"color": COLOURS[3], "linestyle": "-", "marker": "o"},
+    "forget_text": {"color": COLOURS[3], "linestyle": "--", "marker": "s"},
+    "retain_multimodal": {"color": COLOURS[0], "linestyle": "-", "marker": "o"},
+    "retain_text": {"color": COLOURS[0], "linestyle": "--", "marker": "s"},
+    "general": {"color": COLOURS[2], "linestyle": "-", "marker": "D"},
+    "invalid_rate": {"color": BEFORE, "linestyle": ":", "marker": "x"},
+}
+_CONTEXT: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.labelsize": 10,
@@ -69,7 +86,8 @@ def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
     def wrapper(*args, **kwargs) -> Figure:
         with sns.axes_style("whitegrid"), mpl.rc_context(_CONTEXT):
             figure = function(*args, **kwargs)
-            figure.get_layout_engine().execute(figure)
+            if layout := figure.get_layout_engine():
+                layout.execute(figure)
             figure.set_layout_engine("none")
             return figure
 
@@ -86,7 +104,7 @@ def empty_figure(message: str) -> Figure:
     return figure
 
 
-def looks(methods: Iterable[str]) -> dict[str, dict]:
+def looks(methods: Iterable[str]) -> dict[str, Look]:
     """Colour and marker of each method: the table of methods in its order, so that a method looks
     alike in every study; any other ids in alphabetical order after it."""
     table = dict.fromkeys([*PAPER_METHODS, *METHODS, *VARIANTS])
@@ -98,51 +116,117 @@ def looks(methods: Iterable[str]) -> dict[str, dict]:
     return {method: every[method] for method in there}
 
 
-def title(figure: Figure, text: str, width: int | None = None) -> None:
-    """Set the figure's title (the finding), wrapped to the figure's width and aligned left."""
-    width = width or int(figure.get_figwidth() * 9.4)
+def series_looks(table: pd.DataFrame) -> dict[Series, Look]:
+    """How each series of a table is drawn, by (method, trained part), the paper's methods first,
+    projector+llm before llm: the method's colour and marker; dashed and hollow if only the LLM was
+    trained."""
+    found = set(zip(table["method"], table["trained_part"], strict=True))
+    drawn: dict[Series, Look] = {}
+    for method, look in looks(table["method"]).items():
+        for part in sorted((p for m, p in found if m == method), key="llm".__eq__):
+            hollow: Look = {"markerfacecolor": "white", "linestyle": (0, (4, 2))}
+            line = hollow if part == "llm" else {"linestyle": "-"}
+            drawn[method, part] = look | {"markeredgecolor": look["color"]} | line
+    return drawn
+
+
+def title(figure: Figure, text: str, *, name: str = "") -> None:
+    """Set the figure's title (the finding, after the name of what it is about), wrapped to the
+    figure's width and aligned left."""
+    text = f"{name}: {text}" if name else text
     text = text.replace(" %", "\N{NO-BREAK SPACE}%")
-    figure.suptitle(
-        "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)), x=0.01, ha="left", color=INK
-    )
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * 9.4), break_on_hyphens=False)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", color=INK)
 
 
-def legend_outside(figure: Figure, handles: list, labels: list[str], **options) -> None:
-    """A legend right of all axes, in two columns when it is long."""
-    columns = 1 if len(labels) <= 24 else 2
-    figure.legend(
-        handles,
-        labels,
-        **{"loc": "outside right center", "ncols": columns, "frameon": False} | options,
+def spread_text(values: pd.Series, form: str = "{:.0f}") -> str:
+    """ "33 to 61", or "33" where all are alike: how titles name a range."""
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def dot(label: str, **look: Any) -> Line2D:
+    """A mark without a line, for a legend."""
+    mark: Look = {"linestyle": "", "marker": "o", "markersize": 7} | look
+    return Line2D([], [], label=label, **mark)
+
+
+def legend_outside(figure: Figure, handles: Iterable[Any]) -> None:
+    """A legend of labelled handles right of all axes, in two columns when it is long."""
+    handles = list(handles)
+    columns = 1 if len(handles) <= 24 else 2
+    figure.legend(handles=handles, loc="outside right center", ncols=columns, frameon=False)
+
+
+def series_handles(every: Mapping[Series, Look]) -> list[Line2D]:
+    """The legend's lines of some series."""
+    return [Line2D([], [], label=series_label(*series), **look) for series, look in every.items()]
+
+
+def panels(
+    count: int, size: tuple[float, float], *, margin: tuple[float, float], most: int = 5, **options
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels of a size in inches, at most `most` in a row; places left over stay empty.
+
+    options: of Figure.subplots (sharex, sharey, subplot_kw).
+    """
+    columns = min(most, count)
+    rows = -(-count // columns)
+    figure = new_figure(size[0] * columns + margin[0], size[1] * rows + margin[1])
+    axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False, **options)))
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[max(0, count - columns) : count]:
+        ax.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def dot_grid(
+    rows: Mapping[str, Sequence[str]], columns: Sequence[str], *, inches: float, sharex: bool = True
+) -> tuple[Figure, np.ndarray]:
+    """A figure for dots with intervals: a row of panels for each group of names, which stand one
+    below another at `inches`; returned with its axes (rows, columns)."""
+    heights = [len(names) + 0.8 for names in rows.values()]
+    figure = new_figure(11.5, inches * sum(heights) + 1.7)
+    axes = figure.subplots(
+        len(rows), len(columns), sharex=sharex, sharey="row", squeeze=False, height_ratios=heights
     )
+    for line, (group, names) in zip(axes, rows.items(), strict=True):
+        line[0].set_yticks(range(len(names)), names)
+        line[0].set_ylim(len(names) - 0.4, -0.8)
+        line[0].set_ylabel(group)
+    for ax, text in zip(axes[0], columns, strict=True):
+        ax.set_title(text)
+    return figure, axes
+
+
+def dot_interval(ax: Axes, y: float, *, value: float, look: Look, low=np.nan, high=np.nan) -> None:
+    """Draw one value at a height as a dot, with its interval if it has one."""
+    ax.plot([low, high], [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
+    mark: Look = {"markersize": 7} | look | {"linestyle": ""}
+    ax.plot(value, y, **mark)
 
 
 def reference_line(
-    ax: Axes, value: float, text: str = "", axis: str = "y", side: str = "right"
+    ax: Axes,
+    value: float,
+    *,
+    text: str = "",
+    axis: Literal["x", "y"] = "y",
+    side: Literal["left", "right"] = "right",
 ) -> None:
     """A grey dotted reference ("before", chance) across an axis; its name at the right end, or at
     the top on one `side` of it."""
     line = ax.axhline if axis == "y" else ax.axvline
     line(value, color=BEFORE, linestyle=":", linewidth=1.2, zorder=1)
+    style: Look = {"textcoords": "offset points", "color": "#666666", "fontsize": 8}
     if axis == "y":
-        place = {
-            "xy": (1.0, value),
-            "xycoords": ("axes fraction", "data"),
-            "ha": "right",
-            "va": "bottom",
-            "xytext": (-3, 1),
-        }
+        style |= {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        ax.annotate(text, (1.0, value), (-3, 1), **style)
     else:
         end, shift = ("left", 3) if side == "right" else ("right", -3)
-        place = {
-            "xy": (value, 1.0),
-            "xycoords": ("data", "axes fraction"),
-            "ha": end,
-            "va": "top",
-            "xytext": (shift, -2),
-        }
-    if text:
-        ax.annotate(text, textcoords="offset points", color="#666666", fontsize=8, **place)
+        style |= {"xycoords": ("data", "axes fraction"), "ha": end, "va": "top"}
+        ax.annotate(text, (value, 1.0), (shift, -2), **style)
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -153,7 +237,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def save(
-    figure: Figure, folder: Path, name: str, table: pd.DataFrame, image: bytes | None = None
+    figure: Figure, folder: Path, *, name: str, table: pd.DataFrame, image: bytes | None = None
 ) -> list[Path]:
     """Write name.png, name.pdf and name.csv (the table drawn) by rename; returns the three paths.
 

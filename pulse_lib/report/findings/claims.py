@@ -3,24 +3,27 @@ against it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pulse_lib.report import paper
 from pulse_lib.report.findings.rules import (
+    Facts,
+    Number,
     below_chance,
     erosion,
     forgetting,
-    general_kept,
+    general_retained,
     projector_gap,
     projector_general,
     scenario_cost,
     sequential_forgetting,
     splitting,
 )
+from pulse_lib.report.words import Metric, Selection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """A claim of the paper. `numbers` is a function of `rules`; {level} in `rule` is the matched
     level."""
@@ -30,20 +33,20 @@ class Claim:
     reported: str  # the paper's numbers
     where: str  # in the paper
     rule: str
-    numbers: Callable
+    numbers: Callable[[Facts], Iterator[Number]]
 
 
-AT = {"final": "at the last step", "matched": "at matched forgetting"}
-EQUAL = {"final": "equal epochs", "matched": "equal forgetting"}
-COMPARED = {
+AT: dict[Selection, str] = {"final": "at the last step", "matched": "at matched forgetting"}
+EQUAL: dict[Selection, str] = {"final": "equal epochs", "matched": "equal forgetting"}
+COMPARED: dict[Selection, str] = {
     "final": "the last round against the last step",
     "matched": "the first round at or below {level:g} against the matched step",
 }
-KEPT = {"retain": "the retain set", "general": "general questions"}
+LEFT_OF: dict[Metric, str] = {"retain": "the retain set", "general": "general questions"}
 LOST, LEFT = paper.GENERAL_LOST_PRETRAINED, 100 - 2 * paper.GENERAL_LOST_FINETUNED
 
 
-def _both_selections(selection: str) -> tuple[Claim, ...]:
+def _both_selections(selection: Selection) -> tuple[Claim, ...]:
     """Claims that are tested at the last step, as in the paper, and at matched forgetting."""
     at = AT[selection]
     unmatched = " (end points, not matched)" if selection == "matched" else ""
@@ -80,16 +83,16 @@ def _both_selections(selection: str) -> tuple[Claim, ...]:
     )
 
 
-def _splitting(measure: str, selection: str) -> Claim:
+def _splitting(metric: Metric, selection: Selection) -> Claim:
     return Claim(
-        id=f"splitting-hurts-{measure}-{selection}",
-        claim=f"Five requests of ten leave less accuracy on {KEPT[measure]} than one of fifty "
+        id=f"splitting-hurts-{metric}-{selection}",
+        claim=f"Five requests of ten leave less accuracy on {LEFT_OF[metric]} than one of fifty "
         f"({EQUAL[selection]}).",
         reported="far worse, read from the figures",
         where="Figures 4 and 5",
-        rule=f"Percent of {measure} accuracy kept after several requests minus after one is below "
+        rule=f"Percent of {metric} accuracy kept after several requests minus after one is below "
         f"0, for each method; {COMPARED[selection]}.",
-        numbers=lambda facts: splitting(facts, measure, selection),
+        numbers=lambda facts: splitting(facts, metric, selection=selection),
     )
 
 
@@ -115,7 +118,7 @@ FINDINGS = (
         where="Figure 4",
         rule="Percent of general accuracy kept at the last step, pre-trained scenario, is below "
         f"{100 - LOST}, for each method.",
-        numbers=lambda facts: general_kept(facts, "pretrained", below=100 - LOST),
+        numbers=lambda facts: general_retained(facts, "pretrained", bound=100 - LOST, side="below"),
     ),
     Claim(
         id="finetuned-general-kept",
@@ -124,7 +127,7 @@ FINDINGS = (
         where="Figure 4",
         rule="Percent of general accuracy kept at the last step, fine-tuned scenario, is above "
         f"{LEFT} (at most twice the paper's loss), for each method.",
-        numbers=lambda facts: general_kept(facts, "finetuned", above=LEFT),
+        numbers=lambda facts: general_retained(facts, "finetuned", bound=LEFT, side="above"),
     ),
     Claim(
         id="below-chance",
@@ -146,15 +149,15 @@ FINDINGS = (
     ),
     *(
         Claim(
-            id=f"sequential-{measure}-lost",
+            id=f"sequential-{metric}-lost",
             claim=f"After five requests accuracy on {name} is near zero.",
             reported="near zero, read from the figure",
             where="Figure 5",
-            rule=f"Percent of {measure} accuracy kept after the last request is below 10, for each "
+            rule=f"Percent of {metric} accuracy kept after the last request is below 10, for each "
             "method.",
-            numbers=lambda facts, measure=measure: erosion(facts, measure, 10),
+            numbers=lambda facts, metric=metric: erosion(facts, metric, bound=10),
         )
-        for measure, name in KEPT.items()
+        for metric, name in LEFT_OF.items()
     ),
-    *(_splitting(measure, selection) for measure in KEPT for selection in AT),
+    *(_splitting(metric, selection) for metric in LEFT_OF for selection in AT),
 )

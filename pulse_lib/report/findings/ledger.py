@@ -9,26 +9,26 @@ the values; whether the intervals agree is said beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from pulse_lib.methods import PAPER_METHODS
 from pulse_lib.report import paper
-from pulse_lib.report.collect import Study
+from pulse_lib.report.collect import Study, records
 from pulse_lib.report.findings.claims import FINDINGS, Claim
-from pulse_lib.report.findings.rules import Facts
+from pulse_lib.report.findings.rules import NUMBERS, Facts, Number
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.words import series_label
 
-# The paper does not say how a request is trained; this is the kit's default, and other policies are
-# no test of its findings.
-POLICY = "adapter_per_request"
-HOLDS, FAILS, UNMEASURED = "holds", "does not hold", "not measured here"
-NUMBERS = ["method", "trained_part", "quantity", "value", "low", "high", "holds", "clear"]
+# The paper does not say how a request is trained; this is the kit's default, and other strategies
+# are no test of its findings.
+STRATEGY = "adapter_per_request"
+Verdict = Literal["holds", "does not hold", "not measured here"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One finding of the paper and what this study says of it. numbers: a line per method with
     value, interval, holds, clear."""
@@ -39,13 +39,13 @@ class Finding:
     source: str
     rule: str  # what is computed, and when it holds
     numbers: pd.DataFrame  # columns NUMBERS; clear = the interval alone decides it
-    verdict: str
+    verdict: Verdict
 
     @property
     def sentence(self) -> str:
         """The verdict in a sentence with its count of methods and whether intervals agree."""
         if self.numbers.empty:
-            return f"{UNMEASURED}: no complete runs for it"
+            return f"{self.verdict}: no complete runs for it"
         true, clear = int(self.numbers["holds"].sum()), int(self.numbers["clear"].sum())
         return (
             f"{self.verdict}: true in {true} of {len(self.numbers)} cases; in {clear} the whole"
@@ -62,16 +62,18 @@ def ledger(study: Study) -> list[Finding]:
     sequences = [
         (w, rows)
         for w, rows in intervals.sequences(study)
-        if w["method"] in PAPER_METHODS and w["policy"] == POLICY
+        if w["method"] in PAPER_METHODS and w["policy"] == STRATEGY
     ]
-    facts = Facts(study, states, sequences)
+    facts = Facts(study=study, states=states, sequences=sequences)
     return [_finding(facts, claim) for claim in FINDINGS]
 
 
 def _finding(facts: Facts, claim: Claim) -> Finding:
-    lines = [line for line in claim.numbers(facts) if np.isfinite(line["value"])]
+    lines = [line for line in claim.numbers(facts) if np.isfinite(line.value)]
     table = pd.DataFrame(lines, columns=NUMBERS)
-    verdict = UNMEASURED if table.empty else HOLDS if table["holds"].all() else FAILS
+    verdict: Verdict = "not measured here"
+    if lines:
+        verdict = "holds" if all(line.holds for line in lines) else "does not hold"
     return Finding(
         id=claim.id,
         claim=claim.claim,
@@ -86,31 +88,24 @@ def _finding(facts: Facts, claim: Claim) -> Finding:
 def as_table(findings: list[Finding]) -> pd.DataFrame:
     """The ledger as a table: finding, claim, paper, verdict, the numbers in short, rule, source."""
     return pd.DataFrame(
-        [
-            {
-                "finding": f.id,
-                "claim": f.claim,
-                "paper": f.paper,
-                "verdict": f.verdict,
-                "here": "; ".join(number_text(row) for row in f.numbers.itertuples()),
-                "rule": f.rule,
-                "source": f.source,
-            }
-            for f in findings
-        ]
+        {
+            "finding": f.id,
+            "claim": f.claim,
+            "paper": f.paper,
+            "verdict": f.verdict,
+            "here": "; ".join(number_text(row) for row in records(f.numbers)),
+            "rule": f.rule,
+            "source": f.source,
+        }
+        for f in findings
     )
 
 
 def numbers_table(findings: list[Finding]) -> pd.DataFrame:
     """Every number of the ledger: finding and the columns of Finding.numbers."""
-    frames = [
-        f.numbers.assign(finding=f.id)[["finding", *NUMBERS]] for f in findings if len(f.numbers)
-    ]
-    return (
-        pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame(columns=["finding", *NUMBERS])
-    )
+    columns = ["finding", *NUMBERS]
+    frames = [f.numbers.assign(finding=f.id)[columns] for f in findings if len(f.numbers)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def say(findings: list[Finding], *prefixes: str) -> str:
@@ -119,15 +114,12 @@ def say(findings: list[Finding], *prefixes: str) -> str:
     lines = []
     for f in findings:
         if f.id.startswith(prefixes):
-            lines += [
-                f.claim,
-                f"  {f.sentence}",
-                *(f"  - {number_text(row)}" for row in f.numbers.itertuples()),
-            ]
+            lines += [f.claim, f"  {f.sentence}"]
+            lines += [f"  - {number_text(row)}" for row in records(f.numbers)]
     return "\n".join(lines)
 
 
-def number_text(row) -> str:
+def number_text(row: Number) -> str:
     """One number in words: "GA: general kept 33 [28, 39]"."""
     value, low, high = numbers_text(row.value, row.low, row.high)
     whose = series_label(row.method, row.trained_part)

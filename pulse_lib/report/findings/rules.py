@@ -3,21 +3,42 @@ with value and interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from pulse_lib.evaluate.accuracy import first_at_or_below
 from pulse_lib.methods import PAPER_METHODS
+from pulse_lib.profile import Scenario
 from pulse_lib.report import stats
-from pulse_lib.report.collect import Study, headline, pick
+from pulse_lib.report.collect import Study, groups, headline, pick
 from pulse_lib.report.tables import intervals
+from pulse_lib.report.words import SCENARIOS, Metric, Selection
 
 BOTH = "projector+llm"
 
 
-@dataclass(frozen=True)
+class Number(NamedTuple):
+    """One number that a finding is judged by: whether it lies on the right side of its bound, and
+    whether its whole interval lies on one side."""
+
+    method: str
+    trained_part: str
+    quantity: str
+    value: float
+    low: float
+    high: float
+    holds: bool
+    clear: bool
+
+
+NUMBERS = list(Number._fields)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the rules look at."""
 
@@ -25,7 +46,7 @@ class Facts:
     states: dict  # (scenario, method, trained part, selection) -> rows before, rows after
     sequences: list  # (whose, rows of all rounds)
 
-    def methods(self, *needed: tuple[str, str, str]) -> list[str]:
+    def methods(self, *needed: tuple[Scenario, str, Selection]) -> list[str]:
         """The paper's methods for which every (scenario, trained part, selection) was measured."""
         return [m for m in PAPER_METHODS if all((s, m, p, q) in self.states for s, p, q in needed)]
 
@@ -33,168 +54,159 @@ class Facts:
         return stats.interval(cells, statistic, n_resamples=self.study.n_resamples)
 
 
-def _kept(means: dict, name: str) -> np.ndarray:
-    after, before = (stats.cell_mean(means, f"{name} {when}") for when in ("after", "before"))
-    return 100 * (after / before)
+def _percent(means: dict, name: str) -> np.ndarray:
+    return 100 * stats.share_in(means, name)
 
 
-def _pair(name: str, before: pd.DataFrame, after: pd.DataFrame, measure: str) -> dict:
-    (b, by), (a, _) = intervals.answers_of(before, measure), intervals.answers_of(after, measure)
-    return stats.cells_of(f"{name} before", b, by) | stats.cells_of(f"{name} after", a, by)
+def _pair(name: str, before: pd.DataFrame, *, after: pd.DataFrame, metric: Metric) -> dict:
+    (b, by), (a, _) = intervals.answers_of(before, metric), intervals.answers_of(after, metric)
+    return stats.cells_of(f"{name} before", b, by=by) | stats.cells_of(f"{name} after", a, by=by)
 
 
-def _line(
-    method: str,
-    part: str,
-    quantity: str,
-    found: stats.Interval,
-    below: float | None = None,
-    above: float | None = None,
-):
-    """A number and whether it lies below (or above) its bound; `clear` if its whole interval
-    does."""
-    holds = found.value < below if below is not None else found.value > above
-    clear = holds and (found.high < below if below is not None else found.low > above)
-    wrong = not holds and (found.low >= below if below is not None else found.high <= above)
-    numbers = {"value": found.value, "low": found.low, "high": found.high}
-    return (
-        {"method": method, "trained_part": part, "quantity": quantity}
-        | numbers
-        | {"holds": bool(holds), "clear": bool(clear or wrong)}
+Side = Literal["below", "above"]
+
+
+def _number(
+    whose: dict, quantity: str, *, found: stats.Interval, bound: float, side: Side = "below"
+) -> Number:
+    """A number held against the bound that it must lie below (or above)."""
+    if side == "below":
+        holds, inside, outside = found.value < bound, found.high < bound, found.low >= bound
+    else:
+        holds, inside, outside = found.value > bound, found.low > bound, found.high <= bound
+    return Number(
+        method=whose["method"],
+        trained_part=whose["trained_part"],
+        quantity=quantity,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        holds=bool(holds),
+        clear=bool(inside if holds else outside),
     )
 
 
-def scenario_cost(facts: Facts, selection: str):
+def _both(method: str) -> dict:
+    return {"method": method, "trained_part": BOTH}
+
+
+def scenario_cost(facts: Facts, selection: Selection) -> Iterator[Number]:
     """General kept after forgetting pre-trained minus after forgetting fine-tuned knowledge, in
     points of percent."""
     for method in facts.methods(("finetuned", BOTH, selection), ("pretrained", BOTH, selection)):
         cells = {}
-        for scenario in ("finetuned", "pretrained"):
-            cells |= _pair(scenario, *facts.states[scenario, method, BOTH, selection], "general")
-        found = facts.interval(cells, lambda m: _kept(m, "pretrained") - _kept(m, "finetuned"))
-        yield _line(
-            method, BOTH, "general kept, pre-trained minus fine-tuned, points", found, below=0
+        for scenario in SCENARIOS:
+            before, after = facts.states[scenario, method, BOTH, selection]
+            cells |= _pair(scenario, before, after=after, metric="general")
+        found = facts.interval(
+            cells, lambda m: _percent(m, "pretrained") - _percent(m, "finetuned")
         )
+        said = "general kept, pre-trained minus fine-tuned, points"
+        yield _number(_both(method), said, found=found, bound=0)
 
 
-def general_kept(
-    facts: Facts, scenario: str, below: float | None = None, above: float | None = None
-):
+def general_retained(
+    facts: Facts, scenario: Scenario, *, bound: float, side: Side
+) -> Iterator[Number]:
     """Percent of general accuracy kept at the last step."""
     for method in facts.methods((scenario, BOTH, "final")):
-        found = intervals.share_kept(
+        found = intervals.percent_retained(
             *facts.states[scenario, method, BOTH, "final"],
-            "general",
+            metric="general",
             n_resamples=facts.study.n_resamples,
         )
-        yield _line(method, BOTH, "general kept, %", found, below, above)
+        yield _number(_both(method), "general kept, %", found=found, bound=bound, side=side)
 
 
-def forgetting(facts: Facts):
+def forgetting(facts: Facts) -> Iterator[Number]:
     """Forget accuracy at the last step (mean of both modalities), by scenario."""
-    for scenario in ("finetuned", "pretrained"):
+    for scenario in SCENARIOS:
         for method in facts.methods((scenario, BOTH, "final")):
-            rows = facts.states[scenario, method, BOTH, "final"][1]
+            _, rows = facts.states[scenario, method, BOTH, "final"]
             found = intervals.accuracy(rows, "forget", n_resamples=facts.study.n_resamples)
-            yield _line(
-                method, BOTH, f"forget accuracy, {scenario}", found, below=facts.study.matched_at
-            )
+            said = f"forget accuracy, {scenario}"
+            yield _number(_both(method), said, found=found, bound=facts.study.matched_at)
 
 
-def projector_gap(facts: Facts, selection: str):
+def projector_gap(facts: Facts, selection: Selection) -> Iterator[Number]:
     """Text-only minus multimodal forget accuracy, with the projector trained minus with the LLM
     alone."""
     for method in facts.methods(("finetuned", BOTH, selection), ("finetuned", "llm", selection)):
         cells = {}
         for part in (BOTH, "llm"):
-            forget = pick(
-                headline(facts.states["finetuned", method, part, selection][1]), set="forget"
-            )
-            for modality in ("text", "multimodal"):
-                cells |= stats.cells_of(f"{part} {modality}", pick(forget, modality=modality))
-        yield _line(
-            method,
-            BOTH,
-            "text-only minus multimodal",
-            facts.interval(cells, lambda m: _gap(m, BOTH)),
-            above=0,
-        )
+            _, after = facts.states["finetuned", method, part, selection]
+            for modality, rows in groups(pick(headline(after), set="forget"), "modality"):
+                cells |= stats.cells_of(f"{part} {modality}", rows)
+        found = facts.interval(cells, lambda m: _gap(m, BOTH))
+        said = "text-only minus multimodal"
+        yield _number(_both(method), said, found=found, bound=0, side="above")
         found = facts.interval(cells, lambda m: _gap(m, BOTH) - _gap(m, "llm"))
-        yield _line(method, BOTH, "that gap minus the LLM-only gap", found, above=0)
+        said = "that gap minus the LLM-only gap"
+        yield _number(_both(method), said, found=found, bound=0, side="above")
 
 
 def _gap(means: dict, part: str) -> np.ndarray:
     return stats.cell_mean(means, f"{part} text") - stats.cell_mean(means, f"{part} multimodal")
 
 
-def projector_general(facts: Facts, selection: str):
+def projector_general(facts: Facts, selection: Selection) -> Iterator[Number]:
     """General accuracy with the projector trained minus with the LLM alone."""
     for method in facts.methods(("finetuned", BOTH, selection), ("finetuned", "llm", selection)):
         cells = {}
         for part in (BOTH, "llm"):
-            rows, _ = intervals.answers_of(
-                facts.states["finetuned", method, part, selection][1], "general"
-            )
-            cells |= stats.cells_of(part, rows)
+            _, after = facts.states["finetuned", method, part, selection]
+            cells |= stats.cells_of(part, intervals.answers_of(after, "general")[0])
         found = facts.interval(
             cells, lambda m: stats.cell_mean(m, BOTH) - stats.cell_mean(m, "llm")
         )
-        yield _line(method, BOTH, "general accuracy, projector+LLM minus LLM only", found, above=0)
+        said = "general accuracy, projector+LLM minus LLM only"
+        yield _number(_both(method), said, found=found, bound=0, side="above")
 
 
-def below_chance(facts: Facts):
+def below_chance(facts: Facts) -> Iterator[Number]:
     """Multimodal forget accuracy minus chance, and minus the accuracy of the likeliest option, at
     the last step of GA."""
     if ("finetuned", "ga", BOTH, "final") not in facts.states:
         return
-    rows, _ = intervals.answers_of(
-        facts.states["finetuned", "ga", BOTH, "final"][1], "forget_multimodal"
-    )
-    rows = rows.assign(
-        over_chance=rows["correct"] - 1 / rows["n_options"],
-        over_likelihood=rows["correct"] * 1.0 - rows["loglik_correct"],
-    )
-    for column, quantity in (
-        ("over_chance", "accuracy minus chance"),
-        ("over_likelihood", "generated minus likeliest option"),
-    ):
+    _, after = facts.states["finetuned", "ga", BOTH, "final"]
+    rows, _ = intervals.answers_of(after, "forget_multimodal")
+    over = {
+        "accuracy minus chance": rows["correct"] - 1 / rows["n_options"],
+        "generated minus likeliest option": rows["correct"] * 1.0 - rows["loglik_correct"],
+    }
+    for said, values in over.items():
         found = stats.interval(
-            {"all": rows}, lambda m: m["all"], column, n_resamples=facts.study.n_resamples
+            {"all": rows.assign(over=values)},
+            lambda m: m["all"],
+            value="over",
+            n_resamples=facts.study.n_resamples,
         )
-        yield _line("ga", BOTH, quantity, found, below=0)
+        yield _number(_both("ga"), said, found=found, bound=0)
 
 
-def erosion(facts: Facts, measure: str, bound: float):
+def erosion(facts: Facts, metric: Metric, *, bound: float) -> Iterator[Number]:
     """Percent of retain or general accuracy kept after the last request."""
     for whose, rows in facts.sequences:
-        last = pick(rows, round=rows["round"].max())
-        found = intervals.share_kept(
-            pick(rows, round=0), last, measure, n_resamples=facts.study.n_resamples
+        last = rows["round"].max()
+        found = intervals.percent_retained(
+            pick(rows, round=0),
+            pick(rows, round=last),
+            metric=metric,
+            n_resamples=facts.study.n_resamples,
         )
-        yield _line(
-            whose["method"],
-            whose["trained_part"],
-            f"{measure} kept after {last['round'].iloc[0]} requests, %",
-            found,
-            below=bound,
-        )
+        yield _number(whose, f"{metric} kept after {last} requests, %", found=found, bound=bound)
 
 
-def sequential_forgetting(facts: Facts):
+def sequential_forgetting(facts: Facts) -> Iterator[Number]:
     """Forget accuracy over everybody after the last request."""
     for whose, rows in facts.sequences:
         last = pick(rows, round=rows["round"].max())
         found = intervals.accuracy(last, "forget", n_resamples=facts.study.n_resamples)
-        yield _line(
-            whose["method"],
-            whose["trained_part"],
-            "forget accuracy after all requests",
-            found,
-            below=facts.study.matched_at,
-        )
+        said = "forget accuracy after all requests"
+        yield _number(whose, said, found=found, bound=facts.study.matched_at)
 
 
-def splitting(facts: Facts, measure: str, selection: str):
+def splitting(facts: Facts, metric: Metric, *, selection: Selection) -> Iterator[Number]:
     """Percent kept in several requests minus in one, at equal epochs (final) or equal forgetting
     (matched)."""
     for whose, rows in facts.sequences:
@@ -206,16 +218,12 @@ def splitting(facts: Facts, measure: str, selection: str):
         )
         if key not in facts.states or several.empty:
             continue
-        cells = _pair("one", *facts.states[key], measure) | _pair(
-            "several", pick(rows, round=0), several, measure
-        )
-        found = facts.interval(cells, lambda m: _kept(m, "several") - _kept(m, "one"))
-        yield _line(
-            whose["method"],
-            whose["trained_part"],
-            f"{measure} kept, several requests minus one, points",
-            found,
-            below=0,
+        before, after = facts.states[key]
+        cells = _pair("one", before, after=after, metric=metric)
+        cells |= _pair("several", pick(rows, round=0), after=several, metric=metric)
+        found = facts.interval(cells, lambda m: _percent(m, "several") - _percent(m, "one"))
+        yield _number(
+            whose, f"{metric} kept, several requests minus one, points", found=found, bound=0
         )
 
 
@@ -223,15 +231,9 @@ def _first_low_round(rows: pd.DataFrame, level: float) -> pd.DataFrame:
     """Of each seed and order the rows of the first round whose forget accuracy over everybody is at
     or below the level."""
     found = []
-    for _, run in rows.groupby(["seed", "order"]):
-        forget = (
-            pick(headline(run), set="forget")
-            .groupby(["round", "modality"], observed=True)["correct"]
-            .mean()
-            .groupby("round")
-            .mean()
-        )
-        low = forget[(forget.index > 0) & (forget <= level)]
-        if len(low):
-            found.append(pick(run, round=low.index.min()))
+    for _, run in groups(rows, ["seed", "order"]):
+        asked = pick(headline(run), set="forget").groupby(["round", "modality"], observed=True)
+        number = first_at_or_below(asked["correct"].mean().groupby("round").mean(), level)
+        if number is not None:
+            found.append(pick(run, round=number))
     return pd.concat(found) if found else rows.iloc[:0]

@@ -5,18 +5,29 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import RETAINED as KEPT
-from pulse_lib.evaluate.accuracy import forget_accuracies, summary
+from pulse_lib.evaluate.accuracy import (
+    MATCHED_AT,
+    RETAINED,
+    both_modalities,
+    forget_accuracies,
+    nan_mean,
+    retained_share,
+    retained_shares,
+    summary,
+)
 from pulse_lib.profile import tuned_for
 from pulse_lib.report.collect import Run, Study, best_first
-from pulse_lib.report.tables.intervals import SETTINGS
+from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS
 from pulse_lib.strategies import get_strategy
 
-SUCCESS_FORGET = 0.35  # forget accuracy, each modality, by generation and by likelihood: at most
+# The success criterion
+SUCCESS_FORGET = (
+    MATCHED_AT  # forget accuracy, each modality, by generation and by likelihood: at most
+)
 SUCCESS_RETAINED = 0.90  # of retain and of general accuracy: at least
 RANKING = [
     *("scenario", "rank", "method", "trained_part", "numbers", "n_seeds", "n_reached"),
-    *("kept", *(f"{m}_kept" for m in KEPT), "forget", "step", "seconds", "adapter_mb"),
+    *("kept", *(f"{m}_kept" for m in RETAINED), "forget", "step", "seconds", "adapter_mb"),
 ]
 FORGET = [f"forget_{m}{by}" for m in ("multimodal", "text") for by in ("", "_likelihood")]
 AFTER = [
@@ -33,22 +44,22 @@ def ranking(study: Study) -> pd.DataFrame:
     training and MB of one adapter are what it cost. Means over the seeds that reached it; methods
     that missed it on a seed come after those that never did, since their means are of other seeds.
 
-    numbers: "searched" if the profile holds numbers of a search for the method, else "as given".
+    numbers: "searched" if the profile holds hyperparameters of a search for the method, else "as given".
     """
     lines = []
     for run in study.of("single_shot"):
         who = {key: run.parameter(key) for key in SETTINGS}
         tuned = run.manifest["profile"].get("tuned", {})
-        who["numbers"] = _numbers(tuned_for(tuned, who["scenario"], who["method"]))
+        who["numbers"] = _source(tuned_for(tuned, who["scenario"], who["method"]))
         after = study.part(run.name, "matched")
         line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
         if len(after):
             before = summary(study.before(who["scenario"], [run.parameter("seed")]))
             now, step = summary(after), int(after["step"].iloc[0])
-            shares = {f"{m}_kept": _share(now[m], before[m]) for m in KEPT}
-            line |= shares | {"kept": pd.Series(shares).mean(), "step": step}
-            line["forget"] = (now["forget_multimodal"] + now["forget_text"]) / 2
-            line["seconds"] = _seconds(run, step)
+            shares = retained_shares(before, now)
+            line |= {f"{metric}_kept": share for metric, share in shares.items()}
+            line |= {"kept": nan_mean(shares.values()), "forget": both_modalities(now)}
+            line |= {"step": step, "seconds": _seconds(run, step)}
         lines.append(who | line)
     table = pd.DataFrame(lines, columns=list(dict.fromkeys([*RANKING, "seed"])))
     if table.empty:
@@ -57,7 +68,7 @@ def ranking(study: Study) -> pd.DataFrame:
     numbers = [c for c in RANKING if c in table and c not in (*SETTINGS, "numbers", "rank")]
     means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
     means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
-    means = best_first(means.reset_index(), "kept", "n_reached", "n_seeds")
+    means = best_first(means.reset_index(), "kept", reached="n_reached", of="n_seeds")
     means["rank"] = means.groupby("scenario").cumcount() + 1
     return means[RANKING]
 
@@ -68,9 +79,9 @@ def after_requests(study: Study) -> pd.DataFrame:
     of both modalities) and general accuracy kept, cost, and forget accuracies once the projector is
     the target's again (reload_...).
 
-    aim: whether all forget accuracies, those after the reload too, are at most SUCCESS_FORGET and both
-    shares at least SUCCESS_RETAINED; misses says where not. numbers: as in `ranking`, those of single-shot
-    where the pair of method and policy was not searched.
+    aim: the success criterion, whether all forget accuracies, those after the reload too, are at
+    most SUCCESS_FORGET and both shares at least SUCCESS_RETAINED; misses says where not. numbers:
+    as in `ranking`, those of single-shot where the pair of method and strategy was not searched.
     """
     lines = []
     for run in study.of("sequential"):
@@ -78,13 +89,13 @@ def after_requests(study: Study) -> pd.DataFrame:
         if len(states) < 2:
             continue
         before, now = summary(states[0]), summary(states[max(states)])
-        line = {key: run.parameter(key) for key in ("method", "policy", "trained_part")}
+        line = {key: run.parameter(key) for key in SEQUENCE}
         tuned = run.manifest["profile"].get("tuned", {})
-        line["numbers"] = _numbers(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
+        line["numbers"] = _source(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
         line |= forget_accuracies(states[max(states)])
-        retain = [sum(s[f"retain_{m}"] for m in ("multimodal", "text")) for s in (now, before)]
-        line["retain_kept"] = _share(*retain)
-        line["general_kept"] = _share(now["general"], before["general"])
+        retain = (both_modalities(state, "retain") for state in (before, now))
+        line["retain_kept"] = retained_share(*retain)
+        line["general_kept"] = retained_share(before["general"], now["general"])
         reload = run.result.get("projector_reload", {})
         line |= {f"reload_{m}": reload.get(f"forget_{m}") for m in ("multimodal", "text")}
         line |= {"steps": run.result.get("final_step"), "seconds": run.result.get("seconds_train")}
@@ -92,7 +103,7 @@ def after_requests(study: Study) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=[c for c in AFTER if c not in ("n_seeds", "aim", "misses")])
     if table.empty:
         return table.reindex(columns=AFTER)
-    who = ["method", "policy", "trained_part", "numbers"]
+    who = [*SEQUENCE, "numbers"]
     measured = dict.fromkeys([c for c in table if c not in who], float)
     grouped = table.astype(measured).groupby(who, sort=False)
     means = grouped.mean().assign(n_seeds=grouped.size()).reset_index()
@@ -105,13 +116,8 @@ def after_requests(study: Study) -> pd.DataFrame:
     return means[AFTER].reset_index(drop=True)
 
 
-def _numbers(tuned: dict) -> str:
+def _source(tuned: dict) -> str:
     return "searched" if tuned else "as given"
-
-
-def _share(now: float, before: float) -> float:
-    """The share of an accuracy that is left; not a number where there was none to lose."""
-    return now / before if before > 0 else float("nan")
 
 
 def _misses(row: dict) -> str:

@@ -6,17 +6,25 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import SUMMARY, request_accuracies, summary
-from pulse_lib.profile import Profile
+from pulse_lib.evaluate.accuracy import (
+    RETAINED,
+    SUMMARY,
+    first_at_or_below,
+    request_accuracies,
+    retained_share,
+    summary,
+)
+from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
-from pulse_lib.report.collect import Study, best_first, headline, pick
+from pulse_lib.report.collect import Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
-from pulse_lib.report.tables.mmbench import mmbench
+from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.ranking import after_requests, ranking
-from pulse_lib.report.words import method_order
+from pulse_lib.report.words import SCENARIOS, method_order
 
-SINGLE_SHOT = ["scenario", "method", "trained_part", "seed", "selection", "step", *SUMMARY]
-SEQUENTIAL = ["scenario", "method", "policy", "trained_part", "order", "seed", "round"]
+SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY]
+SEQUENTIAL = ["scenario", *SEQUENCE, "order", "seed", "round"]
+MMBENCH = ["vanilla_0", "vanilla_all", "circular", "parse_rate"]
 
 
 def single_shot(study: Study) -> pd.DataFrame:
@@ -35,15 +43,14 @@ def single_shot(study: Study) -> pd.DataFrame:
             }
             lines.append(who | {"selection": "", "step": 0} | summary(rows))
     for run in study.of("single_shot"):
-        who = {key: run.parameter(key) for key in ("scenario", "method", "trained_part", "seed")}
+        who = {key: run.parameter(key) for key in (*SETTINGS, "seed")}
         for selection in ("final", "matched"):
             state = study.part(run.name, selection)
             reached = {"step": int(state["step"].iloc[0])} | summary(state) if len(state) else {}
             lines.append(who | {"selection": selection} | reached)
     table = pd.DataFrame(lines, columns=SINGLE_SHOT)
-    return _sorted(
-        _whole(table, "step"), ["scenario", "method", "trained_part", "seed", "selection"]
-    )
+    # whole numbers that may be missing, so that a CSV says 36 and not 36.0
+    return _sorted(table.astype({"step": "Int64"}), [*SETTINGS, "seed", "selection"])
 
 
 def sequential(study: Study) -> pd.DataFrame:
@@ -58,63 +65,46 @@ def sequential(study: Study) -> pd.DataFrame:
                 lines.append(who | request_accuracies(rows) | summary(rows))
     requests = [f"request_{k}" for k in range(1, study.profile.data.n_requests + 1)]
     table = pd.DataFrame(lines, columns=[*SEQUENTIAL, *requests, *SUMMARY])
-    return _sorted(table, ["method", "policy", "trained_part", "order", "seed", "round"])
+    return _sorted(table, SEQUENTIAL[1:])
 
 
 def projector(study: Study) -> pd.DataFrame:
     """Projector or not, at the last step: accuracy, interval and the paper's value for each
-    measure, one line per trained part."""
+    metric, one line per trained part."""
     long = intervals.projector(study)
     lines = []
-    for whose, part in long.groupby(
-        ["scenario", "method", "trained_part"], observed=True, sort=False
-    ):
-        line = dict(zip(("scenario", "method", "trained_part"), whose, strict=True))
+    for whose, part in groups(long, SETTINGS, sort=False):
+        line = dict(zip(SETTINGS, whose, strict=True))
         line["trained_part"] = line["trained_part"] or "before"
-        for row in part.itertuples():
-            line |= {
-                row.measure: row.value,
-                f"{row.measure}_low": row.low,
-                f"{row.measure}_high": row.high,
-            }
-            line[f"{row.measure}_paper"] = row.paper
+        for row in records(part):
+            line |= _wide(row, row.measure) | {f"{row.measure}_paper": row.paper}
         lines.append(line | {"n_seeds": int(part["n_seeds"].max())})
-    names = [
-        f"{m}{end}"
-        for m in ("forget_multimodal", "forget_text", "general")
-        for end in ("", "_low", "_high", "_paper")
-    ]
-    return pd.DataFrame(lines, columns=["scenario", "method", "trained_part", *names, "n_seeds"])
+    names = [f"{m}{end}" for m in paper.METRICS for end in ("", "_low", "_high", "_paper")]
+    return pd.DataFrame(lines, columns=[*SETTINGS, *names, "n_seeds"])
 
 
 def matched(study: Study) -> pd.DataFrame:
     """Methods at matched forgetting: forget accuracy there, percent of retain and general kept with
     intervals, best general first, those that missed the level on a seed after the others."""
-    table = intervals.at_matched(study)
-    single = pick(single_shot(study), selection="matched")
-    single = single.assign(forget=(single["forget_multimodal"] + single["forget_text"]) / 2)
+    single = with_means(pick(single_shot(study), selection="matched"))
     lines = []
-    for whose, part in table.groupby(intervals.SETTINGS, observed=True, sort=False):
-        line = dict(zip(intervals.SETTINGS, whose, strict=True))
+    for whose, part in groups(intervals.at_matched(study), SETTINGS, sort=False):
+        line = dict(zip(SETTINGS, whose, strict=True))
         runs = pick(single, **line)
         line |= {"n_runs": len(runs), "n_reached": int(runs["step"].notna().sum())}
         line |= {"step": runs["step"].astype(float).mean(), "forget": runs["forget"].mean()}
-        for row in part.itertuples():
-            line |= {
-                f"{row.measure}_kept": row.value,
-                f"{row.measure}_kept_low": row.low,
-                f"{row.measure}_kept_high": row.high,
-            }
+        for row in records(part):
+            line |= _wide(row, f"{row.measure}_kept")
         lines.append(line)
-    kept = [
-        f"{m}_kept{end}"
-        for m in ("retain_multimodal", "retain_text", "general")
-        for end in ("", "_low", "_high")
-    ]
-    result = pd.DataFrame(
-        lines, columns=[*intervals.SETTINGS, "n_runs", "n_reached", "step", "forget", *kept]
-    )
-    return best_first(result, "general_kept", "n_reached", "n_runs")
+    kept = [f"{m}_kept{end}" for m in RETAINED for end in ("", "_low", "_high")]
+    columns = [*SETTINGS, "n_runs", "n_reached", "step", "forget", *kept]
+    table = pd.DataFrame(lines, columns=columns)
+    return best_first(table, "general_kept", reached="n_reached", of="n_runs")
+
+
+def _wide(row, name: str) -> dict[str, float]:
+    """A line of a long table as three columns of a wide one."""
+    return {name: row.value, f"{name}_low": row.low, f"{name}_high": row.high}
 
 
 def wordings(study: Study) -> pd.DataFrame:
@@ -123,24 +113,14 @@ def wordings(study: Study) -> pd.DataFrame:
     lines = []
     for whose, rows in _all_states(study):
         people = rows[rows["set"].isin(["forget", "retain"])]
-        for (set_name, modality), part in people.groupby(["set", "modality"], observed=True):
+        for (set_name, modality), part in groups(people, ["set", "modality"]):
             value = {
                 w: part[part["wording"] == w]["correct"].mean() for w in ("trained", "heldout")
             }
             counts = {f"n_{w}": int((part["wording"] == w).sum()) for w in ("trained", "heldout")}
             lines.append(whose | {"set": set_name, "modality": modality} | value | counts)
-    columns = [
-        "scenario",
-        "method",
-        "trained_part",
-        "selection",
-        "set",
-        "modality",
-        "trained",
-        "heldout",
-        "n_trained",
-        "n_heldout",
-    ]
+    columns = [*SETTINGS, *("selection", "set", "modality")]
+    columns += ["trained", "heldout", "n_trained", "n_heldout"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -151,11 +131,8 @@ def general_by_category(study: Study) -> pd.DataFrame:
     for whose, rows in _all_states(study):
         general = pick(headline(rows), set="general")
         by_category = general.groupby("category", observed=True)["correct"].mean()
-        lines.append(
-            whose
-            | {"n_answers": len(general), "all": general["correct"].mean()}
-            | by_category.to_dict()
-        )
+        every = {"n_answers": len(general), "all": general["correct"].mean()}
+        lines.append(whose | every | by_category.to_dict())
     return pd.DataFrame(lines)
 
 
@@ -167,54 +144,53 @@ def one_shot_against_sequential(study: Study) -> pd.DataFrame:
     over everybody is at or below the matched level. One line per way; percent kept is of that
     seed's before. Empty accuracies: the level was not reached.
     """
-    single, rounds = single_shot(study), sequential(study)
+    single, rounds = with_means(single_shot(study)), with_means(sequential(study))
+    keys = [*SEQUENCE, "order", "seed"]
+    values = ["forget", "retain", "general", "invalid_rate"]
     lines = []
-    for (method, policy, part, order, seed), run in rounds.groupby(
-        ["method", "policy", "trained_part", "order", "seed"], sort=False
-    ):
-        run = _with_means(run)
-        before = pick(run, round=0).iloc[0]
-        low = run[(run["round"] > 0) & (run["forget"] <= study.matched_at)]
-        one = _with_means(
-            pick(single, scenario="finetuned", method=method, trained_part=part, seed=seed)
-        )
+    for key, run in groups(rounds, keys, sort=False):
+        who = dict(zip(keys, key, strict=True))
+        before, run = pick(run, round=0).iloc[0], run.set_index("round", drop=False).sort_index()
+        reached = first_at_or_below(run["forget"], study.matched_at)
+        shared = {k: who[k] for k in ("method", "trained_part", "seed")}
+        one = pick(single, scenario="finetuned", **shared)
         for comparison, selection, several in (
-            ("equal epochs", "final", run.sort_values("round").tail(1)),
-            ("equal forgetting", "matched", low.sort_values("round").head(1)),
+            ("equal epochs", "final", run.tail(1)),
+            ("equal forgetting", "matched", run[run["round"] == reached]),
         ):
             for way, state, at in (
                 ("one request", pick(one, selection=selection), "step"),
                 ("several requests", several, "round"),
             ):
-                who = {
-                    "method": method,
-                    "policy": policy,
-                    "trained_part": part,
-                    "order": order,
-                    "seed": seed,
-                }
                 line = who | {"comparison": comparison, "way": way}
                 if len(state) and state[at].notna().all():
                     row = state.iloc[0]
-                    line |= {"at": f"{at} {int(row[at])}"} | {
-                        m: row[m] for m in ("forget", "retain", "general", "invalid_rate")
-                    }
-                    line |= {f"{m}_kept": 100 * row[m] / before[m] for m in ("retain", "general")}
+                    line |= {"at": f"{at} {int(row[at])}"} | row[values].to_dict()
+                    for metric in ("retain", "general"):
+                        percent = retained_share(before[metric], 100 * row[metric])
+                        line[f"{metric}_kept"] = percent
                 lines.append(line)
-    columns = ["method", "policy", "trained_part", "order", "seed", "comparison", "way", "at"]
-    columns += ["forget", "retain", "general", "invalid_rate", "retain_kept", "general_kept"]
+    columns = [*keys, "comparison", "way", "at", *values, "retain_kept", "general_kept"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def settings_table(profile: Profile, *sections: str) -> pd.DataFrame:
-    """The resolved settings of some sections of a profile (all if none is named): section, setting,
-    value."""
-    resolved = profile.as_dict()
-    names = sections or [name for name, values in resolved.items() if isinstance(values, dict)]
-    lines = [
-        (section, key, str(value)) for section in names for key, value in resolved[section].items()
-    ]
-    return pd.DataFrame(lines, columns=["section", "setting", "value"])
+def mmbench(study: Study) -> pd.DataFrame:
+    """One line per model state whose general questions are MMBench's: score_rows of it, with and
+    without leaf celebrity_recognition, which unlearning celebrities hits directly. Empty for the
+    embedded world. Raises ValueError if a group of rows is incomplete."""
+    lines = []
+    for (run, state, number), slim in study.parts.items():
+        if not (slim["group"].astype(str) != "").any():
+            continue
+        rows = study.full_rows(run)
+        scores = score_rows(rows[(rows["state"] == state) & (rows["round"] == number)])
+        line = {"run": run, "state": state, "round": number}
+        line |= {name: scores[name] for name in ("n_questions", "n_rows", *MMBENCH)}
+        without = scores["without_celebrity"]
+        lines.append(line | {f"{n}_without_celebrity": without[n] for n in MMBENCH[:3]})
+    without = [f"{name}_without_celebrity" for name in MMBENCH[:3]]
+    columns = ["run", "state", "round", "n_questions", "n_rows", *MMBENCH, *without]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
@@ -235,43 +211,18 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
-def _with_means(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with forget and retain as means of both modalities."""
-    return table.assign(
-        **{m: (table[f"{m}_multimodal"] + table[f"{m}_text"]) / 2 for m in ("forget", "retain")}
-    )
-
-
 def _all_states(study: Study) -> list[tuple[dict, pd.DataFrame]]:
     """(whose, rows) of base, before and every single-shot state, all seeds together."""
+    states = intervals.states(study)
     found = []
-    for scenario in ("finetuned", "pretrained"):
+    for scenario in SCENARIOS:
         for state in ("base", "before"):
             rows = study.answers(scenario=scenario, state=state)
             if len(rows):
-                found.append(
-                    (
-                        {
-                            "scenario": scenario,
-                            "method": state,
-                            "trained_part": "",
-                            "selection": "",
-                        },
-                        rows,
-                    )
-                )
-        found += [
-            (whose, after)
-            for whose, _, after in intervals.states(study)
-            if whose["scenario"] == scenario
-        ]
+                whose = {"scenario": scenario, "method": state, "trained_part": "", "selection": ""}
+                found.append((whose, rows))
+        found += [(whose, after) for whose, _, after in states if whose["scenario"] == scenario]
     return found
-
-
-def _whole(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The table with these columns as whole numbers that may be missing, so that a CSV says 36 and
-    not 36.0."""
-    return table.astype(dict.fromkeys(columns, "Int64"))
 
 
 def _sorted(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
