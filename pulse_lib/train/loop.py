@@ -19,7 +19,7 @@ from pulse_lib.methods import FINETUNE, Method
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report, trained_parameters
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
-from pulse_lib.profile import FinetuneSettings, TrainedPart
+from pulse_lib.profile import FinetuneSettings, SupervisedTokens, TrainedPart
 from pulse_lib.progress import step as report
 from pulse_lib.train.optim import Norms, make_optimizer, masked_fraction, set_rate
 from pulse_lib.train.penalties import Penalty
@@ -55,7 +55,7 @@ class Schedule:
     warmup_steps: int
     max_grad_norm: float  # 0: no clipping
     decay: bool  # after the warm-up: linearly to 0, or constant
-    supervised_tokens: str = "answer"
+    supervised_tokens: SupervisedTokens = "answer"
     replay_share: float = 0.0  # share of each batch drawn from `replay`
     replay_added: int = 0  # or: conversations of `replay` on top of each batch
     micro_batch: int = 8  # conversations read at once

@@ -19,6 +19,7 @@ from pulse_lib.model.adapters import only
 from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 from pulse_lib.train import losses
 from pulse_lib.train.reference import Reference, answer_hidden, parameters_of
 
@@ -30,7 +31,7 @@ def backward_term(
     method: Method,
     side: Side,
     examples: Sequence[Encoded],
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
     micro_batch: int,
     reference: Reference | None,
     scaled: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
@@ -67,7 +68,7 @@ def _value(
     side: Side,
     name: str,
     batch: Batch,
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
     reference: Reference | None,
     n_tokens: int | None,
 ) -> torch.Tensor:
