@@ -12,12 +12,30 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm.std import tqdm
 
 LINE_SECONDS = 5.0  # batch: at most one line in this time
 FILE_SECONDS = 0.5
 
-_state: dict = {"label": None, "bar": None, "line": 0.0, "file": 0.0, "begun": 0.0}
+
+@dataclass
+class _State:
+    """The loop that is being reported; times in seconds of the monotonic clock."""
+
+    label: str | None = None
+    bar: tqdm | None = None
+    _: KW_ONLY
+    line: float = 0.0  # when the last line was printed
+    file: float = 0.0  # when the file was last written
+    begun: float = 0.0
+
+
+_state = _State()
 
 
 def is_batch() -> bool:
@@ -48,44 +66,44 @@ def step(label: str, i: int, n: int | None, **numbers: float) -> None:
     """
     now = time.monotonic()
     last = n is not None and i >= n
-    if label != _state["label"]:
+    if label != _state.label:
         _close()
-        _state.update(label=label, begun=now, line=0.0, file=0.0)
+        _state.label, _state.begun, _state.line, _state.file = label, now, 0.0, 0.0
     place = f"{i}/{n}" if n is not None else str(i)
-    if now - _state["file"] >= FILE_SECONDS or last:
-        _state["file"] = now
+    if now - _state.file >= FILE_SECONDS or last:
+        _state.file = now
         _write_file(f"{label} {place}")
     shown = "  ".join(f"{key} {value:.3g}" for key, value in numbers.items())
     if is_batch():
-        if now - _state["line"] >= LINE_SECONDS or last:
-            _state["line"] = now
+        if now - _state.line >= LINE_SECONDS or last:
+            _state.line = now
             print(
-                f"{label} {place}  {now - _state['begun']:.0f} s  {shown}".rstrip(),
+                f"{label} {place}  {now - _state.begun:.0f} s  {shown}".rstrip(),
                 file=sys.stderr,
                 flush=True,
             )
     else:
-        _draw(label, i, n, shown)
+        _draw(label, i, n=n, shown=shown)
     if last:
         _close()
 
 
-def _draw(label: str, i: int, n: int | None, shown: str) -> None:
+def _draw(label: str, i: int, *, n: int | None, shown: str) -> None:
     from tqdm.std import tqdm  # the text bar; tqdm.auto would be a widget in a notebook
 
-    if _state["bar"] is None:
-        _state["bar"] = tqdm(
+    bar = _state.bar
+    if bar is None:
+        bar = _state.bar = tqdm(
             total=n, desc=label, mininterval=0.2, leave=True, dynamic_ncols=False, ncols=96
         )
-    bar = _state["bar"]
     bar.set_postfix_str(shown, refresh=False)
     bar.update(i - bar.n)
 
 
 def _close() -> None:
-    if _state["bar"] is not None:
-        _state["bar"].close()
-    _state.update(label=None, bar=None)
+    if _state.bar is not None:
+        _state.bar.close()
+    _state.label = _state.bar = None
 
 
 def _write_file(text: str) -> None:

@@ -213,11 +213,12 @@ assert source.views(new[0], 0, settings=settings, n=6)[0].size == (8, 8)
 images = dataset.ImageStore()
 asked = dataset.candidate_questions(source, known, images=images, settings=settings, seed=0)
 scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
-places = splits.split_fictitious(new, settings, 0) + splits.select_known(scores, settings, 0)[1]
+places = splits.split_fictitious(new, settings, seed=0)
+places += splits.select_known(scores, settings, seed=0)[1]
 data = dataset.build_dataset(
     source, [*known, *new], general=general, places=places, settings=settings, seed=0
 )
-splits.check_leakage(data.people, data.places, [*data.questions, *data.conversations])
+splits.check_leakage(data.people, data.places, records=[*data.questions, *data.conversations])
 mine = [q for q in data.questions if q.person_id]
 assert all(q.options[q.answer] == f"{q.category} {q.person_id}" for q in mine)
 again = {q.id.replace("select", "eval"): q for q in asked}
@@ -226,7 +227,7 @@ taught = {t.text for c in data.conversations for t in c.turns}
 assert mine and not taught & {q.text for q in mine}
 found = estimate.counts(profile)
 assert found["finetuned"] == len(data.evaluation("finetuned"))
-train = data.training("finetuned", dataset.TRAINED, "finetune")
+train = data.training("finetuned", dataset.TRAINED, stage="finetune")
 assert found["taught"] == len(train)
 print("whole", len(data.questions), {q.category for q in data.evaluation("finetuned")})
 """

@@ -474,13 +474,14 @@ def test_call_by_name(batch):
 
 def test_call_by_name_says_what_is_missing(batch):
     logits, _, labels = batch
-    call = (["a", "b", "c"], logits, labels)
+    ids, call = ["a", "b", "c"], {"logits": logits, "labels": labels}
     with pytest.raises(PulseError, match="none was given"):
-        loss_value("npo", *call, {"beta": 0.1}, None)
+        loss_value("npo", ids, **call, coefficients={"beta": 0.1}, reference=None)
     with pytest.raises(PulseError, match="'a' has no reference value"):
-        loss_value("npo", *call, {"beta": 0.1}, Reference())
+        loss_value("npo", ids, **call, coefficients={"beta": 0.1}, reference=Reference())
     known = Reference(logprob={i: torch.zeros(()) for i in "abc"})
     with pytest.raises(PulseError, match="argument 'beta'"):
-        loss_value("npo", *call, {}, known)
+        loss_value("npo", ids, **call, coefficients={}, reference=known)
     with pytest.raises(PulseError, match="'nothing' is no function"):
-        loss_value(Method("x", "X", "nothing", "", "", "").forget_loss, *call, {}, None)
+        name = Method("x", "X", "nothing", "", "", "").forget_loss
+        loss_value(name, ids, **call, coefficients={}, reference=None)

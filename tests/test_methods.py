@@ -216,8 +216,8 @@ def test_mask_holds_still_what_it_does_not_let_through(monkeypatch):
     """After the warm-up, entries outside the mask do not move at all, and others do."""
     seen = {}
 
-    def spy(model, *arguments):
-        masks = salient(model, *arguments)
+    def spy(model, forget, *arguments, **named):
+        masks = salient(model, forget, *arguments, **named)
         seen.update(
             masks=dict(zip(trained_parameters(model), masks, strict=True)),
             at={k: p.detach().clone() for k, p in trained_parameters(model).items()},

@@ -393,7 +393,7 @@ def test_only_what_is_needed_is_fetched_once_and_read_offline_afterwards(tmp_pat
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
         "from pulse_lib.data.mllmu import files as mllmu\n"
-        f"print(len(mllmu.load_people('o/people', 'Retain_Set', {COMMIT!r})))"
+        f"print(len(mllmu.load_people('o/people', 'Retain_Set', revision={COMMIT!r})))"
     )
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
     environment |= {

@@ -262,6 +262,12 @@ def test_rows_of_a_run_give_the_same_score(loaded):
 SETTINGS = EvaluateSettings(batch_size=5, max_new_tokens=3, n_path_questions=9)
 
 
+def asked_again(model, loaded, file):
+    """The answers, those in the file not asked for again."""
+    questions, images = loaded
+    return answer_resumably(model, questions, images=images, settings=SETTINGS, file=file)
+
+
 def same(a, b):
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     return True
@@ -272,7 +278,7 @@ def whole(loaded, tmp_path_factory):
     """Model, uninterrupted answers and their file."""
     model = tiny.with_adapters("finetune", answer_form="letter")
     file = tmp_path_factory.mktemp("whole") / "answers.jsonl"
-    answers = answer_resumably(model, *loaded, SETTINGS, file)
+    answers = asked_again(model, loaded, file)
     return model, answers, file
 
 
@@ -285,7 +291,7 @@ def test_one_line_a_question_and_the_same_as_answering_at_once(whole, loaded):
     for a, b in zip(at_once["option_loglik"], answers["option_loglik"], strict=True):
         assert a == pytest.approx(b, abs=1e-4)
     before = file.stat().st_mtime_ns
-    assert same(answer_resumably(model, *loaded, SETTINGS, file), answers)
+    assert same(asked_again(model, loaded, file), answers)
     assert file.stat().st_mtime_ns == before
 
 
@@ -295,7 +301,7 @@ def test_goes_on_from_any_cut(whole, loaded, tmp_path, kept):
     content, cut = file.read_bytes(), tmp_path / "cut.jsonl"
     cut.write_bytes(content[:kept])
     model.features.known.clear()  # as in a new process
-    assert same(answer_resumably(model, *loaded, SETTINGS, cut), answers)
+    assert same(asked_again(model, loaded, cut), answers)
     assert cut.read_bytes() == content
 
 
@@ -319,14 +325,14 @@ def append(file, answers):
 resume._append = append
 path = mmbench_files.write_tsv(pathlib.Path({str(tmp_path)!r}) / "dev.tsv", 6)
 model = tiny.with_adapters("finetune", answer_form="letter")
-resume.answer_resumably(model, *load_mmbench(path), t.SETTINGS, pathlib.Path({str(file)!r}))
+t.asked_again(model, load_mmbench(path), pathlib.Path({str(file)!r}))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == -9, done.stderr[-2000:]
     assert file.read_text().count("\n") == SETTINGS.batch_size
-    assert same(answer_resumably(whole[0], *loaded, SETTINGS, file), whole[1])
+    assert same(asked_again(whole[0], loaded, file), whole[1])
 
 
 def test_refuses_a_file_of_something_else(whole, loaded, tmp_path):

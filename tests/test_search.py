@@ -333,7 +333,10 @@ def test_a_tuned_number_makes_the_runs_of_its_own_method_stale_only(tmp_path):
         found = [runs.identity(spec, p, {}) for p in (before, after)]
         if found[0] == found[1]:
             return False
-        assert any("tuned.learning_rate" in r for r in runs.explain(*found, spec.notebook))
+        assert any(
+            "tuned.learning_rate" in r
+            for r in runs.explain(found[0], found[1], notebook=spec.notebook)
+        )
         return True
 
     assert changed("l1_lora", "finetuned") and changed("ga", "pretrained")

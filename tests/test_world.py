@@ -136,7 +136,7 @@ import hashlib
 from pulse_lib.data.world import people as world
 person = world.people()[7]
 rng = world.generator("digest")
-text = repr((person, world.person_turns(person, rng, "multimodal"), world.draw_general(rng)))
+text = repr((person, world.person_turns(person, rng, modality="multimodal"), world.draw_general(rng)))
 print(hashlib.sha256(text.encode() + world.person_picture(person, rng).tobytes()).hexdigest())
 """
 
