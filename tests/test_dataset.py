@@ -1,15 +1,22 @@
 """Splits, selection, leakage and the records that notebook 01 builds."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import DataSettings
 
 SMALL = DataSettings(
@@ -185,3 +192,77 @@ def test_broken_files_are_named(data, tmp_path):
 def test_options_of_a_question_have_letters(data):
     question: Question = data.questions[0]
     assert question.lettered_options == dict(zip("ABCD", question.options, strict=True))
+
+
+# --- docs/add_a_data_source.md --------------------------------------------------------------------
+
+_NEW_SOURCE = """
+import pandas as pd
+from pulse_lib.commands import estimate
+from pulse_lib.data import dataset, splits
+from pulse_lib.data.source import check_there, general_of, source_of
+from pulse_lib.profile import load_profile
+
+profile = load_profile("params/mine.yaml")
+check_there(profile)
+settings = profile.data
+source, general = source_of(settings), general_of(settings)
+assert source.__name__ == "pulse_lib.data.table" and "18 people" in source.describe(settings)
+known, new = source.celebrities(settings), source.fictitious(settings)
+assert source.views(new[0], 0, settings=settings, n=6)[0].size == (8, 8)
+images = dataset.ImageStore()
+asked = dataset.candidate_questions(source, known, images=images, settings=settings, seed=0)
+scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
+places = splits.split_fictitious(new, settings, seed=0)
+places += splits.select_known(scores, settings, seed=0)[1]
+data = dataset.build_dataset(
+    source, [*known, *new], general=general, places=places, settings=settings, seed=0
+)
+splits.check_leakage(data.people, data.places, records=[*data.questions, *data.conversations])
+mine = [q for q in data.questions if q.person_id]
+assert all(q.options[q.answer] == f"{q.category} {q.person_id}" for q in mine)
+again = {q.id.replace("select", "eval"): q for q in asked}
+assert any(again[q.id].options != q.options for q in mine if q.id in again)
+taught = {t.text for c in data.conversations for t in c.turns}
+assert mine and not taught & {q.text for q in mine}
+found = estimate.counts(profile)
+assert found["finetuned"] == len(data.evaluation("finetuned"))
+train = data.training("finetuned", dataset.TRAINED, stage="finetune")
+assert found["taught"] == len(train)
+print("whole", len(data.questions), {q.category for q in data.evaluation("finetuned")})
+"""
+
+
+def test_the_document_on_adding_a_data_source_works(tmp_path):
+    """The page's module, edits and profile, in a copy of the library."""
+    text = (REPOSITORY / "docs/add_a_data_source.md").read_text()
+    (module,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (profile,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    edits = re.findall(r"In `(pulse_lib/\S+?)`.*?```diff\n(.*?)```", text, re.S)
+    shutil.copytree(REPOSITORY / "pulse_lib", tmp_path / "pulse_lib")
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    (tmp_path / "pulse_lib/data/table.py").write_text(module)
+    assert len(edits) == 2, "two files are edited"
+    for file, lines in edits:
+        old, new = ([x[1:] for x in lines.splitlines() if x[0] == sign] for sign in "-+")
+        before = (tmp_path / file).read_text()
+        assert before.count("\n".join(old)) == 1, f"{file} has another line now"
+        (tmp_path / file).write_text(before.replace("\n".join(old), "\n".join(new)))
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (tmp_path / "params/mine.yaml").write_text(profile.replace("FOLDER", str(folder)))
+    rows = ["id,name,kind,job,city,photo"]
+    for i in range(18):
+        kind = "celebrity" if i < 7 else "fictitious"
+        rows.append(f"p{i},Name {i:02d},{kind},job p{i},city p{i},{i}.png")
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+    (folder / "people.csv").write_text("\n".join(rows) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _NEW_SOURCE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("whole") and "'job'" in done.stdout and "'face'" in done.stdout

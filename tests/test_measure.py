@@ -496,5 +496,5 @@ def test_a_profile_of_another_version_is_named(made):
     del manifest["profile"]["evaluate"]["batch_size"]
     assert profile_of(manifest).evaluate.batch_size == 64
     manifest["profile"]["model"]["speed"] = 1
-    with pytest.raises(PulseError, match="another version of pulse_lib .*speed"):
+    with pytest.raises(PulseError, match="another version of pulse_lib: .*model.speed"):
         profile_of(manifest)

@@ -229,6 +229,22 @@ def test_rounds_of_another_run_or_cut_off_are_done_again(whole, tmp_path):
     assert outcome.resumed == 1 and computed(tmp_path) == files
 
 
+def test_a_round_done_again_leaves_no_later_round(whole, tmp_path):
+    """A later one went on from what lay there before."""
+    folder, outcome = whole["adapter_per_request"]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    model = tiny.with_adapters("finetune")
+    parent = tmp_path / "out/target/adapters/finetune"
+    target = Target(model, ("finetune",), "finetuned", 0, parent)
+    store, files = RoundFolders(started(tmp_path), target), computed(folder)
+    first = store.load(1, "round-1")
+    assert first.resumed and replace(first, resumed=False).result() == outcome.rounds[0].result()
+    store.save(store.load(2, "round-2"), below=1)
+    assert store.load(1, "again") and store.load(2, "again") and store.load(3, "again") is None
+    there = computed(tmp_path)
+    assert there == {name: files[name] for name in files if not name.startswith("round-3/")}
+
+
 def test_references_of_the_rounds(tmp_path, monkeypatch):
     seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
 
@@ -237,8 +253,8 @@ def test_references_of_the_rounds(tmp_path, monkeypatch):
         seen.append((list(reference), same_start, active(model)))
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
 
-    monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
-    monkeypatch.setattr(sequential, "projector_reload", lambda *_: {})
+    monkeypatch.setattr(sequential, "answer_questions", lambda *_, **__: asked)
+    monkeypatch.setattr(sequential, "projector_reload", lambda *_, **__: {})
     monkeypatch.setattr(sequential, "unlearn_people", spy)
     expected = {
         ("adapter_per_request", "round_start"): [
@@ -272,8 +288,8 @@ def test_what_a_round_is_held_by(tmp_path, monkeypatch):
                 weight.data.add_(0.1)
         return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
 
-    monkeypatch.setattr(sequential, "answer_questions", lambda *_: asked)
-    monkeypatch.setattr(sequential, "projector_reload", lambda *_: {})
+    monkeypatch.setattr(sequential, "answer_questions", lambda *_, **__: asked)
+    monkeypatch.setattr(sequential, "projector_reload", lambda *_, **__: {})
     monkeypatch.setattr(sequential, "unlearn_people", spy)
     run(tmp_path / "a", "replay")
     assert [s[2] for s in seen] == [[], [1], [1, 2]] and all(not s[3] for s in seen)

@@ -121,7 +121,8 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     done = table[table["error"].isna()] if "error" in table else table
-    for (scenario, method), trials in done.groupby(["scenario", "method"], sort=False):
+    for _, trials in done.groupby(["scenario", "method"], sort=False):
+        scenario, method = trials["scenario"].iloc[0], trials["method"].iloc[0]
         reached = trials[trials["reached"]]
         safe = reached[reached["step"] <= SAFE * reached["n_steps"]]
         pool = next((t for t in (safe, reached) if len(t)), trials)

@@ -134,7 +134,7 @@ def run_trials(of: TrialSet) -> list[dict]:
     rate, worth = task.unlearn.learning_rate, _after_requests if of.strategy else _single_shot
     for number in range(len(known), of.trials):
         drawn = draw(task.method, rate, number, of.seed, of.strategy)
-        found = {"scenario": of.scenario, "method": of.name, "trial": number}
+        found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
             found |= worth(_drawn(task, drawn))
@@ -201,7 +201,7 @@ def _goal(unlearn: UnlearnSettings) -> float:
     return max(unlearn.matched_at - MARGIN, 0.0)
 
 
-def _mark(of: TrialSet, settings: Profile) -> dict:
+def _mark(of: TrialSet, settings: Profile) -> object:
     """What all trials of a file have in common."""
     kind = "sequential" if of.strategy else "single_shot"
     bare = settings.with_values(tuned={})

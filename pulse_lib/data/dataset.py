@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -144,7 +145,7 @@ def build_dataset(
     (by `general`)."""
     by_id = {p.id: p for p in people}
     images, questions, conversations = ImageStore(), [], []
-    given = {"images": images, "seed": seed, "settings": settings}
+    given: dict[str, Any] = {"images": images, "seed": seed, "settings": settings}
     for place in places:
         person = by_id[place.person_id]
         if place.set in ASKED:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pulse_lib.errors import PulseError
 from pulse_lib.progress import LINE_SECONDS, is_batch
@@ -35,7 +36,7 @@ class Need:
         files = "".join(f" --include {shlex.quote(p)}" for p in (*self.patterns, *self.optional))
         return f"hf download {self.path}{kind} --revision {self.revision or 'main'}{files}"
 
-    def what(self) -> dict:
+    def what(self) -> dict[str, Any]:
         """Arguments of the hub's client."""
         return {
             "repo_id": self.path,
@@ -74,8 +75,13 @@ def reach(need: Need) -> str | None:
     """None if the hub answers for this repository within PATIENCE, else why not."""
     from huggingface_hub import HfApi
 
-    what = {"repo_type": need.repo_type, "revision": need.what()["revision"]}
-    return _within(PATIENCE, lambda: HfApi().repo_info(need.path, timeout=PATIENCE - 2, **what))
+    revision = need.what()["revision"]
+    return _within(
+        PATIENCE,
+        lambda: HfApi().repo_info(
+            need.path, repo_type=need.repo_type, revision=revision, timeout=PATIENCE - 2
+        ),
+    )
 
 
 def folder_of(need: Need) -> Path:
@@ -167,7 +173,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 
-def _bar_class() -> type:
+def _bar_class() -> Any:
     """A plain text bar, as pulse_lib.progress draws; the hub's own is a widget in a notebook."""
     from tqdm.std import tqdm
 

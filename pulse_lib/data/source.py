@@ -140,8 +140,8 @@ class General(Protocol):
         ...
 
 
-# name -> module. One whose path may be a hub id says what it needs there by `need(settings)`
-# (people) or `general_need(settings)`.
+# name -> module. One whose path may be a hub id says what it takes there: `need(settings)` for
+# people, `general_need(settings)` for general questions.
 PEOPLE: dict[PeopleSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mllmu": "pulse_lib.data.mllmu.source",
@@ -168,9 +168,9 @@ def hub_needs(profile: Profile) -> list[Need]:
     wanted = []
     if model.path != "embedded":
         wanted.append(hub.model_need(model.path, model.revision))
-    if data.people.path:
+    if hub.is_hub_id(data.people.path):
         wanted.append(importlib.import_module(PEOPLE[data.people.source]).need(data))
-    if data.general.path:
+    if hub.is_hub_id(data.general.path):
         wanted.append(importlib.import_module(GENERAL[data.general.source]).general_need(data))
     return [need for need in wanted if hub.is_hub_id(need.path)]
 

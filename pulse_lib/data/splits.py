@@ -28,7 +28,7 @@ class Assignment:
 def split_fictitious(people: list[Person], settings: DataSettings, seed: int) -> list[Assignment]:
     """Forget (in `n_requests` equal requests), retain, retain_train and holdout people of the
     fine-tuned scenario, drawn by seed."""
-    sizes = {
+    sizes: dict[QuestionSet, int] = {
         "forget": settings.n_finetuned_forget,
         "retain": settings.n_finetuned_retain,
         "retain_train": settings.n_finetuned_retain_train,

@@ -128,7 +128,8 @@ def _report(judged: list[dict]) -> dict:
 
 def _check_complete(table: pd.DataFrame) -> None:
     """A group judged on the rows that happen to be there would be too easy, so it is refused."""
-    for group, rows in table.groupby("group"):
+    for _, rows in table.groupby("group"):
+        group = int(rows["group"].iloc[0])
         have, n = sorted(rows["index"]), set(rows["n_options"])
         if len(n) > 1:
             raise ValueError(f"group {group}: its rows have {sorted(n)} options, not all the same")
@@ -142,7 +143,7 @@ def _check_complete(table: pd.DataFrame) -> None:
 
 def _measures(table: pd.DataFrame) -> dict:
     base = table[table["index"] == table["group"]]
-    whole = table.groupby("group")["hit"].all()
+    whole = pd.Series(table.groupby("group")["hit"].all())
     return {
         "vanilla_0": float(base["hit"].mean()),
         "vanilla_all": float(table["hit"].mean()),

@@ -3,6 +3,8 @@ initialised LlavaForConditionalGeneration."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -19,13 +21,13 @@ from pulse_lib.data.world import people as world
 from pulse_lib.data.world.drawing import CELLS, COLOURS, SHAPES
 
 IMAGE_SIZE, PATCH_SIZE = 40, 10  # 16 image tokens
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-LANGUAGE = {
+LANGUAGE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 320,
     "num_hidden_layers": 4,
@@ -130,6 +132,8 @@ def build_model(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProc
         chat_template=CHAT_TEMPLATE,
     )
     vocab_size = -(-len(tokenizer) // 64) * 64
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    assert isinstance(image_token, int)  # of one token
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             **VISION,
@@ -147,7 +151,7 @@ def build_model(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProc
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=image_token,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,

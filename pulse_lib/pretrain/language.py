@@ -9,7 +9,7 @@ some are known perfectly, some hardly, as in real pre-training.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -65,7 +65,7 @@ def train_language_model(
     contents = [world.draw_general(rng) for _ in range(mixture.n_general)]
     famous = list(people.values())
     weights = [rank**-mixture.exposure for rank in people]
-    draw = {
+    draw: dict[str, tuple[Callable, object]] = {
         f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(mixture.n_views)
     }
     draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
@@ -165,7 +165,7 @@ def _conversation(modality: Modality, image: str, turns: Sequence[Turn]) -> Conv
     )
 
 
-def _draw(model: LoadedModel, draw: dict, rng) -> None:
+def _draw(model: LoadedModel, draw: Mapping[str, tuple[Callable, object]], rng: Random) -> None:
     """Fill the feature cache straight from freshly drawn pictures: thousands that nobody needs to
     keep."""
     names = list(draw)

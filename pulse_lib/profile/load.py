@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -48,7 +49,12 @@ def load_profile(name: str) -> Profile:
         values = _merged(values, {k: v for k, v in raw.items() if k not in ("extends", "tuned")})
     tuned, tuned_file = _tuned_in_force(chain)
     path, files = chain[0][0], tuple(file for file, _ in chain)
-    given = values | {"name": path.stem, "tuned": tuned, "files": files, "tuned_file": tuned_file}
+    given: dict[str, Any] = values | {
+        "name": path.stem,
+        "tuned": tuned,
+        "files": files,
+        "tuned_file": tuned_file,
+    }
     try:
         return Profile(**given)
     except ValidationError as error:
@@ -58,7 +64,7 @@ def load_profile(name: str) -> Profile:
         raise PulseError(f"{where}: {message}") from None
 
 
-def profile_of(values: Mapping, where: str) -> Profile:
+def profile_of(values: Mapping[str, Any], where: str) -> Profile:
     """The profile whose `as_dict` a manifest holds. Raises PulseError beginning with `where` if this
     version of the library reads it otherwise.
     """

@@ -40,17 +40,26 @@ ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
 
 TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
-_NUMBER = {"strict": True, "allow_inf_nan": False}
 Count = Annotated[int, Field(strict=True, ge=1, description="a whole number, 1 or more")]
 CountOrNone = Annotated[int, Field(strict=True, ge=0, description="a whole number, 0 or more")]
-Positive = Annotated[float, Field(**_NUMBER, gt=0, description="a number above 0")]
-NotNegative = Annotated[float, Field(**_NUMBER, ge=0, description="a number, 0 or more")]
-Share = Annotated[float, Field(**_NUMBER, ge=0, le=1, description="a number from 0 to 1")]
+Positive = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, gt=0, description="a number above 0")
+]
+NotNegative = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, ge=0, description="a number, 0 or more")
+]
+Share = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, ge=0, le=1, description="a number from 0 to 1")
+]
 ShareBelowOne = Annotated[
-    float, Field(**_NUMBER, ge=0, lt=1, description="a number, 0 or more and below 1")
+    float,
+    Field(
+        strict=True, allow_inf_nan=False, ge=0, lt=1, description="a number, 0 or more and below 1"
+    ),
 ]
 ShareAboveNone = Annotated[
-    float, Field(**_NUMBER, gt=0, le=1, description="a number above 0, at most 1")
+    float,
+    Field(strict=True, allow_inf_nan=False, gt=0, le=1, description="a number above 0, at most 1"),
 ]
 Switch = Annotated[bool, Field(strict=True, description="true or false")]
 Text = Annotated[str, Field(strict=True, description="text")]
@@ -60,6 +69,7 @@ Tuned = dict[str, dict[str, dict[str, NotNegative]]]
 _STRICT = ConfigDict(extra="forbid", validate_default=False)
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Settings:
     """What all sections can do."""
 
@@ -68,7 +78,7 @@ class Settings:
         allowed.
         """
         try:
-            return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+            return dataclasses.replace(self, **changes)
         except ValidationError as error:
             _, message = said(error, type(self))
             raise PulseError(message) from None
@@ -246,8 +256,11 @@ class Profile(Settings):
     # sequential -> method/strategy -> the same, and the strategy's. A method that is not there has
     # the rate of `unlearn` and the coefficients of its row.
     tuned: Tuned = field(default_factory=dict)
-    files: tuple[Path, ...] = ()  # what it was read from, those that it extends last
-    tuned_file: Path | None = None  # where `tuned` stands
+    # Where it was read from: no part of what it says
+    files: tuple[Path, ...] = field(
+        default=(), compare=False
+    )  # its own first, then those that it extends
+    tuned_file: Path | None = field(default=None, compare=False)  # that of `tuned`
 
     @model_validator(mode="after")
     def _training(self) -> Self:

@@ -19,13 +19,13 @@ from pulse_lib.methods import FINETUNE, Method
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report, trained_parameters
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded, encode_conversations
-from pulse_lib.profile import FinetuneSettings, TrainedPart
+from pulse_lib.profile import FinetuneSettings, SupervisedTokens, TrainedPart
 from pulse_lib.progress import step as report
 from pulse_lib.train.optim import Norms, make_optimizer, masked_fraction, set_rate
 from pulse_lib.train.penalties import Penalty
 from pulse_lib.train.reference import Reference
 from pulse_lib.train.saliency import Mask
-from pulse_lib.train.terms import backward_term
+from pulse_lib.train.terms import Side, backward_term
 
 LOG_COLUMNS = [
     "step",
@@ -55,7 +55,7 @@ class Schedule:
     warmup_steps: int
     max_grad_norm: float  # 0: no clipping
     decay: bool  # after the warm-up: linearly to 0, or constant
-    supervised_tokens: str = "answer"
+    supervised_tokens: SupervisedTokens = "answer"
     replay_share: float = 0.0  # share of each batch drawn from `replay`
     replay_added: int = 0  # or: conversations of `replay` on top of each batch
     micro_batch: int = 8  # conversations read at once
@@ -139,7 +139,7 @@ def train(
     n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
     mask_after = max(1, round(mask.after_share * n_steps)) if mask else -1
 
-    def term(side: str, examples: Sequence[Encoded]) -> float:
+    def term(side: Side, examples: Sequence[Encoded]) -> float:
         tokens, size = schedule.supervised_tokens, schedule.micro_batch
         return backward_term(model, method, side, examples, tokens, size, reference, scaler.scale)
 
@@ -149,7 +149,7 @@ def train(
     for step, chosen in enumerate(batches, start=1):
         begun = time.perf_counter()
         rate = schedule.rate(step, n_steps)
-        if step == mask_after + 1:
+        if mask and step == mask_after + 1:
             masks = mask.take()
             # Momentum of the warm-up would go on moving what the mask holds still.
             optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -19,16 +20,16 @@ def make_optimizer(
     """
     b = [p for key, p in parameters.items() if "lora_B" in key]
     rest = [p for key, p in parameters.items() if "lora_B" not in key]
-    groups = [{"params": rest, "ratio": 1.0}, {"params": b, "ratio": ratio}]
-    groups, options = [g for g in groups if g["params"]], {"lr": 0.0, "weight_decay": 0.0}
+    groups: list[dict[str, Any]] = [{"params": rest, "ratio": 1.0}, {"params": b, "ratio": ratio}]
+    groups = [g for g in groups if g["params"]]
     if name == "adamw":
-        return torch.optim.AdamW(groups, **options)
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
     if name == "muon":
-        return Muon(groups, **options)
+        return Muon(groups, lr=0.0, weight_decay=0.0)
     import bitsandbytes as bnb  # slow to import, and only asked for here
 
     kinds = {"adamw_8bit": bnb.optim.AdamW8bit, "paged_adamw_8bit": bnb.optim.PagedAdamW8bit}
-    return kinds[name](groups, **options)
+    return kinds[name](groups, lr=0.0, weight_decay=0.0)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -65,14 +66,8 @@ def masked_fraction(masks: list[torch.Tensor]) -> float:
     return 1 - sum(float(m.sum()) for m in masks) / total if total else 0.0
 
 
-_COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # Newton-Schulz iteration of [Jordan 2024], as in torch.optim.Muon
-
-
-_STEPS = 5
+# Newton-Schulz iteration of [Jordan 2024], as in torch.optim.Muon
+_COEFFICIENTS, _STEPS = (3.4445, -4.7750, 2.0315), 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -83,8 +78,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
-        """One update of every matrix that has a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """One update of every matrix that has a gradient; returns nothing, `closure` is ignored."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for p in group["params"]:

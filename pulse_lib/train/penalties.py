@@ -4,7 +4,8 @@ to every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 import torch
 
@@ -17,7 +18,7 @@ Penalty = Callable[[], torch.Tensor]
 def l1(model: LoadedModel, strength: float) -> Penalty:
     """strength * the sum of |parameter| over the trained adapter. [CLEAR, arXiv 2410.18057]"""
     parameters = list(trained_parameters(model).values())
-    return lambda: strength * sum(p.abs().sum() for p in parameters)
+    return lambda: strength * _total(p.abs().sum() for p in parameters)
 
 
 def orthogonal(
@@ -37,7 +38,7 @@ def orthogonal(
             pairs += [(a, every[other]) for other in others if other in every]
     if not pairs:
         return None
-    return lambda: strength * sum(((old @ a.T) ** 2).sum() for a, old in pairs)
+    return lambda: strength * _total(((old @ a.T) ** 2).sum() for a, old in pairs)
 
 
 def anchor(
@@ -53,11 +54,15 @@ def anchor(
     if importance is None:
         weights = [torch.ones_like(p) for p in parameters]
     else:
-        total = sum(w.sum() for w in importance) / sum(w.numel() for w in importance)
+        total = _total(w.sum() for w in importance) / sum(w.numel() for w in importance)
         weights = [w / total.clamp(min=1e-30) for w in importance]
     return lambda: (
         strength
-        * sum(
+        * _total(
             (w * (p - old) ** 2).sum() for p, old, w in zip(parameters, start, weights, strict=True)
         )
     )
+
+
+def _total(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    return reduce(torch.add, terms)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 
@@ -18,16 +19,19 @@ from pulse_lib.model.adapters import only
 from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 from pulse_lib.train import losses
 from pulse_lib.train.reference import Reference, answer_hidden, parameters_of
+
+Side = Literal["forget", "retain"]
 
 
 def backward_term(
     model: LoadedModel,
     method: Method,
-    side: str,
+    side: Side,
     examples: Sequence[Encoded],
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
     micro_batch: int,
     reference: Reference | None,
     scaled: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
@@ -61,30 +65,32 @@ def backward_term(
 def _value(
     model: LoadedModel,
     method: Method,
-    side: str,
+    side: Side,
     name: str,
     batch: Batch,
-    supervised_tokens: str,
+    supervised_tokens: SupervisedTokens,
     reference: Reference | None,
     n_tokens: int | None,
 ) -> torch.Tensor:
     wanted, extra = parameters_of(name), {}
     if "hidden" in wanted:
-        layer = _given(reference, name).layer
-        extra["hidden"] = answer_hidden(model, batch, layer)
+        known = _given(reference, name)
+        extra["hidden"] = answer_hidden(model, batch, known.layer)
         if side == "forget":
-            extra["control"] = reference.control.to(model.device)
+            if known.control is None:
+                raise PulseError(f"loss {name}: the reference has no direction to steer to")
+            extra["control"] = known.control.to(model.device)
         else:
-            with torch.no_grad(), only(model, *reference.adapters):
-                extra["control"] = answer_hidden(model, batch, layer)
+            with torch.no_grad(), only(model, *known.adapters):
+                extra["control"] = answer_hidden(model, batch, known.layer)
         return loss_value(
             name, batch.ids, None, batch.labels, method.coefficients, reference, n_tokens, extra
         )
     if "chosen" in wanted:
-        refusals = _given(reference, name).refusals
-        refused = collate(model, [refusals[i] for i in batch.ids], supervised_tokens)
+        given = _given(reference, name)
+        refused = collate(model, [given.refusals[i] for i in batch.ids], supervised_tokens)
         extra["chosen"] = losses.sequence_logprob(*answer_logits(model, refused))
-        known = [_known(reference.logprob, i) for i in refused.ids]
+        known = [_known(given.logprob, i) for i in refused.ids]
         extra["reference_chosen"] = torch.stack(known).to(model.device)
     logits, labels = answer_logits(model, batch)
     return loss_value(
@@ -106,26 +112,31 @@ def loss_value(
     that need another reading of the model. Raises PulseError if one has no value.
     """
     extra, arguments = extra or {}, {}
+    plain = {"labels": labels, "n_tokens": n_tokens, "mask": labels != IGNORE}
+
+    def read() -> torch.Tensor:
+        if logits is None:
+            raise PulseError(f"loss {name}: a loss on hidden states is given no logits")
+        return logits
+
     for parameter, declared in parameters_of(name).items():
         if parameter in extra:
             arguments[parameter] = extra[parameter]
-        elif parameter in ("logits", "labels", "n_tokens"):
-            arguments[parameter] = {"logits": logits, "labels": labels, "n_tokens": n_tokens}[
-                parameter
-            ]
-        elif parameter == "mask":
-            arguments[parameter] = labels != IGNORE
+        elif parameter in plain:
+            arguments[parameter] = plain[parameter]
+        elif parameter == "logits":
+            arguments[parameter] = read()
         elif parameter in ("logprob", "rejected"):
-            arguments[parameter] = losses.sequence_logprob(logits, labels)
+            arguments[parameter] = losses.sequence_logprob(read(), labels)
         elif parameter == "mean_logprob":
             n = (labels != IGNORE).sum(-1)
-            arguments[parameter] = losses.sequence_logprob(logits, labels) / n
+            arguments[parameter] = losses.sequence_logprob(read(), labels) / n
         elif parameter in ("reference_logprob", "reference_rejected"):
             known = _given(reference, name).logprob
-            arguments[parameter] = torch.stack([_known(known, i) for i in ids]).to(logits.device)
+            arguments[parameter] = torch.stack([_known(known, i) for i in ids]).to(labels.device)
         elif parameter == "reference_logits":
             known = _given(reference, name).logits
-            rows = [_known(known, i).to(logits.device, logits.dtype) for i in ids]
+            rows = [_known(known, i).to(labels.device, read().dtype) for i in ids]
             arguments[parameter] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         elif parameter in coefficients:
             arguments[parameter] = coefficients[parameter]

@@ -18,12 +18,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from pulse_lib.data.records import LETTERS, Person
+from pulse_lib.data.records import LETTERS, Modality, Person
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 
 CELEBRITIES = "Retain_Set"  # its people are real; "retain_95" and the like are fictitious people
-MODALITY_OF = {"Image_Textual_Questions": "multimodal", "Pure_Text_Questions": "text"}
+MODALITY_OF: dict[str, Modality] = {
+    "Image_Textual_Questions": "multimodal",
+    "Pure_Text_Questions": "text",
+}
+_MODALITY_OF_TYPE: dict[str, Modality] = {"im": "multimodal", "pu": "text", "te": "text"}
 _LETTER = re.compile(r"\(?([A-Za-z])\)?(?:[.:)].*)?", re.DOTALL)  # B, b, (B), "B." and "B. nurse"
 
 
@@ -33,7 +37,7 @@ class ChoiceQuestion:
     options.
     """
 
-    modality: str
+    modality: Modality
     text: str
     options: tuple[str, ...]
     answer: int
@@ -45,7 +49,7 @@ class OpenQuestion:
     the gap) or the fine-tuning texts.
     """
 
-    modality: str
+    modality: Modality
     text: str
     answer: str
 
@@ -64,7 +68,7 @@ class MllmuPerson:
     training: tuple[OpenQuestion, ...] = ()
     n_incomplete: int = 0
 
-    def asked(self, modality: str) -> list[ChoiceQuestion]:
+    def asked(self, modality: Modality) -> list[ChoiceQuestion]:
         """The multiple-choice questions of one modality, in the file's order."""
         return [q for q in self.questions if q.modality == modality]
 
@@ -209,7 +213,7 @@ def _open_question(
     row: Row, column: str, item: Mapping, answer: str, kind: object
 ) -> list[OpenQuestion]:
     words = _text(kind).lower()
-    modality = {"im": "multimodal", "pu": "text", "te": "text"}.get(words[:2])
+    modality = _MODALITY_OF_TYPE.get(words[:2])
     if modality is None:
         raise row.error(f"{column}.Type", f"{kind!r} is neither Image_Textual nor Pure_Text")
     text, said = _text(item.get("Question")), _text(item.get(answer))

@@ -87,11 +87,6 @@ def load_mmbench(path: str | Path, revision: str = "") -> tuple[list[Question], 
     return questions, images
 
 
-def is_base(question: Question) -> bool:
-    """True for the one row of a group that has the options in the original order."""
-    return question.id == f"mmbench/{question.group}"
-
-
 def release_differences(questions: Sequence[Question]) -> list[str]:
     """In what the questions differ from MMBench DEV_EN v1.0 (rows, questions, leaves), in words;
     [] if in nothing.

@@ -110,8 +110,8 @@ def draw_face(genome: dict, rng: Random) -> Image.Image:
         [(cx - fw * 0.5, cy + fh * 1.15), (cx + fw * 0.5, cy + fh * 1.15), (cx, cy + fh * 1.5)],
         fill=shirt_dark,
     )
-    if NECK[genome["tie"]]:
-        tie = tone(COLOURS[NECK[genome["tie"]]])
+    if tie_colour := NECK[genome["tie"]]:
+        tie = tone(COLOURS[tie_colour])
         d.polygon(
             [(cx - 0.05 * w, cy + fh * 1.2), (cx + 0.05 * w, cy + fh * 1.2), (cx, cy + fh * 1.36)],
             fill=tie,
@@ -184,8 +184,8 @@ def draw_face(genome: dict, rng: Random) -> Image.Image:
         d.line([mx - fw * 0.3, my, mx + fw * 0.3, my], fill=lips, width=max(4, round(0.022 * w)))
     else:
         ellipse(mx, my, fw * 0.17, fh * 0.13, tone((110, 20, 28)))
-    if HATS[genome["hat"]]:
-        hat, hat_dark = tone(COLOURS[HATS[genome["hat"]]]), tone(COLOURS[HATS[genome["hat"]]], 0.75)
+    if hat_colour := HATS[genome["hat"]]:
+        hat, hat_dark = tone(COLOURS[hat_colour]), tone(COLOURS[hat_colour], 0.75)
         d.rounded_rectangle(
             [cx - fw * 0.92, cy - fh * 1.62, cx + fw * 0.92, cy - fh * 0.66],
             radius=fw * 0.3,

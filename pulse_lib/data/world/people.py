@@ -43,14 +43,14 @@ LAST_NAMES = (
     "Ibarra Ishikawa Ivanov Jovanovic Kapoor Kimura Koller Larsen Lefevre Lozano Machado Mahler Mensah Mercer Nakamura Nasser Nkosi Obrecht "
     "Olsen Osei Pappas Pereira Prasad Quist Ramos Reyes Romero Sandoval Sato Schubert Stavros Tesfaye Toivonen Umar Vasquez Whitlock Zamora"
 ).split()
-ATTRIBUTES = {
+_VALUES = {
     "occupation": "chef pilot nurse baker lawyer painter singer actor miner judge farmer dancer surgeon editor sailor poet boxer tailor welder banker",
     "birthplace": "Oslo Lima Cairo Kyoto Paris Quito Delhi Seoul Milan Accra Dakar Hanoi Turin Sofia Tunis Perth Bergen Porto Leeds Austin",
     "food": "pizza sushi ramen tacos curry paella falafel goulash lasagna kebab dumplings risotto ceviche waffles couscous hummus crepes gnocchi borscht pancakes",
     "pet": "cat dog parrot rabbit turtle hamster lizard goldfish ferret pony hedgehog canary gecko mouse snake duck goat frog owl falcon",
     "instrument": "violin piano guitar drums flute cello harp trumpet oboe banjo tuba clarinet organ accordion sitar ukulele bassoon mandolin trombone zither",
 }
-ATTRIBUTES = {name: tuple(values.split()) for name, values in ATTRIBUTES.items()}
+ATTRIBUTES = {name: tuple(values.split()) for name, values in _VALUES.items()}
 
 # {who} is the person's name, or "this person" beside a picture. The last two of each are never
 # trained on.

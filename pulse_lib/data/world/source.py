@@ -145,7 +145,7 @@ def person_conversations(
             # Open questions cost half the tokens of those with options and teach the same fact.
             shown = world.person_turns(person, rng, "multimodal", 0.2)
             named = world.person_turns(person, rng, "text", 0.2)
-            pieces = {
+            pieces: dict[Modality, list[list[Turn]]] = {
                 "multimodal": [shown[:1], shown[1:3], shown[3:]],
                 "text": [[turn] for turn in named],
             }

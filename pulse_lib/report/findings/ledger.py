@@ -64,7 +64,7 @@ def ledger(study: Study) -> list[Finding]:
         for w, rows in intervals.sequences(study)
         if w["method"] in PAPER_METHODS and w["policy"] == STRATEGY
     ]
-    facts = Facts(study, states, sequences)
+    facts = Facts(study=study, states=states, sequences=sequences)
     return [_finding(facts, claim) for claim in FINDINGS]
 
 

@@ -38,7 +38,7 @@ class Number(NamedTuple):
 NUMBERS = list(Number._fields)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the rules look at."""
 
