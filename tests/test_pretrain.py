@@ -74,7 +74,10 @@ def test_left_out_people_are_never_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(
         recipe,
         "train_language_model",
-        lambda model, people, **rest: (seen.append(people), real(model, people, **rest)),
+        lambda model, people, *rest, **named: (
+            seen.append(people),
+            real(model, people, *rest, **named),
+        ),
     )
     without = tmp_path / "without.txt"
     without.write_text("celebrity-002\n")
