@@ -304,7 +304,7 @@ def pretrain_tiny(
     if measure_only:
         measure_again(out)
     else:
-        pretrain(out, seed, without, quick)
+        pretrain(out, seed, without=without, quick=quick)
 
 
 def _console() -> Console:

@@ -154,7 +154,7 @@ def test_sequential_has_the_published_columns_and_rounds(study):
 
 def test_a_column_for_each_request_of_the_profile(tmp_path):
     for n in (2, 7):
-        data = made.PROFILE.data.with_values(n_requests=n, n_finetuned_forget=14)
+        data = dataclasses.replace(made.PROFILE.data, n_requests=n, n_finetuned_forget=14)
         profile = dataclasses.replace(made.PROFILE, data=data)
         size = made.Size(requests=n, forget=14)
         out = made.write_study(tmp_path / str(n), ("ga",), size=size, profile=profile)

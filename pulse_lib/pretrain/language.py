@@ -49,6 +49,7 @@ class DataMixture:
 def train_language_model(
     model: LoadedModel,
     people: Mapping[int, Person],
+    *,
     mixture: DataMixture,
     steps: int,
     seed: int,

@@ -61,7 +61,7 @@ QUICK = Recipe(  # for tests: every line runs, little is learned
 
 
 def pretrain(
-    out: Path, seed: int = 0, without: Path | None = None, quick: bool = False, log=print
+    out: Path, seed: int = 0, *, without: Path | None = None, quick: bool = False, log=print
 ) -> dict:
     """Makes the model, writes it to folder `out` and returns its card. `without`: file of person
     ids to leave out, one a line.
@@ -82,15 +82,17 @@ def pretrain(
     vision = train_vision_tower(
         network,
         lambda pictures: processor.image_processor(pictures, return_tensors="pt")["pixel_values"],
-        recipe.vision_steps,
-        recipe.vision_batch,
-        recipe.n_vision_pictures,
-        seed,
-        log,
+        steps=recipe.vision_steps,
+        batch_size=recipe.vision_batch,
+        n_pictures=recipe.n_vision_pictures,
+        seed=seed,
+        log=log,
     )
     vision_minutes = (time.time() - started) / 60
     model = wrap_model(network, processor, ModelSettings(path="embedded"))
-    train_language_model(model, people, recipe.mixture, recipe.language_steps, seed, log)
+    train_language_model(
+        model, people, mixture=recipe.mixture, steps=recipe.language_steps, seed=seed, log=log
+    )
     minutes = (time.time() - started) / 60
     log("measuring")
     card = {

@@ -35,6 +35,7 @@ SCENE_LABELS = {"count": (1, 2, 3, 4), "shape": SHAPES, "colour": tuple(COLOURS)
 def train_vision_tower(
     network,
     picture_to_tensor: Callable,
+    *,
     steps: int,
     batch_size: int,
     n_pictures: int,
