@@ -163,12 +163,12 @@ def check_same_start(
     """
     batch = collate(model, sample, supervised_tokens)
     with torch.no_grad():
-        policy, labels = answer_logits(model, batch)
+        own, labels = answer_logits(model, batch)
         with only(model, *adapters):
             reference, _ = answer_logits(model, batch)
     # GPU kernels may round differently from call to call.
     tolerance = 0.0 if model.device.type == "cpu" else 0.02 * float(reference.abs().max())
-    gap = float((policy - reference)[labels != IGNORE].abs().max())
+    gap = float((own - reference)[labels != IGNORE].abs().max())
     if not gap <= tolerance:
         raise PulseError(
             f"before the first step the model (adapters {active(model)}) and its reference "

@@ -67,7 +67,7 @@ def fit_gate(
     request_of = {c.person_id: c.request for c in forget}
     if nameless := sorted(set(request_of) - set(known)):
         raise PulseError(
-            f"policy experts: the name of {nameless[0]!r} is not known; give `people` of the "
+            f"strategy experts: the name of {nameless[0]!r} is not known; give `people` of the "
             "dataset that the conversations come from"
         )
     names = {known[p]: request for p, request in request_of.items()}
