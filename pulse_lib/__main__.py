@@ -60,7 +60,7 @@ def takes_options(command: Callable) -> Callable:
 
     every = [*options, *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own)]
     del with_options.__wrapped__  # typer reads the signature from here
-    with_options.__signature__ = inspect.Signature(every)
+    vars(with_options)["__signature__"] = inspect.Signature(every)
     with_options.__annotations__ = {p.name: p.annotation for p in every}
     return with_options
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import Profile
@@ -23,6 +24,7 @@ from pulse_lib.runs.library import code_cells
 NOT_IDENTITY = ("out_dir", "profile")
 # Files that hold wall times: two runs that computed the same differ in them.
 TIMED = ("log.csv", "result.json", "manifest.json")
+T = TypeVar("T")
 
 
 def code_hash(notebook: str) -> str:
@@ -136,7 +138,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def plain(value: object) -> object:
+def plain(value: T) -> T:
     """`value` as it comes back from a JSON file (tuples are lists there)."""
     return json.loads(json.dumps(value))
 

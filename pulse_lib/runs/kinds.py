@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
@@ -188,8 +188,9 @@ def kind_of(notebook: str) -> Kind:
 
 def notebook_of(folder: Path, out: Path) -> str:
     """The notebook that makes the run in a folder, for messages."""
-    kind = run_name(folder, out).split("/")[0]
-    return KINDS[kind].notebook if kind in get_args(Kind) else "its notebook"
+    named = run_name(folder, out).split("/")[0]
+    found = (row.notebook for kind, row in KINDS.items() if kind == named)
+    return next(found, "its notebook")
 
 
 def run_name(folder: Path, out: Path) -> str:
@@ -276,8 +277,12 @@ def _checked(axis: Axis, value: object) -> object:
     return value
 
 
-def one_of(name: str, value: object, choices: Iterable[str]) -> str:
+Word = TypeVar("Word", bound=str)
+
+
+def one_of(name: str, value: object, choices: Iterable[Word]) -> Word:
     """`value` if it is one of the choices. Raises PulseError listing them."""
-    if not isinstance(value, str) or value not in choices:
-        raise PulseError(f"{name} = {value!r} is not one of {', '.join(choices)}")
-    return value
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise PulseError(f"{name} = {value!r} is not one of {', '.join(choices)}")

@@ -87,11 +87,12 @@ def _imported(code: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("pulse_lib"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pulse_lib"):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("pulse_lib."):
-            yield node.value
+        elif isinstance(node, ast.ImportFrom) and (module := node.module or "") != "":
+            if module.split(".")[0] == "pulse_lib":
+                yield module
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and (text := str(node.value)).startswith("pulse_lib."):
+            yield text
 
 
 @cache

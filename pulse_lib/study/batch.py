@@ -236,7 +236,7 @@ def label(spec: RunSpec) -> str:
     words += [KINDS[spec.kind].label] if spec.kind != "single_shot" else []
     words += ["llm"] if known.get("trained_part") == "llm" else []
     words += [f"seed {known['seed']}"] if known.get("seed") else []
-    return " ".join(word for word in words if word)
+    return " ".join(str(word) for word in words if word)
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pulse_lib.errors import PulseError
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
@@ -84,7 +84,7 @@ def options_from_texts(
         trained_parts=parts or None,
         out_dir=str(Path(str(out_dir)).resolve()) if out_dir else "",
         sequential=pairs,
-        rebuild=one_of("rebuild", rebuild, ("ask", "keep", "library")),
+        rebuild=one_of("rebuild", rebuild, get_args(Rebuild)),
     )
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def alone(spec: RunSpec) -> Lock:
 
 
 @contextmanager
-def in_a_study() -> Iterator[None]:
+def in_a_study() -> Generator[None]:
     """A job of a study (PULSE_PROGRESS_FILE is set): its front sees from the files beside that one
     that it has begun, that it has ended, and why it failed.
     """

@@ -53,7 +53,7 @@ def _papermill():
         import papermill
 
         return papermill
-    sys.modules[skipped] = None
+    sys.modules[skipped] = None  # ty: ignore[invalid-assignment]  (Python's own mark for: not there)
     try:
         import papermill
     finally:
@@ -138,7 +138,7 @@ def resolve(path: Path, given: Mapping[str, object]) -> tuple[RunSpec, dict]:
         check_type(known[name]["type"], value, f"{path.stem}: parameter {name}")
     parameters = {name: entry["default"] for name, entry in known.items()} | dict(given)
     if "profile" in parameters:
-        data_source.check_there(load_profile(parameters["profile"]))
+        data_source.check_there(load_profile(str(parameters["profile"])))
     return spec_of(kind_of(path.stem), parameters), parameters
 
 
@@ -190,7 +190,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _execute(
-    path: Path, spec: RunSpec, *, parameters: dict, threads: int | None, log: TextIO
+    path: Path, spec: RunSpec, *, parameters: dict, threads: int | None, log: _Tee
 ) -> None:
     papermill = _papermill()
     run_id = uuid.uuid4().hex
