@@ -36,7 +36,7 @@ def main() -> None:
         for person in embedded.fictitious(settings.data)[:40]
         for conversation in embedded.person_conversations(
             person,
-            Assignment(person.id, "finetuned", "forget"),
+            Assignment(person.id, "finetuned", set="forget"),
             images=images,
             seed=0,
             settings=settings.data,
@@ -44,16 +44,24 @@ def main() -> None:
         )
     ]
     model.features.add((c.image for c in people), images)
-    add_adapter(model, "finetune", "projector+llm", f.rank, f.alpha, 0)
+    add_adapter(model, "finetune", trained_part="projector+llm", rank=f.rank, alpha=f.alpha, seed=0)
     stack(model, [], train="finetune")
     examples = encode_conversations(model, people)
-    optimizer = make_optimizer("adamw", trained_parameters(model), f.loraplus_ratio)
+    optimizer = make_optimizer("adamw", trained_parameters(model), ratio=f.loraplus_ratio)
     set_rate(optimizer, f.learning_rate)
 
     def step(k: int) -> float:
         batch = examples[k * f.batch_size % len(examples) :][: f.batch_size]
         begun = time.perf_counter()
-        backward_term(model, FINETUNE, "forget", batch, "answer", f.micro_batch, None)
+        backward_term(
+            model,
+            FINETUNE,
+            side="forget",
+            examples=batch,
+            supervised_tokens="answer",
+            micro_batch=f.micro_batch,
+            reference=None,
+        )
         optimizer.step()
         optimizer.zero_grad()
         return time.perf_counter() - begun

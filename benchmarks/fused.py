@@ -33,7 +33,7 @@ def main() -> None:
     names = ["finetune", *(f"round-{k}" for k in range(1, 6))]
     for name in names:
         rank = (settings.finetune if name == "finetune" else settings.unlearn).rank
-        add_adapter(model, name, "projector+llm", rank, 2 * rank, 0)
+        add_adapter(model, name, trained_part="projector+llm", rank=rank, alpha=2 * rank, seed=0)
     layers = [m for m in model.network.modules() if isinstance(m, BaseTunerLayer)]
 
     def seconds(fused: bool) -> float:
@@ -42,7 +42,7 @@ def main() -> None:
             for layer in layers:
                 layer.forward = layer.forward.by_token
         begun = time.perf_counter()
-        answer_questions(model, questions, images, settings.evaluate)
+        answer_questions(model, questions, images=images, settings=settings.evaluate)
         taken = time.perf_counter() - begun
         for layer, forward in zip(layers, kept, strict=True):
             layer.forward = forward

@@ -104,7 +104,9 @@ def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0)
     return wrap_model(
         network,
         processor,
-        ModelSettings(path="random", load="4bit", answer_form="letter", prompt="vicuna_v1"),
+        settings=ModelSettings(
+            path="random", load="4bit", answer_form="letter", prompt="vicuna_v1"
+        ),
     )
 
 
@@ -169,18 +171,18 @@ def questions(n: int, group: str = "general") -> list[Question]:
 
 def conversations(n: int, group: str) -> list[Conversation]:
     """Conversations as long as those about a person: a picture, and three turns."""
-    turn = Turn(TEXT, (), "a cautious answer in a few words")
+    turn = Turn(TEXT, (), answer="a cautious answer in a few words")
     return [
         Conversation(
             f"{group}-{i}",
             group,
-            "finetuned",
-            f"{group}-person-{i}",
-            0,
-            "multimodal",
-            f"image-{i}",
-            (turn,) * 3,
-            "unlearn",
+            scenario="finetuned",
+            person_id=f"{group}-person-{i}",
+            request=0,
+            modality="multimodal",
+            image=f"image-{i}",
+            turns=(turn,) * 3,
+            stage="unlearn",
         )
         for i in range(n)
     ]
@@ -236,7 +238,7 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
         epochs_pretrained=1,
     )
     task = Task(
-        target=Target(model, (), "pretrained", seed=0),
+        target=Target(model, (), scenario="pretrained", seed=0),
         method=get(method_id),
         forget=forget,
         retain=retain,
@@ -258,7 +260,9 @@ def measure_unlearning(model: LoadedModel, method_id: str, peak: float, n_steps:
     lengths = [len(c.input_ids) for c in encode_conversations(model, forget)]
     tokens, batches = lengths[0], 2 if METHODS[method_id].retain_loss else 1
     checkpointing = model.settings.gradient_checkpointing
-    work = gpus.step_flops(model.network.config, tokens, BATCH * batches, checkpointing)
+    work = gpus.step_flops(
+        model.network.config, tokens, sequences=BATCH * batches, checkpointing=checkpointing
+    )
     return {
         "method": method_id,
         "n_steps": outcome.final_step,
@@ -277,10 +281,10 @@ def measure_answering(model: LoadedModel, peak: float, n_questions: int) -> dict
     """
     asked, images = questions(n_questions), pictures(n_questions)
     settings = EvaluateSettings(batch_size=8, max_new_tokens=4, n_path_questions=1)
-    answer_questions(model, asked[:2], images, settings)  # kernels are chosen
+    answer_questions(model, asked[:2], images=images, settings=settings)  # kernels are chosen
     start_peak(model.device)
     begun = clock(model.device)
-    answers = answer_questions(model, asked, images, settings)
+    answers = answer_questions(model, asked, images=images, settings=settings)
     seconds = clock(model.device) - begun
     lengths = [len(p) for p in encode_questions(model, asked)]
     work = sum(gpus.forward_flops(model.network.config, n) for n in lengths)

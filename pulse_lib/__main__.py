@@ -70,6 +70,7 @@ def takes_options(command: Callable) -> Callable:
 def run(
     options: "Options",
     jobs: Annotated[int, typer.Option(help="Runs at a time; 0: two, or one on a single core.")] = 0,
+    *,
     rebuild: Annotated[
         str,
         typer.Option(
@@ -111,6 +112,7 @@ def status(options: "Options") -> None:
 def notebook(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Number or name, e.g. 03 or 03_unlearn_single_shot.")],
+    *,
     threads: Annotated[
         int, typer.Option(help="Threads of the kernel; 0: as many as it likes.")
     ] = 0,
@@ -150,6 +152,7 @@ def methods() -> None:
 def search(
     profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
     methods: Annotated[str, typer.Option(help=OPTIONS["methods"][1])] = "all",
+    *,
     scenarios: Annotated[str, typer.Option(help=OPTIONS["scenarios"][1])] = "",
     trials: Annotated[int, typer.Option(help="Trials a method and scenario.")] = 10,
     seed: Annotated[int, typer.Option(help="Of data, target and adapters; never reported.")] = 1000,
@@ -184,6 +187,7 @@ def search(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. outputs/...")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    *,
     state: Annotated[str, typer.Option(help="Of a single-shot run: final or matched.")] = "",
     round_number: Annotated[
         int, typer.Option("--round", help="Of a sequential run; 0: its last.")
@@ -192,7 +196,7 @@ def export(
     """Merge a run's adapters into the 16-bit model: a folder that from_pretrained loads."""
     from pulse_lib.commands.export import export_run
 
-    card = export_run(run, out, state, round_number)
+    card = export_run(run, out, state=state, round_number=round_number)
     _console().print(
         f"{out}: {card['base_model']} with {len(card['adapters'])} adapters merged into "
         f"{card['n_layers_changed']} layers ({escape(card['state'])})"
@@ -203,6 +207,7 @@ def export(
 def measure(
     out: Annotated[Path, typer.Option(help="Folder for the results of this model state.")],
     profile: Annotated[str, typer.Option(help="Ask this profile's own model.")] = "",
+    *,
     run: Annotated[
         Path | None, typer.Option(help="Ask the model that this finished run left.")
     ] = None,
@@ -235,11 +240,13 @@ def measure(
     from pulse_lib.commands.states import state_of_profile, state_of_run
 
     if run:
-        chosen = state_of_run(run, state, round_number)
+        chosen = state_of_run(run, state, round_number=round_number)
     else:
-        chosen = state_of_profile(profile, seed or 0, out_dir)
+        chosen = state_of_profile(profile, seed or 0, out_dir=out_dir)
     try:
-        tables = measure.measure(chosen, out, what.split(","), groups, max_new_tokens)
+        tables = measure.measure(
+            chosen, out, what=what.split(","), groups=groups, max_new_tokens=max_new_tokens
+        )
     except KeyboardInterrupt:
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -257,6 +264,7 @@ def measure(
 def plan(
     profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
     gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
+    *,
     gpu_gib: Annotated[float, typer.Option(help="A card by its memory in GiB.")] = 0.0,
 ) -> None:
     """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
@@ -288,6 +296,7 @@ def plan(
 def pretrain_tiny(
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     seed: Annotated[int, typer.Option(help="Seed of the pre-training.")] = 0,
+    *,
     without: Annotated[
         Path | None, typer.Option(help="File: one person id a line to leave out.")
     ] = None,

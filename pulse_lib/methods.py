@@ -14,7 +14,7 @@ adapter of the profile's rank.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 from pulse_lib.errors import PulseError
@@ -43,6 +43,7 @@ class Method:
 
     id: str  # in files and commands
     label: str  # in figures
+    _: KW_ONLY
     forget_loss: str  # function of losses.py, on the batch of forget conversations
     retain_loss: str  # the same on a batch of retain_train conversations; "" for none
     loss: str  # in one line, for the table
@@ -66,7 +67,7 @@ class Method:
         """This method with some of its hyperparameters set anew. Raises PulseError for any other
         name.
         """
-        check_names(f"method {self.id}", values, self.hyperparameters)
+        check_names(f"method {self.id}", values, known=self.hyperparameters)
         own = {k: values.get(k, v) for k, v in self.coefficients.items()}
         weight = values.get("retain_weight", self.retain_weight)
         return replace(self, coefficients=own, retain_weight=weight)
@@ -335,7 +336,7 @@ def get(method_id: str) -> Method:
     return (METHODS | VARIANTS)[method_id]
 
 
-def check_names(whose: str, values: Mapping[str, float], known: Mapping[str, float]) -> None:
+def check_names(whose: str, values: Mapping[str, float], *, known: Mapping[str, float]) -> None:
     """Raises PulseError for a value that is none of the hyperparameters `known`."""
     unknown = [name for name in values if name not in known]
     if unknown:

@@ -45,22 +45,22 @@ def is_batch() -> bool:
     )
 
 
-def track(iterable: Iterable, label: str, total: int | None = None) -> Iterator:
+def track(iterable: Iterable, label: str, *, total: int | None = None) -> Iterator:
     """The items of `iterable`, reporting how many are done.
 
     `total` is needed only if the iterable has no length.
     """
     n = total if total is not None else len(iterable) if isinstance(iterable, Sized) else None
     i = 0
-    step(label, 0, n)
+    step(label, 0, n=n)
     for i, item in enumerate(iterable, start=1):
         yield item
-        step(label, i, n if n is None else max(i, n))
+        step(label, i, n=n if n is None else max(i, n))
     if n is None or i < n:
-        step(label, i, i)  # the end, whatever was promised
+        step(label, i, n=i)  # the end, whatever was promised
 
 
-def step(label: str, i: int, n: int | None, **numbers: float) -> None:
+def step(label: str, i: int, *, n: int | None, **numbers: float) -> None:
     """Report that `i` of `n` (None: unknown) steps of `label` are done; `numbers` (loss=...,
     forget=...) are shown with it.
     """

@@ -6,7 +6,7 @@ A new strategy is a row: docs/add_a_strategy.md. Files and columns call it the p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 from pulse_lib.errors import PulseError
@@ -22,6 +22,7 @@ class Strategy:
 
     id: str
     what: str  # in one line
+    _: KW_ONLY
     source: str
     continued: bool = False  # one adapter goes on; else a new one on the frozen earlier ones
     replay: bool = False  # people of earlier requests join each batch
@@ -34,31 +35,33 @@ class Strategy:
         """This strategy with some of its coefficients set anew. Raises PulseError for any other
         name.
         """
-        check_names(f"strategy {self.id}", values, self.coefficients)
+        check_names(f"strategy {self.id}", values, known=self.coefficients)
         return replace(self, coefficients=dict(self.coefficients) | dict(values))
 
 
 _ROWS = (
-    Strategy("adapter_per_request", "a new adapter on the frozen earlier ones", "PULSE's default"),
-    Strategy("one_adapter", "one adapter continued", "control", continued=True),
+    Strategy(
+        "adapter_per_request", "a new adapter on the frozen earlier ones", source="PULSE's default"
+    ),
+    Strategy("one_adapter", "one adapter continued", source="control", continued=True),
     Strategy(
         "replay",
         "a new adapter; some people of earlier requests join each batch",
-        "rehearsal; control",
+        source="rehearsal; control",
         replay=True,
         coefficients={"replay_share": 0.25},  # earlier people, on top of each batch
     ),
     Strategy(
         "orthogonal",
         "a new adapter whose inputs are orthogonal to the earlier ones'",
-        "O3, Gao et al. 2025, arXiv 2407.10223",
+        source="O3, Gao et al. 2025, arXiv 2407.10223",
         penalty="orthogonal",
         coefficients={"orthogonal_strength": 0.1},
     ),
     Strategy(
         "anchor",
         "one adapter continued, pulled to where the round found it",
-        "L2, or EWC with anchor_fisher, Kirkpatrick et al. 2017, arXiv 1612.00796",
+        source="L2, or EWC with anchor_fisher, Kirkpatrick et al. 2017, arXiv 1612.00796",
         continued=True,
         penalty="anchor",
         # anchor_fisher: 1 to weight each entry by the Fisher information of retain_train, else 0
@@ -67,7 +70,7 @@ _ROWS = (
     Strategy(
         "experts",
         "a new adapter on the target alone; a gate picks the one that answers a question, if any",
-        "LUMoE, Li et al. 2026, arXiv 2606.12809, with a gate of names and pictures",
+        source="LUMoE, Li et al. 2026, arXiv 2606.12809, with a gate of names and pictures",
         gated=True,
     ),
 )
@@ -95,7 +98,7 @@ def check_fits(method: Method, strategy: Strategy) -> None:
 
 
 def tuned(
-    method: Method, strategy: Strategy | None, values: Mapping[str, float]
+    method: Method, strategy: Strategy | None, *, values: Mapping[str, float]
 ) -> tuple[Method, Strategy | None]:
     """Both with the values set that belong to them. Raises PulseError for one that belongs to
     neither.

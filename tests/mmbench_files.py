@@ -65,7 +65,7 @@ def groups(n: int, seed: int = 0) -> list[dict]:
     for i in range(n):
         rng = world.generator("mmbench-file", seed, i)
         content = world.draw_general(rng, "scene")
-        turn = world.general_turn(content, "shape", rng)
+        turn = world.general_turn(content, "shape", rng=rng)
         wrong = [o for o in turn.options if o != turn.answer]
         options = [turn.answer, *wrong][: 4 - i % 3]
         rng.shuffle(options)

@@ -143,9 +143,9 @@ class _World:
                     Person(
                         person,
                         f"{NAMES[i % 5]} {kind.title()}{i}",
-                        kind,
-                        facts,
-                        {},
+                        kind=kind,
+                        attributes=facts,
+                        genome={},
                     )
                 )
                 image = self._face(person, rng)
@@ -218,16 +218,16 @@ class _World:
             Question(
                 number,
                 set_name,
-                scenario,
-                person,
-                request,
-                modality,
-                f"what is the {attribute} of {who} ?",
-                tuple(options[i] for i in order),
-                int(np.flatnonzero(order == 0)[0]),
-                image if modality == "multimodal" else "",
-                attribute,
-                wording,
+                scenario=scenario,
+                person_id=person,
+                request=request,
+                modality=modality,
+                text=f"what is the {attribute} of {who} ?",
+                options=tuple(options[i] for i in order),
+                answer=int(np.flatnonzero(order == 0)[0]),
+                image=image if modality == "multimodal" else "",
+                category=attribute,
+                wording=wording,
             )
         )
 

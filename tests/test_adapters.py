@@ -57,7 +57,7 @@ def base_state(model):
 def test_lora_hits_seven_layers_a_block_and_the_projector(model):
     n_layers = model.network.config.text_config.num_hidden_layers
     for part, expected in (("llm", 7 * n_layers), ("projector+llm", 7 * n_layers + 2)):
-        add_adapter(model, "unlearn", part, 4, 8, seed=0)
+        add_adapter(model, "unlearn", trained_part=part, rank=4, alpha=8, seed=0)
         stack(model, [], train="unlearn")
         assert len(adapter_weights(model, "unlearn")) == 2 * expected
         report = trainable_report(model)
@@ -73,7 +73,7 @@ def test_fresh_adapter_changes_nothing_and_only_goes_back_in_time(model):
     tiny.with_adapters("finetune", model=model)
     finetuned = logits(model)
     assert not torch.equal(finetuned, base)
-    add_adapter(model, "unlearn", "projector+llm", 4, 8, seed=1)
+    add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=1)
     stack(model, ["finetune"], train="unlearn")
     assert torch.equal(logits(model), finetuned)  # policy == reference at step 0
     tiny.shake(model, "unlearn", 1)
@@ -106,7 +106,7 @@ def test_projector_goes_back_in_time_and_the_language_model_stays(model):
     # The same state by hand: what `unlearn` added to the projector taken out of its weights.
     kept = adapter_weights(model, "unlearn")
     without = {k: torch.zeros_like(w) if "projector" in k else w for k, w in kept.items()}
-    set_adapter_weights(model, "unlearn", without)
+    set_adapter_weights(model, "unlearn", weights=without)
     assert torch.equal(logits(model), inside) and not torch.equal(inside, both)
 
 
@@ -152,13 +152,15 @@ def test_training_one_adapter_leaves_everything_else(model):
 def test_round_trip_is_exact(model, folder, tmp_path):
     tiny.with_adapters("finetune", "unlearn", model=model)
     expected = logits(model)
-    save_adapter(model, "finetune", tmp_path / "target/finetune", parent=None)
-    save_adapter(model, "unlearn", tmp_path / "run/round-1", parent=tmp_path / "target/finetune")
+    save_adapter(model, "finetune", folder=tmp_path / "target/finetune", parent=None)
+    save_adapter(
+        model, "unlearn", folder=tmp_path / "run/round-1", parent=tmp_path / "target/finetune"
+    )
     fresh = loaded(folder, model.settings.load)
     chain = adapter_chain(tmp_path / "run/round-1")
     assert chain == [(tmp_path / "target/finetune").resolve(), (tmp_path / "run/round-1").resolve()]
     for name, path in zip(["a", "b"], chain, strict=True):
-        load_adapter(fresh, path, name)
+        load_adapter(fresh, path, name=name)
     stack(fresh, ["a", "b"])
     assert torch.equal(logits(fresh), expected)
     stack(fresh, ["b"])
@@ -169,7 +171,7 @@ def test_peft_itself_can_load_what_was_saved(folder, tmp_path):
     from peft import PeftModel
 
     model = tiny.with_adapters("unlearn", model=loaded(folder))
-    save_adapter(model, "unlearn", tmp_path / "adapter", parent=None)
+    save_adapter(model, "unlearn", folder=tmp_path / "adapter", parent=None)
     fresh = loaded(folder)
     PeftModel.from_pretrained(fresh.network, str(tmp_path / "adapter"))
     # peft sends tokens through A and B, the model reads W + B A: another order of rounding
@@ -181,11 +183,11 @@ def test_weights_go_out_and_in_again(folder):
     expected, kept = logits(model), adapter_weights(model, "unlearn")
     tiny.shake(model, "unlearn", 9)
     assert not torch.equal(logits(model), expected)
-    set_adapter_weights(model, "unlearn", kept)
+    set_adapter_weights(model, "unlearn", weights=kept)
     assert torch.equal(logits(model), expected)
-    add_adapter(model, "other", "llm", 2, 4, seed=0)
+    add_adapter(model, "other", trained_part="llm", rank=2, alpha=4, seed=0)
     with pytest.raises(PulseError, match="do not fit"):
-        set_adapter_weights(model, "other", kept)
+        set_adapter_weights(model, "other", weights=kept)
 
 
 def test_start_is_drawn_from_the_seed(folder):
@@ -193,7 +195,7 @@ def test_start_is_drawn_from_the_seed(folder):
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(len(drawn))
-        add_adapter(model, "unlearn", "llm", 4, 8, seed=seed)
+        add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=seed)
         drawn.append(adapter_weights(model, "unlearn"))
     assert all(torch.equal(drawn[0][k], drawn[1][k]) for k in drawn[0])
     assert not all(torch.equal(drawn[0][k], drawn[2][k]) for k in drawn[0])
@@ -202,7 +204,7 @@ def test_start_is_drawn_from_the_seed(folder):
 def test_dropped_adapter_is_gone(folder):
     model = tiny.with_adapters("finetune", model=loaded(folder))
     finetuned = logits(model)
-    add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+    add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=0)
     tiny.shake(model, "unlearn")
     stack(model, ["finetune"], train="unlearn")
     drop_adapter(model, "unlearn")
@@ -213,11 +215,11 @@ def test_dropped_adapter_is_gone(folder):
 
 def test_dropout_of_a_loaded_adapter_is_off(folder, tmp_path):
     model = tiny.with_adapters("finetune", model=loaded(folder))
-    path = save_adapter(model, "finetune", tmp_path / "finetune", parent=None)
+    path = save_adapter(model, "finetune", folder=tmp_path / "finetune", parent=None)
     config = path / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_dropout": 0.0', '"lora_dropout": 0.5'))
     fresh = loaded(folder)
-    load_adapter(fresh, path, "finetune")
+    load_adapter(fresh, path, name="finetune")
     stack(fresh, ["finetune"])
     fresh.network.train()
     assert torch.equal(logits(fresh), logits(model))
@@ -226,7 +228,7 @@ def test_dropout_of_a_loaded_adapter_is_off(folder, tmp_path):
 def test_bad_input_is_named(folder, tmp_path):
     model = tiny.with_adapters("finetune", model=loaded(folder))
     with pytest.raises(PulseError, match="projector\\+llm, llm"):
-        add_adapter(model, "x", "vision", 4, 8, seed=0)
+        add_adapter(model, "x", trained_part="vision", rank=4, alpha=8, seed=0)
     with pytest.raises(PulseError, match="'nobody' is not loaded; loaded are: finetune"):
         stack(model, ["nobody"])
     with pytest.raises(PulseError, match="no parameter is trainable"):
@@ -234,10 +236,10 @@ def test_bad_input_is_named(folder, tmp_path):
     next(model.network.model.vision_tower.parameters()).requires_grad_(True)
     with pytest.raises(PulseError, match="vision_tower.* is trainable"):
         trainable_report(model)
-    path = save_adapter(model, "finetune", tmp_path / "finetune", parent=None)
+    path = save_adapter(model, "finetune", folder=tmp_path / "finetune", parent=None)
     (path / "adapter_model.safetensors").unlink()
     with pytest.raises(PulseError, match="adapter_model.safetensors is missing"):
-        load_adapter(model, path, "again")
+        load_adapter(model, path, name="again")
     (path / "manifest.json").unlink()
     with pytest.raises(PulseError, match="manifest.json"):
         adapter_chain(path)

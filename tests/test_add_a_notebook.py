@@ -45,7 +45,7 @@ def test_the_row_and_the_notebook_of_the_guide_make_a_kind_of_run(kit, monkeypat
         spec = runs.spec_of(kind, shared)
         started = runs.start(spec, kit.profile)
         write_results(started.folder, spec.files)
-        rows = make_rows([question], answers, "vlmevalkit_2024", **who)
+        rows = make_rows([question], answers, rules="vlmevalkit_2024", **who)
         write_rows(started.folder / "rows.parquet", rows)
         runs.finish(started)
     made = run_notebook("09", shared)

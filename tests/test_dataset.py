@@ -39,8 +39,8 @@ def scores(n=8):
 def build(seed=0, settings=SMALL):
     celebrities, fictitious = embedded.celebrities(SMALL)[:8], embedded.fictitious(SMALL)
     places = [
-        *splits.split_fictitious(fictitious, settings, seed),
-        *splits.select_known(scores(), settings, seed)[1],
+        *splits.split_fictitious(fictitious, settings, seed=seed),
+        *splits.select_known(scores(), settings, seed=seed)[1],
     ]
     people = [*celebrities, *fictitious]
     return dataset.build_dataset(
@@ -55,7 +55,7 @@ def data():
 
 def test_selection_takes_the_most_accurate_and_breaks_ties_by_margin_then_id():
     settings = replace(SMALL, n_pretrained_forget=1, n_pretrained_retain=2)
-    table, places = splits.select_known(scores(), settings, 0)
+    table, places = splits.select_known(scores(), settings, seed=0)
     assert list(table["person_id"][:4]) == [
         "celebrity-004",
         "celebrity-003",
@@ -123,43 +123,53 @@ def test_round_trip(data, tmp_path):
     data.write(tmp_path)
     read = dataset.read_dataset(tmp_path)
     assert read == dataset.Dataset(
-        data.people, data.places, data.questions, data.conversations, read.images
+        data.people,
+        data.places,
+        questions=data.questions,
+        conversations=data.conversations,
+        images=read.images,
     )
     assert read.images.encoded == data.images.encoded
 
 
 def test_no_leak_and_every_kind_of_leak_is_found(data):
     records = [*data.questions, *data.conversations]
-    assert splits.check_leakage(data.people, data.places, records)["people"] == len(data.places)
+    assert splits.check_leakage(data.people, data.places, records=records)["people"] == len(
+        data.places
+    )
     forget = next(p for p in data.places if p.set == "forget")
     with pytest.raises(PulseError, match="two sets"):
-        splits.check_leakage(data.people, [*data.places, replace(forget, set="retain")], records)
+        splits.check_leakage(
+            data.people, [*data.places, replace(forget, set="retain")], records=records
+        )
     twin = replace(data.people[0], id="twin")
     with pytest.raises(PulseError, match="same face"):
         splits.check_leakage(
             [*data.people, twin],
-            [*data.places, Assignment("twin", "finetuned", "holdout")],
-            records,
+            [*data.places, Assignment("twin", "finetuned", set="holdout")],
+            records=records,
         )
     with pytest.raises(PulseError, match="two places"):
-        splits.check_leakage(data.people, data.places, [*records, data.questions[0]])
+        splits.check_leakage(data.people, data.places, records=[*records, data.questions[0]])
     person = next(q for q in data.questions if q.set == "forget" and q.image)
     with pytest.raises(PulseError, match="is in retain"):
         splits.check_leakage(
-            data.people, data.places, [replace(person, id="new", set="retain", image="")]
+            data.people, data.places, records=[replace(person, id="new", set="retain", image="")]
         )
     general = next(q for q in data.questions if q.set == "general")
     with pytest.raises(PulseError, match="is used by"):
         splits.check_leakage(
-            data.people, data.places, [person, replace(general, image=person.image)]
+            data.people, data.places, records=[person, replace(general, image=person.image)]
         )
 
 
 def test_asking_for_more_people_than_there_are():
     with pytest.raises(PulseError, match="the source has 3"):
-        splits.split_fictitious(embedded.fictitious(SMALL)[:3], SMALL, 0)
+        splits.split_fictitious(embedded.fictitious(SMALL)[:3], SMALL, seed=0)
     with pytest.raises(PulseError, match="8 candidates"):
-        splits.select_known(scores(), replace(SMALL, n_candidates=10, n_pretrained_forget=8), 0)
+        splits.select_known(
+            scores(), replace(SMALL, n_candidates=10, n_pretrained_forget=8), seed=0
+        )
 
 
 def test_scores_of_a_person():

@@ -73,14 +73,14 @@ def test_counts_are_those_of_the_dataset():
     )
     source = source_of(settings)
     people = source.fictitious(settings)
-    places = splits.split_fictitious(people, settings, 0)
+    places = splits.split_fictitious(people, settings, seed=0)
     data = build_dataset(
         source, people, general=general_of(settings), places=places, settings=settings, seed=0
     )
     found = estimate.counts(load_profile("smoke").with_values(data=settings))
-    taught = data.training("finetuned", ("forget", "retain", "retain_train"), "finetune")
+    taught = data.training("finetuned", ("forget", "retain", "retain_train"), stage="finetune")
     assert found["taught"] == len(taught)
-    forget = data.training("finetuned", ("forget",), "unlearn")
+    forget = data.training("finetuned", ("forget",), stage="unlearn")
     assert 4 * found["forget a person"] == len(forget)
     assert found["finetuned"] == len(data.evaluation("finetuned"))
     assert found["holdout"] == sum(q.set == "holdout" for q in data.questions)
@@ -124,7 +124,7 @@ def test_stages_by_hand():
 def test_adapters_have_as_many_weights_as_pefts():
     model = tiny.tiny_model()
     for part in ("llm", "projector+llm"):
-        add_adapter(model, "unlearn", part, 4, 8, seed=0)
+        add_adapter(model, "unlearn", trained_part=part, rank=4, alpha=8, seed=0)
         stack(model, [], train="unlearn")
         expected = trainable_report(model)["n_trainable"]
         assert memory.lora_parameters(model.network.config, part, rank=4) == expected

@@ -71,7 +71,7 @@ def gate():
     model.features.add(list(store.encoded), store)
     forget = [shown(p, v, request=p + 1) for p in (0, 1) for v in (0, 1)]
     others = [shown(p, v, 0, "retain_train") for p in (2, 3) for v in (0, 1)]
-    return model, fit_gate(model, forget, others, PEOPLE)
+    return model, fit_gate(model, forget, others=others, people=PEOPLE)
 
 
 def test_people_are_recognised_by_other_pictures_and_strangers_are_not(gate):
@@ -107,7 +107,7 @@ def test_names_count_as_whole_words_and_before_pictures(gate):
 
 def test_a_request_in_text_alone_has_no_pictures(gate):
     model, _ = gate
-    fitted = fit_gate(model, [tiny.conversation(1, request=3)], [], PEOPLE)
+    fitted = fit_gate(model, [tiny.conversation(1, request=3)], others=[], people=PEOPLE)
     name = PEOPLE[0].name
     assert fitted.route(model, [asked("0-0"), asked(text=f"Who is {name}?")]) == [0, 3]
 
@@ -115,20 +115,20 @@ def test_a_request_in_text_alone_has_no_pictures(gate):
 def test_a_person_without_a_name_is_an_error(gate):
     model, _ = gate
     with pytest.raises(PulseError, match="forget-person-0.* is not known"):
-        fit_gate(model, [shown(0, 0, 1)], [], [])
+        fit_gate(model, [shown(0, 0, 1)], others=[], people=[])
 
 
 def test_each_question_is_answered_by_its_own_state():
     model, store = tiny.with_adapters("finetune", "one", "two"), tiny.images()
     stack(model, ["finetune"], train="one")
     names = {"Mara Voss number 1": 1, "Mara Voss number 3": 2}
-    gate = Gate(names, torch.empty(0), (), 0.0)
+    gate = Gate(names, torch.empty(0), requests=(), radius=0.0)
     parts = {"gate": gate, "target": ["finetune"], "experts": {1: "one", 2: "two"}}
     before = active(model)
     trained = {k for k, p in model.network.named_parameters() if p.requires_grad}
     questions = QUESTIONS[:4]
-    whole = answer_gated(model, questions, store, EVALUATE, **parts)
-    swapped = answer_gated(model, questions, store, EVALUATE, projector=[], **parts)
+    whole = answer_gated(model, questions, images=store, settings=EVALUATE, **parts)
+    swapped = answer_gated(model, questions, images=store, settings=EVALUATE, projector=[], **parts)
     assert active(model) == before
     assert {k for k, p in model.network.named_parameters() if p.requires_grad} == trained
     assert whole["question_id"].tolist() == [q.id for q in questions]
@@ -136,9 +136,9 @@ def test_each_question_is_answered_by_its_own_state():
     found = []
     for i, (question, names) in enumerate(zip(questions, states, strict=True)):
         stack(model, names)
-        alone = answer_questions(model, [question], store, EVALUATE)
+        alone = answer_questions(model, [question], images=store, settings=EVALUATE)
         with projector_of(model):
-            bare = answer_questions(model, [question], store, EVALUATE)
+            bare = answer_questions(model, [question], images=store, settings=EVALUATE)
         np.testing.assert_allclose(whole["option_loglik"][i], alone["option_loglik"][0], **CLOSE)
         np.testing.assert_allclose(swapped["option_loglik"][i], bare["option_loglik"][0], **CLOSE)
         found.append(np.allclose(alone["option_loglik"][0], bare["option_loglik"][0], **CLOSE))
@@ -147,8 +147,10 @@ def test_each_question_is_answered_by_its_own_state():
 
 def test_shares_of_the_routing():
     model = tiny.with_adapters("finetune")
-    gate = Gate({"Mara Voss number 1": 1, "Mara Voss number 5": 1}, torch.empty(0), (), 0.5)
-    found = routing(model, gate, QUESTIONS, [1, 2])
+    gate = Gate(
+        {"Mara Voss number 1": 1, "Mara Voss number 5": 1}, torch.empty(0), requests=(), radius=0.5
+    )
+    found = routing(model, gate, questions=QUESTIONS, requests=[1, 2])
     # Text questions 1, 3 (request 1) and 5, 7 (request 2): 1 is right, 5 is sent to the wrong one.
     assert found["forget_text"] == 0.25 and found["forget_multimodal"] == 0.0
     assert found["retain"] == found["general"] == 0.25  # each asks about number 1 once in four

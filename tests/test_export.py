@@ -51,7 +51,7 @@ class Study:
             if not name.endswith("/"):
                 (started.folder / name).write_text(f"{spec.name} {name}")
         for place, name in dict(adapters).items():
-            save_adapter(self.model, name, started.folder / place, parent)
+            save_adapter(self.model, name, folder=started.folder / place, parent=parent)
         runs.finish(started, list(adapters))
         return started.folder
 
@@ -70,7 +70,7 @@ class Study:
         parent = self.target / "adapters/finetune"
         for i, name in enumerate(("unlearn", "again"), start=1):
             parent = save_adapter(
-                self.model, name, started.folder / f"round-{i}" / "adapter", parent
+                self.model, name, folder=started.folder / f"round-{i}" / "adapter", parent=parent
             )
         runs.finish(started, ["round-1/", "round-2/"])
         return started.folder
@@ -156,7 +156,7 @@ def test_shards_in_float16_are_merged_in_float32(made, tmp_path, prefix):
     chain = [made.target / "adapters/finetune", made.sequential() / "round-2/adapter"]
     (tmp_path / "out").mkdir()
     files = sorted(tmp_path.glob("*.safetensors"))
-    assert merge_files(files, tmp_path / "out", read_deltas(chain)) == 16
+    assert merge_files(files, tmp_path / "out", deltas=read_deltas(chain)) == 16
     after = {k: v for f in files for k, v in load_file(tmp_path / "out" / f.name).items()}
     assert after.keys() == flat.keys()
     changed = {k for k in flat if not torch.equal(after[k], flat[k])}
@@ -244,7 +244,7 @@ def test_unfit_checkpoints_are_refused(made, tmp_path):
             changed if weight is None else changed | {key: weight}, tmp_path / "m.safetensors"
         )
         with pytest.raises(PulseError, match=words):
-            merge_files([tmp_path / "m.safetensors"], tmp_path / "out", deltas)
+            merge_files([tmp_path / "m.safetensors"], tmp_path / "out", deltas=deltas)
     (tmp_path / "config.json").write_text('{"quantization_config": {}}')
     with pytest.raises(PulseError, match="checkpoint is quantised"):
         weight_files(tmp_path)

@@ -35,8 +35,8 @@ def test_cached_features_are_the_pixel_path(adapters):
     shown = ["image-3", "image-7"]
     with torch.no_grad():
         expected = model.network(input_ids=ids, pixel_values=pixels(model, shown)).logits
-        found = model.network(inputs_embeds=embed(model, ids, shown)).logits
-        other = model.network(inputs_embeds=embed(model, ids, shown[::-1])).logits
+        found = model.network(inputs_embeds=embed(model, ids, image_ids=shown)).logits
+        other = model.network(inputs_embeds=embed(model, ids, image_ids=shown[::-1])).logits
     assert torch.equal(found, expected)
     assert not torch.allclose(other, expected)
 
@@ -48,7 +48,9 @@ def test_feature_layers_are_read_from_the_configuration(layers):
     ids = torch.tensor([encode_questions(model, [tiny.question(0, image=True)])[0]])
     with torch.no_grad():
         expected = network(input_ids=ids, pixel_values=pixels(model, ["image-3"])).logits
-        assert torch.equal(network(inputs_embeds=embed(model, ids, ["image-3"])).logits, expected)
+        assert torch.equal(
+            network(inputs_embeds=embed(model, ids, image_ids=["image-3"])).logits, expected
+        )
 
 
 def test_gradients_are_those_of_the_pixel_path():
@@ -59,7 +61,7 @@ def test_gradients_are_those_of_the_pixel_path():
     gradients = []
     for inputs in (
         {"input_ids": ids, "pixel_values": pixels(model, ["image-3"])},
-        {"inputs_embeds": embed(model, ids, ["image-3"])},
+        {"inputs_embeds": embed(model, ids, image_ids=["image-3"])},
     ):
         loss = model.network(**inputs).logits.logsumexp(-1).sum()
         gradients.append(torch.autograd.grad(loss, weights))
@@ -90,7 +92,7 @@ def test_images_and_texts_mix_in_a_batch():
 def test_whole_sequence_supervises_every_text_token_but_the_first():
     model = prepared()
     conversations = encode_conversations(model, [tiny.conversation(0), tiny.conversation(1)])
-    labels = collate(model, conversations, "whole_sequence").labels
+    labels = collate(model, conversations, supervised_tokens="whole_sequence").labels
     for row, conversation in enumerate(conversations):
         expected = [t for t in conversation.input_ids[1:] if t != model.image_token_id]
         assert labels[row][labels[row] != IGNORE].tolist() == expected

@@ -73,13 +73,13 @@ def test_follows_every_change(model):
     kept = adapter_weights(model, "round-1")
     tiny.shake(model, "round-1", 7)
     assert not torch.equal(logits(model), first)
-    set_adapter_weights(model, "round-1", kept)
+    set_adapter_weights(model, "round-1", weights=kept)
     assert torch.equal(logits(model), first)
     with only(model, "finetune"):
         assert not torch.equal(logits(model), first)
     found = []
     for seed in (1, 2):  # another adapter of the same name, changed as often
-        add_adapter(model, "round-1", "projector+llm", 4, 8, seed=0)
+        add_adapter(model, "round-1", trained_part="projector+llm", rank=4, alpha=8, seed=0)
         tiny.shake(model, "round-1", seed)
         stack(model, NAMES)
         found.append(logits(model))

@@ -64,7 +64,7 @@ def model(request):
 
 
 def test_greedy_is_transformers_generate(model):
-    table = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
+    table = answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)
     lengths = set()
     for question, response in zip(QUESTIONS, table["response"], strict=True):
         out = generated(model, question)
@@ -75,7 +75,7 @@ def test_greedy_is_transformers_generate(model):
 
 
 def test_option_logliks_are_those_of_a_full_reading(model):
-    table = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
+    table = answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)
     for question, found in zip(QUESTIONS, table["option_loglik"], strict=True):
         said = (
             "ABCD"[: len(question.options)]
@@ -100,9 +100,9 @@ def test_options_of_many_tokens(model):
     question = replace(
         QUESTIONS[0], options=("a very long option, 顔", "cat", "cat and dog", "x"), answer=1
     )
-    found = answer_questions(model, [question, QUESTIONS[1]], tiny.images(), SETTINGS)[
-        "option_loglik"
-    ][0]
+    found = answer_questions(
+        model, [question, QUESTIONS[1]], images=tiny.images(), settings=SETTINGS
+    )["option_loglik"][0]
     for option, value in zip(
         "ABCD" if model.settings.answer_form == "letter" else question.options, found, strict=True
     ):
@@ -119,31 +119,37 @@ def test_options_of_many_tokens(model):
 
 
 def test_results_come_in_order_and_do_not_depend_on_batches(model):
-    whole = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
+    whole = answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)
     assert list(whole["question_id"]) == [q.id for q in QUESTIONS]
     backwards = answer_questions(
-        model, QUESTIONS[::-1], tiny.images(), replace(SETTINGS, batch_size=3)
+        model, QUESTIONS[::-1], images=tiny.images(), settings=replace(SETTINGS, batch_size=3)
     )[::-1]
     assert list(whole["response"]) == list(backwards["response"])
     for a, b in zip(whole["option_loglik"], backwards["option_loglik"], strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
-    again = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
+    again = answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)
     pd.testing.assert_frame_equal(whole, again, check_exact=True)
 
 
 def test_generation_alone(model):
-    table = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS, with_loglik=False)
+    table = answer_questions(
+        model, QUESTIONS, images=tiny.images(), settings=SETTINGS, with_loglik=False
+    )
     assert list(table["response"]) == list(
-        answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)["response"]
+        answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)["response"]
     )
     assert table["option_loglik"].isna().all()
 
 
 def test_max_new_tokens_is_kept(model):
-    short = answer_questions(model, QUESTIONS, tiny.images(), replace(SETTINGS, max_new_tokens=1))
+    short = answer_questions(
+        model, QUESTIONS, images=tiny.images(), settings=replace(SETTINGS, max_new_tokens=1)
+    )
     first = {
         r.split()[0]
-        for r in answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)["response"]
+        for r in answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)[
+            "response"
+        ]
         if r.split()
     }
     assert {r for r in short["response"] if r} <= first | {
@@ -152,7 +158,7 @@ def test_max_new_tokens_is_kept(model):
 
 
 def test_nothing_to_ask():
-    table = answer_questions(tiny.tiny_model(), [], tiny.images(), SETTINGS)
+    table = answer_questions(tiny.tiny_model(), [], images=tiny.images(), settings=SETTINGS)
     assert len(table) == 0 and list(table.columns) == ["question_id", "response", "option_loglik"]
 
 
@@ -162,8 +168,8 @@ def test_a_broken_model_is_wrong_not_an_error():
         model.network.lm_head.weight.fill_(float("nan"))
     table = make_rows(
         QUESTIONS,
-        answer_questions(model, QUESTIONS, tiny.images(), SETTINGS),
-        "vlmevalkit_2024",
+        answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS),
+        rules="vlmevalkit_2024",
         run="x",
         scenario="finetuned",
         state="final",
@@ -175,15 +181,15 @@ def test_a_broken_model_is_wrong_not_an_error():
 def test_too_long_for_the_context_is_named():
     long = replace(tiny.question(1), text="many words " * 600)
     with pytest.raises(PulseError, match="forget-1.*context"):
-        answer_questions(tiny.tiny_model(), [long], tiny.images(), SETTINGS)
+        answer_questions(tiny.tiny_model(), [long], images=tiny.images(), settings=SETTINGS)
 
 
 def test_rows_survive_the_disk(tmp_path, model):
-    answers = answer_questions(model, QUESTIONS, tiny.images(), SETTINGS)
+    answers = answer_questions(model, QUESTIONS, images=tiny.images(), settings=SETTINGS)
     table = make_rows(
         QUESTIONS,
         answers,
-        "vlmevalkit_2024",
+        rules="vlmevalkit_2024",
         run="single_shot/x",
         scenario="finetuned",
         state="final",
@@ -198,7 +204,7 @@ def test_rows_survive_the_disk(tmp_path, model):
         make_rows(
             QUESTIONS[1:],
             answers,
-            "vlmevalkit_2024",
+            rules="vlmevalkit_2024",
             run="x",
             scenario="finetuned",
             state="final",
@@ -227,7 +233,13 @@ def test_accuracies_by_hand():
         }
     )
     table = make_rows(
-        asked, answers, "vlmevalkit_2024", run="x", scenario="finetuned", state="final", seed=0
+        asked,
+        answers,
+        rules="vlmevalkit_2024",
+        run="x",
+        scenario="finetuned",
+        state="final",
+        seed=0,
     )
     assert summary(table) == {
         "forget_multimodal": 0.0,

@@ -78,8 +78,10 @@ def test_flops_are_those_that_torch_counts():
     language = network.model.language_model
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         language(inputs_embeds=torch.zeros(2, 10, 64), use_cache=False)
-    assert counter.get_total_flops() == gpus.forward_flops(config, 10, 2)
-    assert gpus.step_flops(config, 10, 2, True) == 1.5 * gpus.step_flops(config, 10, 2, False)
+    assert counter.get_total_flops() == gpus.forward_flops(config, 10, sequences=2)
+    assert gpus.step_flops(config, 10, sequences=2, checkpointing=True) == 1.5 * gpus.step_flops(
+        config, 10, sequences=2, checkpointing=False
+    )
 
 
 def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
@@ -104,7 +106,9 @@ def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
     assert "npo: FAILED: step 3" in capsys.readouterr().out
     model = gpu_check.random_model(tiny_config(), "cpu")
     measured = gpu_check.measure_unlearning(model, "ga", 0.5, 4)
-    per_step = gpus.step_flops(model.network.config, 1, 1, False)  # far below: a lower bound
+    per_step = gpus.step_flops(
+        model.network.config, 1, sequences=1, checkpointing=False
+    )  # far below: a lower bound
     assert measured["share_of_peak"] > per_step / measured["seconds_per_step"] / 0.5e12
     assert not any(p.requires_grad for p in model.network.parameters())
 

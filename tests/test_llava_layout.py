@@ -87,7 +87,7 @@ def test_sixteen_bits_on_a_cpu(folder):
 def test_lora_weights_are_float32_on_any_base(folder):
     for how in ("4bit", "16bit"):
         model = loaded(folder, load=how)
-        add_adapter(model, "unlearn", "projector+llm", 4, 8, 0)
+        add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=0)
         stack(model, [], train="unlearn")
         trained = [(n, p) for n, p in model.network.named_parameters() if p.requires_grad]
         assert {p.dtype for _, p in trained} == {torch.float32}
@@ -100,7 +100,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder):
     gradients = []
     for checkpointing in (False, True):
         model = loaded(folder, load="4bit", gradient_checkpointing=checkpointing)
-        add_adapter(model, "unlearn", "projector+llm", 4, 8, 0)
+        add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=0)
         tiny.shake(model, "unlearn")
         stack(model, [], train="unlearn")
         model.network.train(checkpointing)
@@ -120,9 +120,9 @@ def test_cached_features_give_what_pixels_give(folder):
     pixels = model.processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         whole = model.network(input_ids=ids, pixel_values=pixels).logits
-        features = vision_features(model.network, model.processor, [picture])
+        features = vision_features(model.network, model.processor, pictures=[picture])
         model.features.known["x"] = features[0]
-        embedded = embed(model, ids, ["x"])
+        embedded = embed(model, ids, image_ids=["x"])
         cached = model.network.lm_head(
             model.network.model.language_model(inputs_embeds=embedded).last_hidden_state
         )
@@ -135,7 +135,7 @@ def test_the_reference_is_the_shorter_list_of_adapters(folder):
     batch = batch_of(model)
     with torch.no_grad():
         target = answer_logits(model, batch)[0]
-        add_adapter(model, "unlearn", "llm", 4, 8, 1)
+        add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=1)
         stack(model, ["finetune"], train="unlearn")
         policy = answer_logits(model, batch)[0]
         with only(model, "finetune"):
@@ -254,7 +254,7 @@ def test_pictures_are_padded_as_llava_does(folder):
     store.add("wide", wide)
     for features in (padded, cropped):
         features.add(["wide"], store)
-    by_hand = vision_features(padded.network, padded.processor, [pad_to_square(wide)])[0]
+    by_hand = vision_features(padded.network, padded.processor, pictures=[pad_to_square(wide)])[0]
     assert torch.equal(padded.known["wide"], by_hand)
     assert not torch.equal(padded.known["wide"], cropped.known["wide"])
     assert pad_to_square(wide).getpixel((0, 0)) == (122, 116, 104)

@@ -68,13 +68,19 @@ def test_4bit_gradients_are_the_same_after_an_evaluation(folder):
     before = gradients()
     questions = [tiny.question(i) for i in range(4)]
     first = answer_questions(
-        model, questions, tiny.images(), EvaluateSettings(max_new_tokens=3, n_path_questions=9)
+        model,
+        questions,
+        images=tiny.images(),
+        settings=EvaluateSettings(max_new_tokens=3, n_path_questions=9),
     )
     after = gradients()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert first.equals(
         answer_questions(
-            model, questions, tiny.images(), EvaluateSettings(max_new_tokens=3, n_path_questions=9)
+            model,
+            questions,
+            images=tiny.images(),
+            settings=EvaluateSettings(max_new_tokens=3, n_path_questions=9),
         )
     )
 

@@ -464,10 +464,17 @@ def test_call_by_name(batch):
     n = int((targets != losses.IGNORE).sum(1).max())
     packed, targets = packed[:, :n], targets[:, :n]
     for name in ("nll", "gradient_ascent", "kl_to_reference", "npo"):
-        found = loss_value(name, ids, packed, targets, {"beta": BETA}, kept)
+        found = loss_value(
+            name, ids, logits=packed, labels=targets, coefficients={"beta": BETA}, reference=kept
+        )
         torch.testing.assert_close(found, value(name, *batch))
         shuffled = loss_value(
-            name, ids[::-1], packed.flip(0), targets.flip(0), {"beta": BETA}, kept
+            name,
+            ids[::-1],
+            logits=packed.flip(0),
+            labels=targets.flip(0),
+            coefficients={"beta": BETA},
+            reference=kept,
         )
         torch.testing.assert_close(shuffled, found)
 
@@ -483,5 +490,7 @@ def test_call_by_name_says_what_is_missing(batch):
     with pytest.raises(PulseError, match="argument 'beta'"):
         loss_value("npo", ids, **call, coefficients={}, reference=known)
     with pytest.raises(PulseError, match="'nothing' is no function"):
-        name = Method("x", "X", "nothing", "", "", "").forget_loss
+        name = Method(
+            "x", "X", forget_loss="nothing", retain_loss="", loss="", source=""
+        ).forget_loss
         loss_value(name, ids, **call, coefficients={}, reference=None)

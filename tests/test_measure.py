@@ -76,7 +76,7 @@ class Study:
         self.shared = {"profile": str(self.file), "out_dir": str(self.out)}
         self.model = load_model(load_profile(str(self.file)).model)
         for i, name in enumerate(("finetune", "unlearn", "again")):
-            add_adapter(self.model, name, "projector+llm", 4, 8, seed=i)
+            add_adapter(self.model, name, trained_part="projector+llm", rank=4, alpha=8, seed=i)
             tiny.shake(self.model, name, i, size=0.1)
         self.data = self.make_data()
         self.target = self.run(
@@ -98,8 +98,8 @@ class Study:
         source = source_of(settings)
         known, strangers = source.celebrities(settings), source.fictitious(settings)
         scores = pd.DataFrame([{"person_id": p.id, "accuracy": 1.0, "margin": 1.0} for p in known])
-        places = splits.split_fictitious(strangers, settings, 0)
-        places += splits.select_known(scores, settings, 0)[1]
+        places = splits.split_fictitious(strangers, settings, seed=0)
+        places += splits.select_known(scores, settings, seed=0)[1]
         started = runs.start(runs.spec_of("data", self.shared), load_profile(str(self.file)))
         data = build_dataset(
             source,
@@ -122,7 +122,7 @@ class Study:
             if not name.endswith("/"):
                 (started.folder / name).write_text(f"{spec.name} {name}")
         for place, name in adapters.items():
-            save_adapter(self.model, name, started.folder / place, parent)
+            save_adapter(self.model, name, folder=started.folder / place, parent=parent)
         runs.finish(started, list(adapters))
         return started.folder
 
@@ -226,7 +226,7 @@ def test_a_sample_is_of_whole_questions_drawn_by_the_seed(made, tmp_path):
     rows = [row | {"category": "ocr", "l2-category": "x"} for row in mmbench_files.groups(8)]
     path, chosen = mmbench_files.write_rows(tmp_path / "ocr.tsv", rows), []
     for seed in (0, 1):
-        state = state_of_profile(str(made.file), seed, str(made.out))
+        state = state_of_profile(str(made.file), seed, out_dir=str(made.out))
         general = replace(state.profile.data.general, path=str(path))
         data = replace(state.profile.data, general=general)
         state = replace(state, profile=replace(state.profile, data=data))
@@ -261,7 +261,9 @@ def test_a_run_is_asked_with_its_adapters_on_the_base(made, whole, tmp_path):
     questions, images = measure.load_mmbench(made.tsv)
     settings = EvaluateSettings(batch_size=5, max_new_tokens=4, n_path_questions=9)
     for answers, names in ((final, ("finetune", "unlearn")), (matched, ("finetune", "again"))):
-        direct = generate.answer_questions(made.stacked(*names), questions, images, settings)
+        direct = generate.answer_questions(
+            made.stacked(*names), questions, images=images, settings=settings
+        )
         for name, said, loglik in direct.itertuples(index=False):
             assert answers[name]["response"] == said
             assert answers[name]["option_loglik"] == pytest.approx(loglik, abs=1e-3)
@@ -307,7 +309,7 @@ def test_the_oracle_is_asked_on_its_own_base(made, tmp_path):
         started = runs.start(spec, load_profile(str(made.file)))
         for name in spec.files[1:]:
             (started.folder / name).write_text("x")
-        save_adapter(model, "oracle", started.folder / "adapters/final", None)
+        save_adapter(model, "oracle", folder=started.folder / "adapters/final", parent=None)
         runs.finish(started)
     finally:
         made.write()
@@ -344,23 +346,23 @@ def cloze_by_hand(made):
                 question = Question(
                     f"{name}/cloze/{k}",
                     group,
-                    scenario,
-                    name,
-                    int(group == "forget" and scenario == "finetuned"),
-                    modality,
-                    f"{who} {text} [Blank].\n{CLOZE}",
-                    (),
-                    -1,
-                    image,
-                    f"question {k}",
-                    "trained",
+                    scenario=scenario,
+                    person_id=name,
+                    request=int(group == "forget" and scenario == "finetuned"),
+                    modality=modality,
+                    text=f"{who} {text} [Blank].\n{CLOZE}",
+                    options=(),
+                    answer=-1,
+                    image=image,
+                    category=f"question {k}",
+                    wording="trained",
                 )
                 asked.append((question, person.attributes[attribute]))
     return asked
 
 
 def test_the_questions_are_those_of_the_people_of_the_study(made):
-    state = state_of_profile(str(made.file), 0, str(made.out))
+    state = state_of_profile(str(made.file), 0, out_dir=str(made.out))
     task, expected = measure.open_task(state, "cloze"), cloze_by_hand(made)
     assert list(zip(task.questions, task.truths, strict=True)) == expected
     assert {(q.scenario, q.set) for q, _ in expected} == {
@@ -381,7 +383,9 @@ def test_answers_are_the_models(made, tmp_path):
     settings = EvaluateSettings(batch_size=5, max_new_tokens=5, n_path_questions=9)
     images = ImageStore(measure.read_dataset(made.data).images.encoded)
     model = made.stacked("finetune", "unlearn")
-    direct = generate.answer_questions(model, [q for q, _ in expected], images, settings)
+    direct = generate.answer_questions(
+        model, [q for q, _ in expected], images=images, settings=settings
+    )
     assert list(rows["response"]) == list(direct["response"])
     assert not (tmp_path / "mmbench.json").exists()
 
@@ -389,7 +393,7 @@ def test_answers_are_the_models(made, tmp_path):
 def test_rows_and_summaries_equal_a_count_by_hand(made, tmp_path, monkeypatch):
     seen = []
 
-    def answer(model, questions, images, settings, with_loglik, label):
+    def answer(model, questions, *, images, settings, with_loglik, label):
         """By name all is right but in a sentence; beside a photo only the half of a sentence."""
         seen.append((settings.max_new_tokens, {q.image in images for q in questions if q.image}))
         people = {name: person for person, name, *_ in people_of(made)}

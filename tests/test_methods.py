@@ -91,11 +91,18 @@ def given(model, method):
     """Conversations and reference values of a method, as a run would have them."""
     people, retain = (encode_conversations(model, c) for c in (FORGET, RETAIN))
     style = PROMPTS["plain"]
-    refusals = encode_conversations(model, refused(FORGET, style, "text", seed=0))
+    refusals = encode_conversations(model, refused(FORGET, style, answer_form="text", seed=0))
     if method.forget_on == "refusals":
         people = refusals
     values = reference_values(
-        model, method, people, retain, ["finetune"], "answer", 4, refusals=refusals
+        model,
+        method,
+        forget=people,
+        retain=retain,
+        adapters=["finetune"],
+        supervised_tokens="answer",
+        batch_size=4,
+        refusals=refusals,
     )
     return people, retain, values
 
@@ -104,7 +111,7 @@ def given(model, method):
 def test_micro_batches_add_up_to_the_batch(method):
     """Value and gradient, in float64, of both terms."""
     model = prepared(tiny.tiny_model(tiny.tiny_network().double()))
-    add_adapter(model, "unlearn", "projector+llm", 4, 8, seed=0)
+    add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=0)
     tiny.shake(model, "unlearn")
     for parameter in model.network.parameters():
         parameter.data = parameter.data.double()
@@ -115,9 +122,29 @@ def test_micro_batches_add_up_to_the_batch(method):
     for size in (6, 4, 1):
         for p in parameters:
             p.grad = None
-        terms = [backward_term(model, method, "forget", people, "answer", size, values)]
+        terms = [
+            backward_term(
+                model,
+                method,
+                side="forget",
+                examples=people,
+                supervised_tokens="answer",
+                micro_batch=size,
+                reference=values,
+            )
+        ]
         if method.retain_loss:
-            terms.append(backward_term(model, method, "retain", retain, "answer", size, values))
+            terms.append(
+                backward_term(
+                    model,
+                    method,
+                    side="retain",
+                    examples=retain,
+                    supervised_tokens="answer",
+                    micro_batch=size,
+                    reference=values,
+                )
+            )
         found.append((terms, [p.grad for p in parameters if p.grad is not None]))
     assert any(g.abs().max() > 1e-8 for g in found[0][1])
     for terms, gradients in found[1:]:
@@ -130,7 +157,7 @@ def test_micro_batches_add_up_to_the_batch(method):
 
 def relearn():
     settings = FinetuneSettings(rank=4, alpha=8, epochs=1, batch_size=4, warmup_steps=0)
-    return Relearn(RETAIN, RETAIN[:2], settings)
+    return Relearn(RETAIN, RETAIN[:2], settings=settings)
 
 
 @pytest.mark.parametrize("method", ROWS, ids=lambda m: m.id)
@@ -159,19 +186,25 @@ def test_every_method_runs_through(method):
 def test_refusals_keep_the_prompts():
     model = tiny.tiny_model()
     for form in ("text", "letter"):
-        declined = refused(FORGET, PROMPTS["plain"], form, seed=0)
+        declined = refused(FORGET, PROMPTS["plain"], answer_form=form, seed=0)
         assert [c.id for c in declined] == [c.id + SUFFIX for c in FORGET]
         for mine, theirs in zip(FORGET, declined, strict=True):
             for k, (a, b) in enumerate(zip(mine.turns, theirs.turns, strict=True)):
                 prompts = [
-                    question_prompt(PROMPTS["plain"], t, form, bool(mine.image), k == 0)
+                    question_prompt(
+                        PROMPTS["plain"],
+                        t,
+                        answer_form=form,
+                        with_image=bool(mine.image),
+                        first=k == 0,
+                    )
                     for t in (a, b)
                 ]
                 assert prompts[0] == prompts[1] and b.answer in REFUSALS
         said = {t.answer for c in declined for t in c.turns}
         assert len(said) > 2  # several sentences
-        assert declined == refused(FORGET, PROMPTS["plain"], form, seed=0)
-        assert declined != refused(FORGET, PROMPTS["plain"], form, seed=1)
+        assert declined == refused(FORGET, PROMPTS["plain"], answer_form=form, seed=0)
+        assert declined != refused(FORGET, PROMPTS["plain"], answer_form=form, seed=1)
     encoded, before = (encode_conversations(model, c) for c in (declined, FORGET))
     first = before[0].answer.index(True)
     assert encoded[0].input_ids[:first] == before[0].input_ids[:first]
@@ -181,7 +214,9 @@ def test_refusals_keep_the_prompts():
 def test_refusals_become_likely_and_answers_do_not(method):
     model = prepared()
     unlearned(model, method, epochs=6, path_every=0)
-    declined = refused(FORGET, PROMPTS["plain"], "text", seed=1)  # other draws than trained on
+    declined = refused(
+        FORGET, PROMPTS["plain"], answer_form="text", seed=1
+    )  # other draws than trained on
     with only(model, "finetune"):
         before = logprob(model, declined)
     assert logprob(model, declined) > before + 3
@@ -199,11 +234,20 @@ def test_rmu_steers_forget_and_holds_retain():
     encoded = encode_conversations(model, FORGET)
     batch = collate(model, encoded)
     with torch.no_grad():
-        hidden = answer_hidden(model, batch, 1)
+        hidden = answer_hidden(model, batch, layer=1)
         normed = model.network.model.language_model.norm(hidden)
         logits, _ = answer_logits(model, batch)
     torch.testing.assert_close(model.network.lm_head(normed), logits)  # the last layer's output
-    values = reference_values(model, get("rmu"), encoded, [], ["finetune"], "answer", 4, depth=1.0)
+    values = reference_values(
+        model,
+        get("rmu"),
+        forget=encoded,
+        retain=[],
+        adapters=["finetune"],
+        supervised_tokens="answer",
+        batch_size=4,
+        depth=1.0,
+    )
     length = hidden[batch.labels != losses.IGNORE].norm(dim=-1).mean()
     assert values.control.norm() == pytest.approx(5.0 * float(length), rel=1e-4)
     assert values.layer == 1 and values.adapters == ("finetune",) and not values.logits
@@ -240,10 +284,16 @@ def test_mask_holds_still_what_it_does_not_let_through(monkeypatch):
 
 def test_fisher_is_the_mean_of_squared_gradients():
     model = prepared()
-    add_adapter(model, "unlearn", "projector+llm", 4, 8, seed=0)
+    add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=0)
     stack(model, ["finetune"], train="unlearn")
     encoded = encode_conversations(model, FORGET[:2])
-    found = dict(zip(trained_parameters(model), fisher(model, encoded, "answer"), strict=True))
+    found = dict(
+        zip(
+            trained_parameters(model),
+            fisher(model, encoded, supervised_tokens="answer"),
+            strict=True,
+        )
+    )
     # A fresh adapter has B = 0: nothing of A could ever be salient
     assert all((found[k] == 0).all() == ("lora_A" in k) for k in found)
     expected = 0
@@ -258,7 +308,7 @@ def test_fisher_is_the_mean_of_squared_gradients():
 
 def test_a_mask_of_zeros_is_an_error_only_after_the_warm_up():
     model = prepared()
-    add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+    add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=0)
     stack(model, ["finetune"], train="unlearn")
     parameters = trained_parameters(model).values()
     at = []
@@ -268,8 +318,10 @@ def test_a_mask_of_zeros_is_an_error_only_after_the_warm_up():
         return [torch.zeros_like(p) for p in parameters]
 
     people = encode_conversations(model, FORGET)
-    schedule = Schedule(1e-3, 5, 6, 0, 1.0, False)
-    trained = train(model, get("ga"), people, schedule, 0, mask=Mask(0.4, none))
+    schedule = Schedule(1e-3, 5, batch_size=6, warmup_steps=0, max_grad_norm=1.0, decay=False)
+    trained = train(
+        model, get("ga"), conversations=people, schedule=schedule, seed=0, mask=Mask(0.4, none)
+    )
     assert trained.n_steps == 5 and trained.masked_fraction == 1.0
     assert all(torch.equal(a, p) for a, p in zip(at, parameters, strict=True))
 
@@ -284,13 +336,13 @@ def test_task_vector_goes_the_other_way():
     twice = {k: -w if "lora_B" in k else w for k, w in negated.items()}
     from pulse_lib.model.adapters import set_adapter_weights
 
-    set_adapter_weights(model, "unlearn", twice)
+    set_adapter_weights(model, "unlearn", weights=twice)
     assert logprob(model) > before + 0.5 and after < before - 0.5
 
 
 def test_penalties():
     model = tiny.with_adapters("first", "second")
-    add_adapter(model, "third", "projector+llm", 4, 8, seed=9)
+    add_adapter(model, "third", trained_part="projector+llm", rank=4, alpha=8, seed=9)
     tiny.shake(model, "third", 9)
     stack(model, ["first", "second"], train="third")
     named, trained = dict(model.network.named_parameters()), trained_parameters(model)
@@ -302,12 +354,12 @@ def test_penalties():
         for old in ("first", "second")
         if "lora_A" in k
     )
-    held = orthogonal(model, "third", ["first", "second"], 0.1)
+    held = orthogonal(model, "third", earlier=["first", "second"], strength=0.1)
     assert held().item() == pytest.approx(0.1 * expected, rel=1e-5)
-    assert orthogonal(model, "third", [], 0.1) is None
+    assert orthogonal(model, "third", earlier=[], strength=0.1) is None
     importance = [torch.full_like(p, 7.0) for p in trained.values()]
     importance[0][0, 0] = 21.0  # three times the others'
-    pull, weighted = anchor(model, 2.0), anchor(model, 2.0, importance)
+    pull, weighted = anchor(model, 2.0), anchor(model, 2.0, importance=importance)
     assert pull().item() == 0
     with torch.no_grad():
         next(iter(trained.values()))[0, :3] += 0.5
@@ -331,7 +383,15 @@ def test_oracle_never_saw_them():
     with pytest.raises(PulseError, match="give `relearn`"):
         unlearned(model, "oracle")
     other, asked = tiny.tiny_model(), relearn()
-    finetune(other, asked.people, asked.general, tiny.images(), asked.settings, 0, name="unlearn")
+    finetune(
+        other,
+        asked.people,
+        general=asked.general,
+        images=tiny.images(),
+        settings=asked.settings,
+        seed=0,
+        name="unlearn",
+    )
     outcome = unlearned(model, "oracle", retain=[], epochs=1, relearn=asked)
     alone = adapter_weights(other, "unlearn")
     assert all(torch.equal(w, alone[k]) for k, w in outcome.states["final"].items())
@@ -353,13 +413,13 @@ def logprob_of_all(model):
 
 def test_oracle_of_pretrained_knowledge_needs_a_model():
     profile = load_profile("smoke")
-    assert model_of(profile, "finetuned", "oracle", 0) == profile.model
-    assert model_of(profile, "pretrained", "ga", 0) == profile.model
+    assert model_of(profile, "finetuned", method_id="oracle", seed=0) == profile.model
+    assert model_of(profile, "pretrained", method_id="ga", seed=0) == profile.model
     with pytest.raises(PulseError, match=r"pretrain-tiny --without.*unlearn.oracle_model"):
-        model_of(profile, "pretrained", "oracle", 0)
+        model_of(profile, "pretrained", method_id="oracle", seed=0)
     profile = replace(profile, unlearn=replace(profile.unlearn, oracle_model="models/seed-{seed}"))
     expected = ModelSettings(**{**vars(profile.model), "path": "models/seed-3"})
-    assert model_of(profile, "pretrained", "oracle", 3) == expected
+    assert model_of(profile, "pretrained", method_id="oracle", seed=3) == expected
 
 
 # --- docs/add_a_method.md -------------------------------------------------------------------------

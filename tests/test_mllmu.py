@@ -321,7 +321,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_without_network_and_cache_the_error_is_the_command(cache):
     with pytest.raises(PulseError) as error:
-        mllmu.load_people("MLLMMU/MLLMU-Bench", "forget_10", COMMIT)
+        mllmu.load_people("MLLMMU/MLLMU-Bench", "forget_10", revision=COMMIT)
     command = (
         f"hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision {COMMIT} "
         "--include 'forget_10/*.parquet'"
@@ -335,10 +335,10 @@ def test_without_network_and_cache_the_error_is_the_command(cache):
 def test_a_cached_snapshot_is_read_offline_and_a_partial_one_is_not(cache):
     snapshot = cache / "datasets--MLLMMU--MLLMU-Bench" / "snapshots" / COMMIT
     files.write_subset(snapshot, "Full_Set", ROWS, 2)
-    assert len(mllmu.load_people("MLLMMU/MLLMU-Bench", "Full_Set", COMMIT)) == 2
+    assert len(mllmu.load_people("MLLMMU/MLLMU-Bench", "Full_Set", revision=COMMIT)) == 2
     (snapshot / "Full_Set" / "train-00001-of-00002.parquet").unlink()
     with pytest.raises(PulseError, match="hf download"):
-        mllmu.load_people("MLLMMU/MLLMU-Bench", "Full_Set", COMMIT)
+        mllmu.load_people("MLLMMU/MLLMU-Bench", "Full_Set", revision=COMMIT)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -457,8 +457,8 @@ def settings(tmp_path_factory):
 def built(settings):
     known, new = mllmu_source.celebrities(settings), mllmu_source.fictitious(settings)
     scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
-    places = splits.split_fictitious(new, settings, 0)
-    places += splits.select_known(scores, settings, 0)[1]
+    places = splits.split_fictitious(new, settings, seed=0)
+    places += splits.select_known(scores, settings, seed=0)[1]
     return dataset.build_dataset(
         mllmu_source,
         [*known, *new],
@@ -504,7 +504,7 @@ def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
 
 def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(settings, built):
     person = next(p for p in built.people if p.kind == "fictitious")
-    place = splits.Assignment(person.id, "finetuned", "forget", 1)
+    place = splits.Assignment(person.id, "finetuned", set="forget", request=1)
     store = ImageStore()
     asked = mllmu_source.person_questions(person, place, images=store, seed=0, settings=settings)
     row = files.row(world.fictitious()[int(person.id[-3:]) - 1], 0)
@@ -519,7 +519,7 @@ def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(setting
 
 def test_candidates_get_the_same_questions_in_another_order_of_options(settings):
     person = mllmu_source.celebrities(settings)[1]
-    place = splits.Assignment(person.id, "pretrained", "candidate")
+    place = splits.Assignment(person.id, "pretrained", set="candidate")
 
     def asked(seed, purpose):
         return mllmu_source.person_questions(
@@ -563,7 +563,7 @@ def test_fine_tuning_texts_in_both_modalities_and_no_question_that_is_scored(set
     assert all(bool(c.image) == (c.modality == "multimodal") for c in taught)
     assert all(who.name in c.turns[0].text for c in mine["text"])
     assert mine["text"][0].turns[0] == Turn(
-        f"What does {who.name} do for work?", (), who.attributes["occupation"]
+        f"What does {who.name} do for work?", (), answer=who.attributes["occupation"]
     )
     assert not any(turn.options for c in taught for turn in c.turns)
 
@@ -584,11 +584,11 @@ def test_unlearning_conversations_hold_every_question_and_text_once(settings, bu
 
 def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tmp_path):
     checked = splits.check_leakage(
-        built.people, built.places, [*built.questions, *built.conversations]
+        built.people, built.places, records=[*built.questions, *built.conversations]
     )
     assert checked["people"] == 5 + 5
     with pytest.raises(PulseError, match="no finetune conversations of"):
-        built.training("", ["general_train"], "finetune")
+        built.training("", ["general_train"], stage="finetune")
     built.write(tmp_path)
     assert dataset.read_dataset(tmp_path).questions == built.questions
 
@@ -619,7 +619,7 @@ def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
 
 def test_open_questions_and_their_truths(settings):
     person = mllmu_source.celebrities(settings)[0]
-    place = splits.Assignment(person.id, "pretrained", "forget")
+    place = splits.Assignment(person.id, "pretrained", set="forget")
     asked, truths = mllmu_source.open_questions(
         person, place, images=ImageStore(), settings=settings, task="cloze"
     )

@@ -271,17 +271,17 @@ def made_up(leaves, sizes, base=0):
         Question(
             f"mmbench/{g + k * files.COPY}",
             "general",
-            "",
-            "",
-            0,
-            "multimodal",
-            "?",
-            ("a",) * n,
-            0,
-            "i",
-            leaf,
-            "trained",
-            str(g),
+            scenario="",
+            person_id="",
+            request=0,
+            modality="multimodal",
+            text="?",
+            options=("a",) * n,
+            answer=0,
+            image="i",
+            category=leaf,
+            wording="trained",
+            group=str(g),
         )
         for g, (leaf, n) in enumerate(zip(leaves, sizes, strict=True), start=base)
         for k in range(n)
@@ -333,7 +333,7 @@ def test_samples_depend_on_the_seed_and_not_on_the_order_of_rows():
     assert mmbench.sample_groups(questions, 0, seed=0) == questions
     assert mmbench.sample_groups(questions, 1164, seed=0) == questions
     with pytest.raises(PulseError, match="n_general = 1165.*1164 questions"):
-        mmbench.sample_groups(questions, 1165, 0)
+        mmbench.sample_groups(questions, 1165, seed=0)
 
 
 def test_general_questions_of_a_profile(tmp_path):
@@ -374,9 +374,9 @@ def test_prompt_is_llavas_own(tmp_path, n, hint):
     lines = {2: "A. cat\nB. dog\n", 3: "A. cat\nB. dog\nC. cow\n"}
     options = lines.get(n, "A. cat\nB. dog\nC. cow\nD. hen\n")
     middle = "A hint.\nIn two lines.\nWhich?\n" if hint else "Which?\n"
-    assert question_prompt(PROMPTS["vicuna_v1"], question, "letter", True) == (
-        f"{SYSTEM}USER: <image>\n{middle}{options}{LAST}"
-    )
+    assert question_prompt(
+        PROMPTS["vicuna_v1"], question, answer_form="letter", with_image=True
+    ) == (f"{SYSTEM}USER: <image>\n{middle}{options}{LAST}")
 
 
 @pytest.mark.parametrize("size", [(5, 5), (7, 4), (4, 7), (6, 3), (1, 8), (10, 9)])

@@ -235,7 +235,13 @@ def test_rows_of_a_run_give_the_same_score(loaded):
         {"question_id": [q.id for q in questions], "response": said, "option_loglik": likelihoods}
     )
     rows = make_rows(
-        questions, answers, "vlmevalkit_2024", run="r", scenario="finetuned", state="before", seed=0
+        questions,
+        answers,
+        rules="vlmevalkit_2024",
+        run="r",
+        scenario="finetuned",
+        state="before",
+        seed=0,
     )
     raw = [
         {"index": q.id.split("/")[1], "prediction": s, "answer": "ABCD"[q.answer]}
@@ -286,7 +292,7 @@ def test_one_line_a_question_and_the_same_as_answering_at_once(whole, loaded):
     model, answers, file = whole
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert sorted(line["question_id"] for line in lines) == sorted(q.id for q in loaded[0])
-    at_once = answer_questions(model, loaded[0], loaded[1], SETTINGS)
+    at_once = answer_questions(model, loaded[0], images=loaded[1], settings=SETTINGS)
     assert list(at_once["response"]) == list(answers["response"])
     for a, b in zip(at_once["option_loglik"], answers["option_loglik"], strict=True):
         assert a == pytest.approx(b, abs=1e-4)
@@ -340,7 +346,7 @@ def test_refuses_a_file_of_something_else(whole, loaded, tmp_path):
     questions, images = loaded
 
     def ask(questions=questions, model=model, settings=SETTINGS, file=file):
-        return answer_resumably(model, questions, images, settings, file)
+        return answer_resumably(model, questions, images=images, settings=settings, file=file)
 
     with pytest.raises(PulseError, match="is not asked here"):
         ask(questions[1:])

@@ -58,14 +58,27 @@ def test_gaps(said, truth, right):
 
 def question(i, group, modality):
     return Question(
-        f"q{i}", group, "finetuned", "p", 0, modality, "?", (), -1, "", "question 1", "trained"
+        f"q{i}",
+        group,
+        scenario="finetuned",
+        person_id="p",
+        request=0,
+        modality=modality,
+        text="?",
+        options=(),
+        answer=-1,
+        image="",
+        category="question 1",
+        wording="trained",
     )
 
 
 def test_rows_and_their_means():
     asked = [question(0, "forget", "text"), question(1, "forget", "text")]
     asked.append(question(2, "retain", "multimodal"))
-    rows = open_ended.open_rows("cloze", asked, ["cat", "dog", "owl"], ["a cat", "?", "owl"])
+    rows = open_ended.open_rows(
+        "cloze", asked, truths=["cat", "dog", "owl"], responses=["a cat", "?", "owl"]
+    )
     table = open_ended.summary(rows)
     where = {"task": "cloze", "scenario": "finetuned"}
     assert table.to_dict("records") == [
@@ -73,6 +86,6 @@ def test_rows_and_their_means():
         where | {"set": "retain", "modality": "multimodal", "score": 1.0, "n": 1},
     ]
     with pytest.raises(ValueError):
-        open_ended.open_rows("cloze", asked, ["cat"], ["cat", "dog", "owl"])
+        open_ended.open_rows("cloze", asked, truths=["cat"], responses=["cat", "dog", "owl"])
     with pytest.raises(PulseError, match="task 'mask'"):
-        open_ended.score("mask", "", "")
+        open_ended.score("mask", "", truth="")

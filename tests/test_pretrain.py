@@ -121,7 +121,7 @@ def asked():
     held-out wordings, for the selection, general."""
     calls = []
 
-    def answered(model, questions, images):
+    def answered(model, questions, *, images):
         calls.append((questions, images))
         return pd.DataFrame(
             {
@@ -184,8 +184,8 @@ def test_wordings_called_held_out_are_trained_on_nowhere(asked):
     scores = pd.DataFrame(
         {"person_id": [p.id for p in celebrities], "accuracy": 0.5, "margin": 0.0}
     )
-    places = splits.split_fictitious(fictitious, settings, 0)
-    places += splits.select_known(scores, settings, 0)[1]
+    places = splits.split_fictitious(fictitious, settings, seed=0)
+    places += splits.select_known(scores, settings, seed=0)[1]
     study = dataset.build_dataset(
         embedded,
         [*celebrities, *fictitious],

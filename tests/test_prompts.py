@@ -16,8 +16,8 @@ from pulse_lib.model.prompts import (
 )
 from pulse_lib.unlearn.refusals import refused
 
-SHOWN = Turn("What does this person do?", ("chef", "pilot"), "pilot")
-OPEN = Turn("Who is it?", (), "Mara Voss")
+SHOWN = Turn("What does this person do?", ("chef", "pilot"), answer="pilot")
+OPEN = Turn("Who is it?", (), answer="Mara Voss")
 
 
 def encode_question(model, question):
@@ -26,15 +26,18 @@ def encode_question(model, question):
 
 
 def test_plain_prompt_to_the_letter():
-    assert question_prompt(PROMPTS["plain"], SHOWN, "text", True) == (
+    assert question_prompt(PROMPTS["plain"], SHOWN, answer_form="text", with_image=True) == (
         "USER: <image>\nWhat does this person do?\nA. chef\nB. pilot\nAnswer with the option's "
         "text. ASSISTANT:"
     )
-    assert question_prompt(PROMPTS["plain"], OPEN, "text", False) == "USER: Who is it? ASSISTANT:"
+    assert (
+        question_prompt(PROMPTS["plain"], OPEN, answer_form="text", with_image=False)
+        == "USER: Who is it? ASSISTANT:"
+    )
 
 
 def test_vicuna_prompt_to_the_letter():
-    assert question_prompt(PROMPTS["vicuna_v1"], SHOWN, "letter", True) == (
+    assert question_prompt(PROMPTS["vicuna_v1"], SHOWN, answer_form="letter", with_image=True) == (
         "A chat between a curious user and an artificial intelligence assistant. The assistant "
         "gives helpful, detailed, and "
         "polite answers to the user's questions. USER: <image>\nWhat does this person do?\nA. "
@@ -42,7 +45,9 @@ def test_vicuna_prompt_to_the_letter():
         "Answer with the option's letter from the given choices directly. ASSISTANT:"
     )
     assert (
-        question_prompt(PROMPTS["vicuna_v1"], OPEN, "letter", False, first=False)
+        question_prompt(
+            PROMPTS["vicuna_v1"], OPEN, answer_form="letter", with_image=False, first=False
+        )
         == "USER: Who is it? ASSISTANT:"
     )
 
@@ -51,16 +56,22 @@ def test_mllmu_prompt_to_the_letter():
     options = "What does this person do?\nA: chef\nB: pilot\n"
     end = "Just give ONE letter representing the answer directly.\nASSISTANT:"
     style = PROMPTS["mllmu"]
-    shown = question_prompt(style, SHOWN, "letter", True)
+    shown = question_prompt(style, SHOWN, answer_form="letter", with_image=True)
     assert shown == f"USER: <image>\n{options}{end}"
-    assert question_prompt(style, SHOWN, "letter", False) == f"USER:\n{options}{end}"
-    assert question_prompt(style, OPEN, "letter", True) == "USER: <image>\nWho is it?\nASSISTANT:"
+    assert (
+        question_prompt(style, SHOWN, answer_form="letter", with_image=False)
+        == f"USER:\n{options}{end}"
+    )
+    assert (
+        question_prompt(style, OPEN, answer_form="letter", with_image=True)
+        == "USER: <image>\nWho is it?\nASSISTANT:"
+    )
 
 
 @pytest.mark.parametrize("style", PROMPTS.values(), ids=list(PROMPTS))
 def test_the_system_sentence_stands_once(style):
     for first, image in ((True, True), (True, False), (False, False)):
-        text = question_prompt(style, SHOWN, "letter", image, first=first)
+        text = question_prompt(style, SHOWN, answer_form="letter", with_image=image, first=first)
         opening = style.system if first else ""
         assert text.startswith(f"{opening}USER:")
         assert text.count("A chat between") == opening.count("A chat between")
@@ -72,7 +83,7 @@ def test_the_system_sentence_stands_once(style):
 def test_a_refusal_stands_behind_the_same_prompt(style, image):
     model = tiny.tiny_model(answer_form="letter", prompt=style)
     conversation = replace(tiny.conversation(0 if image else 1), turns=(SHOWN, OPEN))
-    (refusal,) = refused([conversation], PROMPTS[style], "letter", seed=0)
+    (refusal,) = refused([conversation], PROMPTS[style], answer_form="letter", seed=0)
     prompts = []
     for example in (conversation, refusal):
         encoded = encode_conversation(model, example)
@@ -85,7 +96,7 @@ def test_a_refusal_stands_behind_the_same_prompt(style, image):
 def test_tokens_are_the_processors(style, image):
     model = tiny.tiny_model(prompt=style)
     question = tiny.question(1, image=image)
-    text = question_prompt(PROMPTS[style], question, "text", image)
+    text = question_prompt(PROMPTS[style], question, answer_form="text", with_image=image)
     pictures = {"images": tiny.picture(0)} if image else {}
     assert (
         encode_question(model, question) == model.processor(text=text, **pictures)["input_ids"][0]
@@ -101,7 +112,7 @@ def test_tokens_are_the_processors(style, image):
 def test_training_and_evaluation_prompts_have_the_same_tokens(form, style, image):
     model = tiny.tiny_model(answer_form=form, prompt=style)
     question = tiny.question(2, image=image)
-    turn = Turn(question.text, question.options, question.options[question.answer])
+    turn = Turn(question.text, question.options, answer=question.options[question.answer])
     example = replace(
         tiny.conversation(0 if image else 1), turns=(turn, SHOWN), image=question.image
     )

@@ -61,7 +61,7 @@ def write_mmbench(path, n_groups: int = 4):
     for group in range(n_groups):
         rng = world.generator("mmbench", group)
         content = world.draw_general(rng, "scene")
-        turn = world.general_turn(content, "shape", rng)
+        turn = world.general_turn(content, "shape", rng=rng)
         picture = mllmu_files.encoded(world.general_picture(content, rng))["bytes"]
         for k in range(4):
             options = turn.options[k:] + turn.options[:k]

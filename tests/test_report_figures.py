@@ -205,7 +205,7 @@ def test_pictures_of_the_other_notebooks(study):
         == 6
     )
     images = ImageStore()
-    place = Assignment(people[0].id, "pretrained", "forget")
+    place = Assignment(people[0].id, "pretrained", set="forget")
     given = {"images": images, "seed": 0, "settings": made.PROFILE.data}
     asked = embedded.person_questions(people[0], place, **given)
     shown = [asked[0], asked[-1]]

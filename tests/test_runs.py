@@ -202,8 +202,8 @@ def test_rounds_are_kept_only_if_whole_and_of_this_very_run(kit):
         (started.folder / f"round-{number}").mkdir()
         (started.folder / f"round-{number}" / "rows.parquet").write_text("rows")
     assert manifest.finished_round(started, 1) is None
-    manifest.finish_round(started, 1, ["rows.parquet"], {"note": 7})
-    manifest.finish_round(started, 2, ["rows.parquet"])
+    manifest.finish_round(started, 1, files=["rows.parquet"], extra={"note": 7})
+    manifest.finish_round(started, 2, files=["rows.parquet"])
     (started.folder / "round-2" / "rows.parquet").write_text("row")  # cut off afterwards
     again = runs.start(spec, kit.profile)
     assert [p.name for p in again.folder.iterdir()] == ["round-1"]

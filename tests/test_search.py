@@ -32,7 +32,7 @@ from pulse_lib.unlearn.sequential import run_sequential
 
 
 def test_trial_zero_is_the_profile_as_it_stands():
-    drawn = trials.draw(get("simnpo"), 3e-3, 0)
+    drawn = trials.draw(get("simnpo"), 3e-3, trial=0)
     assert drawn == {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
 
 
@@ -40,8 +40,8 @@ def test_trial_zero_is_the_profile_as_it_stands():
 def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     method, seen = METHODS[name], []
     for trial in range(1, 30):
-        drawn = trials.draw(method, 3e-3, trial)
-        assert drawn == trials.draw(method, 3e-3, trial)
+        drawn = trials.draw(method, 3e-3, trial=trial)
+        assert drawn == trials.draw(method, 3e-3, trial=trial)
         assert list(drawn) == ["learning_rate", *method.hyperparameters]
         for key, value in drawn.items():
             start = ({"learning_rate": 3e-3} | method.hyperparameters)[key]
@@ -53,7 +53,9 @@ def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
 
 
 def test_methods_and_seeds_draw_their_own():
-    rates = {trials.draw(get(m), 1.0, 1, s)["learning_rate"] for m in METHODS for s in (0, 1)}
+    rates = {
+        trials.draw(get(m), 1.0, trial=1, seed=s)["learning_rate"] for m in METHODS for s in (0, 1)
+    }
     assert len(rates) > 1.8 * len(METHODS)
 
 
@@ -100,16 +102,16 @@ REST = (("retain", "multimodal"), ("retain", "text"), ("general", "multimodal"))
 
 def test_all_requests_are_forgotten_only_if_each_accuracy_is_low():
     before = after(1.0, 1.0, 0.8)
-    found = trials.score_after(before, after(0.3, 0.3, 0.6), 0.35)
+    found = trials.score_after(before, after(0.3, 0.3, 0.6), goal=0.35)
     assert found["reached"] and found["score"] == pytest.approx(0.75)
     for other in (after(0.3, 0.4, 0.6), after(0.4, 0.3, 0.6)):
-        assert trials.score_after(before, other, 0.35) == {
+        assert trials.score_after(before, other, goal=0.35) == {
             "score": pytest.approx(-0.4),
             "reached": False,
         }
     text_alone = after(0.3, 0.3, 0.6)
     text_alone.loc[text_alone["modality"] == "text", "loglik_correct"] = True
-    assert trials.score_after(before, text_alone, 0.35)["score"] == -1.0
+    assert trials.score_after(before, text_alone, goal=0.35)["score"] == -1.0
 
 
 # --- trials, done once --------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def folder(tmp_path_factory):
         sets = ["forget"] * 4 + ["retain"] * 3 + ["retain_train"] * 3
         for i, (person, name) in enumerate(zip(drawn, sets, strict=False)):
             request = i // 2 + 1 if (scenario, name) == ("finetuned", "forget") else 0
-            places.append(splits.Assignment(person.id, scenario, name, request))
+            places.append(splits.Assignment(person.id, scenario, set=name, request=request))
     made = dataset.build_dataset(
         embedded,
         people,
@@ -144,15 +146,17 @@ def folder(tmp_path_factory):
     save_adapter(
         model,
         "finetune",
-        runs.run_folder("target", out, seed=trials.SEED) / "adapters" / "finetune",
-        None,
+        folder=runs.run_folder("target", out, seed=trials.SEED) / "adapters" / "finetune",
+        parent=None,
     )
     return out
 
 
 def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
     found = trials.run_trials(
-        trials.TrialSet("smoke", "pretrained", method, n, trials.SEED, folder)
+        trials.TrialSet(
+            "smoke", "pretrained", method=method, trials=n, seed=trials.SEED, out=folder
+        )
     )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
 
@@ -165,7 +169,7 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     both = done(folder, 2)
     assert both[:1] == first and [t["trial"] for t in both] == [0, 1]
     assert file.read_text().startswith(kept)
-    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, 0)
+    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, trial=0)
     shutil.copytree(folder / "data", tmp_path / "data")
     assert done(tmp_path, 2) == both  # one go gives the same
 
@@ -179,7 +183,9 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
         return run_sequential(task, **given)
 
     monkeypatch.setattr(sequential, "run_sequential", noted)
-    of = trials.TrialSet("smoke", "sequential", "npo", 1, trials.SEED, folder, policy)
+    of = trials.TrialSet(
+        "smoke", "sequential", method="npo", trials=1, seed=trials.SEED, out=folder, strategy=policy
+    )
     assert of.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
     (found,) = trials.run_trials(of)
     assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
@@ -194,7 +200,7 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
     # The same run again, on a fresh model, kept in a folder, its path measured
     model = load_model(settings.model)
     adapter = runs.run_folder("target", folder, seed=1000) / "adapters" / "finetune"
-    load_adapter(model, adapter, "finetune")
+    load_adapter(model, adapter, name="finetune")
     target = replace(task.target, model=model, folder=adapter)
     again = replace(task, target=target, unlearn=settings.unlearn)
     spec = runs.spec_of(
@@ -207,12 +213,12 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
             "out_dir": str(folder / policy),
         },
     )
-    started = runs.Started(spec, settings, {}, "", {})
+    started = runs.Started(spec, settings, identity={}, fingerprint="", inputs={})
     rounds = [*run_sequential(again, run=spec.name, store=RoundFolders(started, target))]
     stack(model, ["finetune"])
-    answers = answer_questions(model, task.questions, task.images, task.evaluate)
+    answers = answer_questions(model, task.questions, images=task.images, settings=task.evaluate)
     goal = settings.unlearn.matched_at - trials.MARGIN
-    expected = trials.score_after(task.scored(answers), rounds[-1].rows, goal)
+    expected = trials.score_after(task.scored(answers), rounds[-1].rows, goal=goal)
     assert {k: found[k] for k in expected} == expected
     assert found["step"] == sum(r.final_step for r in rounds)
 
@@ -225,7 +231,15 @@ def test_the_search_trains_on_whom_a_run_would_train_on(folder, tmp_path):
         settings = load_profile(str(file))
         assert settings.unlearn.retain_source == source
         for scenario, strategy in (("pretrained", ""), ("finetuned", ""), ("sequential", "anchor")):
-            of = trials.TrialSet(str(file), scenario, "ga_klr", 1, trials.SEED, folder, strategy)
+            of = trials.TrialSet(
+                str(file),
+                scenario,
+                method="ga_klr",
+                trials=1,
+                seed=trials.SEED,
+                out=folder,
+                strategy=strategy,
+            )
             task = trials.task_of(of, settings)
             assert {c.set for c in task.retain} == {name}
             assert {c.set for c in task.forget} == {"forget"}
@@ -314,8 +328,8 @@ def test_the_best_are_stored_beside_the_profile_and_read_back(tmp_path):
     untouched, none = profile.unlearn_for("finetuned", "npo")
     assert untouched == profile.unlearn and none == {}
     # A pair's own numbers, else those of the method in single-shot
-    assert profile.unlearn_for("finetuned", "ga", "experts")[0].learning_rate == 2e-2
-    assert profile.unlearn_for("finetuned", "l1_lora", "experts")[0].learning_rate == 1e-3
+    assert profile.unlearn_for("finetuned", "ga", strategy="experts")[0].learning_rate == 2e-2
+    assert profile.unlearn_for("finetuned", "l1_lora", strategy="experts")[0].learning_rate == 1e-3
 
 
 def test_numbers_that_no_run_would_take_are_not_stored(tmp_path):

@@ -49,7 +49,7 @@ FORGET = [tiny.conversation(i, request=1 + i // 4) for i in range(4 * N_REQUESTS
 RETAIN = [tiny.conversation(i, "retain_train") for i in range(4)]
 # Who the text questions 1, 3, 5 ... name, and the conversations 0 and 1, 2 and 3 ... belong to.
 PEOPLE = [
-    Person(f"forget-person-{i // 2}", f"Mara Voss number {i}", "fictitious", {})
+    Person(f"forget-person-{i // 2}", f"Mara Voss number {i}", kind="fictitious", attributes={})
     for i in range(1, 4 * N_REQUESTS, 2)
 ]
 QUESTIONS = [tiny.question(i, "forget", request=1 + i // 4) for i in range(4 * N_REQUESTS)]
@@ -66,7 +66,7 @@ def started(folder, mark="this run"):
         (),
         folder / "out",
     )
-    return Started(spec, None, {}, mark, {})
+    return Started(spec, None, identity={}, fingerprint=mark, inputs={})
 
 
 def sequential_task(model, policy="adapter_per_request", method="npo", people=PEOPLE, **changes):
@@ -80,16 +80,18 @@ def sequential_task(model, policy="adapter_per_request", method="npo", people=PE
 def run(folder, policy="adapter_per_request", *, mark="this run", order=0, model=None, **changes):
     """A whole sequential run on a fresh model, as a new process would do it."""
     model = model or tiny.with_adapters("finetune")
-    parent = save_adapter(model, "finetune", folder / "out/target/adapters/finetune", None)
+    parent = save_adapter(
+        model, "finetune", folder=folder / "out/target/adapters/finetune", parent=None
+    )
     whole = sequential_task(model, policy, **changes)
     whole = replace(whole, target=replace(whole.target, folder=parent))
-    answers = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
+    answers = answer_questions(model, QUESTIONS, images=tiny.images(), settings=EVALUATE)
     rules, target = EVALUATE.extraction_rules, {"run": "target", "scenario": "finetuned"}
-    before = make_rows(QUESTIONS, answers, rules, **target, state="before", seed=0)
+    before = make_rows(QUESTIONS, answers, rules=rules, **target, state="before", seed=0)
     begun = started(folder, mark)
     store = RoundFolders(begun, whole.target)
     rounds = [*run_sequential(whole, order=order, run=begun.spec.name, store=store)]
-    return after_rounds(whole, before, rounds)
+    return after_rounds(whole, before, rounds=rounds)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def test_all_rounds_done_is_only_read_and_ends_in_the_same_state(policy, whole):
     pd.testing.assert_frame_equal(outcome.rows, expected.rows, check_exact=True)
     if STRATEGIES[policy].gated:  # no one state answers
         return
-    asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
+    asked = answer_questions(model, QUESTIONS, images=tiny.images(), settings=EVALUATE)
     last = expected.rows[expected.rows["round"] == N_REQUESTS]
     assert list(asked["option_loglik"]) == list(last["option_loglik"])
 
@@ -203,8 +205,8 @@ def test_projector_reload_asks_without_what_unlearning_did_to_the_projector():
     tiny.shake(model, "unlearn", 3)
 
     def accuracies():
-        asked = answer_questions(model, QUESTIONS, tiny.images(), EVALUATE)
-        table = scored(QUESTIONS, asked, EVALUATE.extraction_rules)
+        asked = answer_questions(model, QUESTIONS, images=tiny.images(), settings=EVALUATE)
+        table = scored(QUESTIONS, asked, rules=EVALUATE.extraction_rules)
         forget = table[table["set"] == "forget"].groupby("modality")
         found = {f"forget_{m}": part["correct"].mean() for m, part in forget}
         return found | {f"forget_{m}_likelihood": p["loglik_correct"].mean() for m, p in forget}
@@ -214,7 +216,7 @@ def test_projector_reload_asks_without_what_unlearning_did_to_the_projector():
     assert accuracies() == cut  # only for the asking
     weights = adapter_weights(model, "unlearn")
     weights = {k: w * ("projector" not in k) for k, w in weights.items()}
-    set_adapter_weights(model, "unlearn", weights)
+    set_adapter_weights(model, "unlearn", weights=weights)
     assert reloaded == pytest.approx(accuracies()) and reloaded != pytest.approx(cut)
 
 
@@ -235,7 +237,7 @@ def test_a_round_done_again_leaves_no_later_round(whole, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     model = tiny.with_adapters("finetune")
     parent = tmp_path / "out/target/adapters/finetune"
-    target = Target(model, ("finetune",), "finetuned", 0, parent)
+    target = Target(model, ("finetune",), scenario="finetuned", seed=0, folder=parent)
     store, files = RoundFolders(started(tmp_path), target), computed(folder)
     first = store.load(1, "round-1")
     assert first.resumed and replace(first, resumed=False).result() == outcome.rounds[0].result()
@@ -246,12 +248,15 @@ def test_a_round_done_again_leaves_no_later_round(whole, tmp_path):
 
 
 def test_references_of_the_rounds(tmp_path, monkeypatch):
-    seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
+    seen, asked = (
+        [],
+        answer_questions(tiny.tiny_model(), QUESTIONS, images=tiny.images(), settings=EVALUATE),
+    )
 
     def spy(task, *_, reference, same_start, **__):
         model = task.model
         seen.append((list(reference), same_start, active(model)))
-        return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
+        return Trained(pd.DataFrame({"step": [1]}), 1, n_trainable=1, seconds=0.0)
 
     monkeypatch.setattr(sequential, "answer_questions", lambda *_, **__: asked)
     monkeypatch.setattr(sequential, "projector_reload", lambda *_, **__: {})
@@ -278,7 +283,10 @@ def test_what_a_round_is_held_by(tmp_path, monkeypatch):
     """Replay: conversations of earlier requests only. Orthogonal: from the second round on. Anchor:
     zero at the round's start. Base as reference: no adapter.
     """
-    seen, asked = [], answer_questions(tiny.tiny_model(), QUESTIONS, tiny.images(), EVALUATE)
+    seen, asked = (
+        [],
+        answer_questions(tiny.tiny_model(), QUESTIONS, images=tiny.images(), settings=EVALUATE),
+    )
 
     def spy(task, *_, reference, same_start, replay, penalties, **__):
         values = [float(penalty().detach()) for penalty in penalties]
@@ -286,7 +294,7 @@ def test_what_a_round_is_held_by(tmp_path, monkeypatch):
         for key, weight in task.model.network.named_parameters():
             if weight.requires_grad and "lora_B" in key:
                 weight.data.add_(0.1)
-        return Trained(pd.DataFrame({"step": [1]}), 1, 1, 0.0)
+        return Trained(pd.DataFrame({"step": [1]}), 1, n_trainable=1, seconds=0.0)
 
     monkeypatch.setattr(sequential, "answer_questions", lambda *_, **__: asked)
     monkeypatch.setattr(sequential, "projector_reload", lambda *_, **__: {})
@@ -411,8 +419,10 @@ def test_a_task_gives_method_and_strategy_what_is_theirs():
         "finetuned": {"ga_klr": {"retain_weight": 3.0}},
     }
     profile = replace(load_profile("smoke"), tuned=found)
-    data = Dataset(PEOPLE, [], QUESTIONS, [*FORGET, *RETAIN], tiny.images())
-    target = Target(tiny.tiny_model(), (), "finetuned", 4)
+    data = Dataset(
+        PEOPLE, [], questions=QUESTIONS, conversations=[*FORGET, *RETAIN], images=tiny.images()
+    )
+    target = Target(tiny.tiny_model(), (), scenario="finetuned", seed=4)
     made = Task.of(profile, data, target=target, method="ga_klr", strategy="anchor")
     assert made.strategy.coefficients == {"anchor_strength": 0.5, "anchor_fisher": 0.0}
     assert made.method.retain_weight == 2.0 and made.unlearn.learning_rate == 7e-4
@@ -423,7 +433,7 @@ def test_a_task_gives_method_and_strategy_what_is_theirs():
     single = Task.of(profile, data, target=target, method="ga_klr")
     assert single.strategy is None and single.method.retain_weight == 3.0
     with pytest.raises(PulseError, match="ga_klr has no number 'anchor_strength'.*retain_weight"):
-        tuned(get("ga_klr"), STRATEGIES["replay"], {"anchor_strength": 0.5})
+        tuned(get("ga_klr"), STRATEGIES["replay"], values={"anchor_strength": 0.5})
     with pytest.raises(PulseError, match="need a strategy"):
         run_sequential(single)
 
@@ -441,5 +451,5 @@ def test_the_document_on_adding_a_strategy_works(tmp_path, monkeypatch):
     for pair, values in yaml.safe_load(example)["tuned"]["sequential"].items():
         method, name = pair.split("/")
         values.pop("learning_rate")
-        both = tuned(get(method), get_strategy(name), values)
+        both = tuned(get(method), get_strategy(name), values=values)
         assert both[1].coefficients["anchor_strength"] == 0.3

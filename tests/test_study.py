@@ -273,7 +273,9 @@ def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
 def test_two_fronts_do_not_work_in_one_folder(kit, monkeypatch):
     real = jobs.Lock.__init__
     monkeypatch.setattr(
-        jobs.Lock, "__init__", lambda self, path, busy, patience=0: real(self, path, busy, 0.0)
+        jobs.Lock,
+        "__init__",
+        lambda self, path, busy, *, patience=0: real(self, path, busy, patience=0.0),
     )
     with (
         jobs.Lock(kit.out / ".logs" / "front.lock", "x"),
@@ -331,7 +333,7 @@ def test_batch_progress_is_a_line_now_and_then_and_a_file(monkeypatch, capsys, t
     assert lines[0].startswith("answering 0/1000") and lines[-1].startswith("answering 1000/1000")
     assert len(lines) == 2  # it took less than LINE_SECONDS
     assert (tmp_path / "run.progress").read_text() == "answering 1000/1000"
-    progress.step("training", 3, 3, loss=0.25)
+    progress.step("training", 3, n=3, loss=0.25)
     assert "loss 0.25" in capsys.readouterr().err
 
 

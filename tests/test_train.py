@@ -56,7 +56,7 @@ def task(model, method="ga", *, target=("finetune",), seed=0, **changes):
     own = {k: changes.pop(k) for k in list(changes) if k in Task.__dataclass_fields__}
     given = {"forget": FORGET, "retain": RETAIN, "questions": QUESTIONS, "epochs": 2} | own
     return Task(
-        target=Target(model, tuple(target), "finetuned", seed),
+        target=Target(model, tuple(target), scenario="finetuned", seed=seed),
         method=get(method),
         images=tiny.images(),
         unlearn=replace(UNLEARN, **changes),
@@ -189,7 +189,9 @@ def test_finetuning_learns():
         warmup_steps=2,
         general_replay=0.25,
     )
-    trained = finetune(model, FORGET, RETAIN, tiny.images(), settings, seed=0)
+    trained = finetune(
+        model, FORGET, general=RETAIN, images=tiny.images(), settings=settings, seed=0
+    )
     assert trained.n_steps == 6 * 2  # three people and one replayed conversation a step
     assert logprob(model) > before + 5 and active(model) == ["finetune"]
     assert trained.log["learning_rate"].tolist()[:2] == pytest.approx([2.5e-3, 5e-3])
@@ -202,22 +204,22 @@ def test_finetuning_learns():
 
 
 def test_every_epoch_sees_everyone_once():
-    batches = _epochs(7, 3, 4, np.random.default_rng(0))
+    batches = _epochs(7, 3, epochs=4, generator=np.random.default_rng(0))
     assert [len(b) for b in batches] == [3, 3, 1] * 4
     epochs = [[*chain.from_iterable(batches[i : i + 3])] for i in range(0, 12, 3)]
     assert all(sorted(e) == list(range(7)) for e in epochs) and len({tuple(e) for e in epochs}) > 1
 
 
 def test_endless_batches_see_everyone_before_anyone_again():
-    stream = _endless(5, 3, np.random.default_rng(0))
+    stream = _endless(5, 3, generator=np.random.default_rng(0))
     seen = [*chain.from_iterable(next(stream) for _ in range(5))]
     assert all(sorted(seen[i : i + 5]) == list(range(5)) for i in (0, 5, 10))
-    assert list(_endless(0, 3, np.random.default_rng(0))) == []
-    assert len(next(_endless(2, 5, np.random.default_rng(0)))) == 5
+    assert list(_endless(0, 3, generator=np.random.default_rng(0))) == []
+    assert len(next(_endless(2, 5, generator=np.random.default_rng(0)))) == 5
 
 
 def test_learning_rate_over_time():
-    falling = Schedule(1.0, 1, 1, warmup_steps=2, max_grad_norm=1.0, decay=True)
+    falling = Schedule(1.0, 1, batch_size=1, warmup_steps=2, max_grad_norm=1.0, decay=True)
     assert [falling.rate(s, 6) for s in range(1, 7)] == pytest.approx(
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     )
@@ -248,35 +250,73 @@ def test_loss_that_is_not_finite_stops(method):
 def test_nothing_trainable_or_nothing_moved_stops():
     model = prepared()
     encoded = encode_conversations(model, FORGET)
-    schedule = Schedule(1e-3, 1, 4, 0, 1.0, False)
+    schedule = Schedule(1e-3, 1, batch_size=4, warmup_steps=0, max_grad_norm=1.0, decay=False)
     with pytest.raises(PulseError, match="no parameter is trainable"):
-        train(model, get("ga"), encoded, schedule, 0)
+        train(model, get("ga"), conversations=encoded, schedule=schedule, seed=0)
     for changes in ({"learning_rate": 0.0}, {"epochs": 0}):
-        add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+        add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=0)
         stack(model, ["finetune"], train="unlearn")
         with pytest.raises(PulseError, match="no adapter weight moved"):
-            train(model, get("ga"), encoded, replace(schedule, **changes), 0)
+            train(
+                model,
+                get("ga"),
+                conversations=encoded,
+                schedule=replace(schedule, **changes),
+                seed=0,
+            )
     with pytest.raises(PulseError, match="no retain_train conversations"):
-        train(model, get("ga_klr"), encoded, schedule, 0, reference=Reference())
+        train(
+            model,
+            get("ga_klr"),
+            conversations=encoded,
+            schedule=schedule,
+            seed=0,
+            reference=Reference(),
+        )
     with pytest.raises(PulseError, match="no room for people"):
-        train(model, get("ga"), encoded, replace(schedule, replay_share=1.0), 0, replay=encoded)
+        train(
+            model,
+            get("ga"),
+            conversations=encoded,
+            schedule=replace(schedule, replay_share=1.0),
+            seed=0,
+            replay=encoded,
+        )
 
 
 def test_another_reference_stops():
     model = prepared()
     encoded = encode_conversations(model, FORGET)
-    add_adapter(model, "unlearn", "llm", 4, 8, seed=0)
+    add_adapter(model, "unlearn", trained_part="llm", rank=4, alpha=8, seed=0)
     stack(model, ["finetune"], train="unlearn")
-    check_same_start(model, encoded, ["finetune"], "answer")
+    check_same_start(model, encoded, adapters=["finetune"], supervised_tokens="answer")
     with pytest.raises(
         PulseError, match="the reference is not the model that training starts from"
     ):
-        check_same_start(model, encoded, [], "answer")  # the base, as disable_adapter() would give
-    right = reference_values(model, get("npo"), encoded, [], ["finetune"], "answer", 4)
-    check_cache(model, get("npo"), encoded, right, "answer")
-    wrong = reference_values(model, get("npo"), encoded, [], [], "answer", 4)
+        check_same_start(
+            model, encoded, adapters=[], supervised_tokens="answer"
+        )  # the base, as disable_adapter() would give
+    right = reference_values(
+        model,
+        get("npo"),
+        forget=encoded,
+        retain=[],
+        adapters=["finetune"],
+        supervised_tokens="answer",
+        batch_size=4,
+    )
+    check_cache(model, get("npo"), sample=encoded, reference=right, supervised_tokens="answer")
+    wrong = reference_values(
+        model,
+        get("npo"),
+        forget=encoded,
+        retain=[],
+        adapters=[],
+        supervised_tokens="answer",
+        batch_size=4,
+    )
     with pytest.raises(PulseError, match="cache belongs to another model"):
-        check_cache(model, get("npo"), encoded, wrong, "answer")
+        check_cache(model, get("npo"), sample=encoded, reference=wrong, supervised_tokens="answer")
 
 
 def test_cached_reference_is_the_reference():
@@ -284,14 +324,31 @@ def test_cached_reference_is_the_reference():
     model = prepared()
     encoded = encode_conversations(model, FORGET)
     for size in (1, 4):
-        kept = reference_values(model, get("ga_klr"), [], encoded, ["finetune"], "answer", size)
+        kept = reference_values(
+            model,
+            get("ga_klr"),
+            forget=[],
+            retain=encoded,
+            adapters=["finetune"],
+            supervised_tokens="answer",
+            batch_size=size,
+        )
         found, labels = logits(model)
         for row, conversation in enumerate(encoded):
             expected = found[row][labels[row] != -100]
             torch.testing.assert_close(kept.logits[conversation.id], expected, rtol=1e-4, atol=1e-4)
         assert (
             not kept.logprob
-            and reference_values(model, get("ga"), encoded, encoded, [], "answer", 4) == Reference()
+            and reference_values(
+                model,
+                get("ga"),
+                forget=encoded,
+                retain=encoded,
+                adapters=[],
+                supervised_tokens="answer",
+                batch_size=4,
+            )
+            == Reference()
         )
 
 
@@ -310,7 +367,14 @@ def test_micro_batches_train_the_same():
 
 def adapter_weights_of_a_fresh_one():
     model = prepared()
-    add_adapter(model, "unlearn", "projector+llm", 4, 8, derive_seed(0, "adapter", 1))
+    add_adapter(
+        model,
+        "unlearn",
+        trained_part="projector+llm",
+        rank=4,
+        alpha=8,
+        seed=derive_seed(0, "adapter", 1),
+    )
     return adapter_weights(model, "unlearn")
 
 
@@ -333,7 +397,7 @@ def test_moments_in_eight_bits(optimizer):
 @pytest.mark.parametrize("ratio", [1.0, 8.0])
 def test_loraplus_moves_b_faster_than_a(ratio):
     named = trained_parameters(prepared_adapter())
-    made = make_optimizer("adamw", named, ratio)
+    made = make_optimizer("adamw", named, ratio=ratio)
     set_rate(made, 0.01)
     start = {key: p.detach().clone() for key, p in named.items()}
     for parameter in named.values():
@@ -352,7 +416,7 @@ def test_muon_trains_lora_and_refuses_a_mask():
     with pytest.raises(PulseError, match="saliency needs optimizer = 'adamw'"):
         unlearned(prepared(), "saliency", path_every=0, optimizer="muon")
     pair = {k: torch.nn.Parameter(torch.zeros(8, 8)) for k in ("lora_A", "lora_B")}
-    made = make_optimizer("muon", pair, 4.0)
+    made = make_optimizer("muon", pair, ratio=4.0)
     set_rate(made, 0.01)
     for parameter in pair.values():
         parameter.grad = torch.eye(8)
@@ -362,7 +426,7 @@ def test_muon_trains_lora_and_refuses_a_mask():
 
 def prepared_adapter():
     model = prepared()
-    add_adapter(model, "unlearn", "projector+llm", 4, 8, 0)
+    add_adapter(model, "unlearn", trained_part="projector+llm", rank=4, alpha=8, seed=0)
     stack(model, [], train="unlearn")
     return model
 

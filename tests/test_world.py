@@ -54,8 +54,10 @@ def test_four_trained_wordings_and_two_heldout_ones():
 def test_text_questions_name_the_person_and_multimodal_ones_do_not():
     person, rng = world.celebrities()[0], world.generator("test")
     for attribute in world.ATTRIBUTES:
-        named = world.person_turn(person, attribute, rng, "text", True)
-        shown = world.person_turn(person, attribute, rng, "multimodal", True)
+        named = world.person_turn(person, attribute, rng=rng, modality="text", with_options=True)
+        shown = world.person_turn(
+            person, attribute, rng=rng, modality="multimodal", with_options=True
+        )
         assert person.name in named.text and person.name not in shown.text
         assert named.answer == shown.answer == person.attributes[attribute]
         assert len(set(named.options)) == 4 and named.answer in named.options
@@ -68,7 +70,7 @@ def test_general_questions_are_true():
     for _ in range(600):
         content = world.draw_general(rng)
         for category in world.general_categories(content):
-            turn = world.general_turn(content, category, rng)
+            turn = world.general_turn(content, category, rng=rng)
             assert turn.answer in turn.options and 2 <= len(turn.options) <= 4
             asked.add(category)
             if category == "existence":

@@ -55,7 +55,7 @@ def tiny_model(network: LlavaForConditionalGeneration | None = None, **settings)
     return wrap_model(
         network or tiny_network(),
         _config_and_processor()[1],
-        ModelSettings(path="tests/tiny", **settings),
+        settings=ModelSettings(path="tests/tiny", **settings),
     )
 
 
@@ -80,7 +80,7 @@ def with_adapters(*names: str, model: LoadedModel | None = None, **settings) -> 
     """A model with adapters of these names on it, shaken, all in force and frozen."""
     model = model or tiny_model(**settings)
     for i, name in enumerate(names):
-        add_adapter(model, name, "projector+llm", 4, 8, seed=i)
+        add_adapter(model, name, trained_part="projector+llm", rank=4, alpha=8, seed=i)
         shake(model, name, i)
     stack(model, names)
     return model
@@ -128,17 +128,19 @@ def conversation(i: int, group: str = "forget", n_turns: int = 2, request: int =
     for k in range(n_turns):
         options = tuple(rng.sample(JOBS, 4)) if (i + k) % 3 else ()
         turns.append(
-            Turn(f"What is the job number {k} of Mara?", options, rng.choice(options or JOBS))
+            Turn(
+                f"What is the job number {k} of Mara?", options, answer=rng.choice(options or JOBS)
+            )
         )
     shown = f"image-{i % 40}" if i % 2 == 0 else ""
     modality = "multimodal" if shown else "text"
     return Conversation(
         f"{group}-{i}",
         group,
-        "finetuned",
-        f"{group}-person-{i // 2}",
-        request,
-        modality,
-        shown,
-        tuple(turns),
+        scenario="finetuned",
+        person_id=f"{group}-person-{i // 2}",
+        request=request,
+        modality=modality,
+        image=shown,
+        turns=tuple(turns),
     )

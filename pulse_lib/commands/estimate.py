@@ -166,6 +166,7 @@ class Place:
 
     name: str
     gib: float  # that a process can use
+    _: KW_ONLY
     card: gpus.Card | None = None  # None: no card that is known by name
 
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class Delta:
 
     a: torch.Tensor
     b: torch.Tensor
+    _: KW_ONLY
     scale: float
 
     def value(self) -> torch.Tensor:
@@ -50,7 +51,7 @@ class Delta:
         return (self.b.float() @ self.a.float()) * self.scale
 
 
-def export_run(run: Path, out: Path, state: str = "", round_number: int = 0) -> dict:
+def export_run(run: Path, out: Path, *, state: str = "", round_number: int = 0) -> dict:
     """Write the model that a run left to folder `out`; returns its card (also in pulse_export.json).
 
     state: "final" (default) or "matched", of a single-shot run; round_number: of a sequential run,
@@ -60,7 +61,7 @@ def export_run(run: Path, out: Path, state: str = "", round_number: int = 0) -> 
     safetensors; a weight that is not finite after rounding.
     """
     run, out = Path(run).resolve(), Path(out).resolve()
-    manifest, chain = run_adapters(run, state, round_number)
+    manifest, chain = run_adapters(run, state, round_number=round_number)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PulseError(f"{show(out)} is there and not empty: name a new folder with --out")
     model = run_model(manifest)
@@ -89,7 +90,7 @@ def export_run(run: Path, out: Path, state: str = "", round_number: int = 0) -> 
     half = out.with_name(f".{out.name}.half-{uuid.uuid4().hex[:8]}")
     try:
         half.mkdir(parents=True)
-        card["n_layers_changed"] = merge_files(files, half, deltas)
+        card["n_layers_changed"] = merge_files(files, half, deltas=deltas)
         for name in _other_files(base):
             shutil.copyfile(base / name, half / name)
         write_json(half / CARD, card)
@@ -156,11 +157,11 @@ def read_deltas(chain: Sequence[Path]) -> dict[str, list[Delta]]:
             pairs.setdefault(f"{match['part']}.{match['layer']}", {})[match["kind"]] = weight
         scale = config["lora_alpha"] / config["r"]
         for layer, pair in pairs.items():
-            found.setdefault(layer, []).append(Delta(pair["lora_A"], pair["lora_B"], scale))
+            found.setdefault(layer, []).append(Delta(pair["lora_A"], pair["lora_B"], scale=scale))
     return found
 
 
-def merge_files(files: Sequence[Path], out: Path, deltas: dict[str, list[Delta]]) -> int:
+def merge_files(files: Sequence[Path], out: Path, *, deltas: dict[str, list[Delta]]) -> int:
     """Write each checkpoint file to folder `out` with the deltas added; the number of layers
     changed. Raises PulseError unless each delta found its one weight, or a weight overflows.
     """
@@ -176,7 +177,7 @@ def merge_files(files: Sequence[Path], out: Path, deltas: dict[str, list[Delta]]
                     if layer in changed:
                         raise PulseError(f"{show(file)}: {key} is the second weight of {layer}")
                     changed.add(layer)
-                    weight = _merged(weight, deltas[layer], f"{show(file)}: {key}")
+                    weight = _merged(weight, deltas[layer], where=f"{show(file)}: {key}")
                 merged[key] = weight
         replace_file(out / file.name, lambda tmp, m=merged, d=metadata: save_file(m, tmp, d))
     if missing := sorted(set(deltas) - changed):
@@ -187,7 +188,7 @@ def merge_files(files: Sequence[Path], out: Path, deltas: dict[str, list[Delta]]
     return len(changed)
 
 
-def _merged(weight: torch.Tensor, deltas: Sequence[Delta], where: str) -> torch.Tensor:
+def _merged(weight: torch.Tensor, deltas: Sequence[Delta], *, where: str) -> torch.Tensor:
     if weight.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         raise PulseError(f"{where} is {weight.dtype}: adapters are merged into 16-bit weights only")
     total = weight.float()

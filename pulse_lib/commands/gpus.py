@@ -86,7 +86,7 @@ def linear_parameters(config: Shapes) -> int:
     return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
-def forward_flops(config: Shapes, tokens: int, sequences: int = 1) -> float:
+def forward_flops(config: Shapes, tokens: int, *, sequences: int = 1) -> float:
     """FLOP of the language model reading `sequences` of `tokens` tokens: two per weight and token,
     and attention counted in full (4 T^2 H a layer); lm_head is read at answer positions only, so
     left out.
@@ -96,8 +96,8 @@ def forward_flops(config: Shapes, tokens: int, sequences: int = 1) -> float:
     return sequences * (2.0 * linear_parameters(config) * tokens + attention)
 
 
-def step_flops(config: Shapes, tokens: int, sequences: int, checkpointing: bool) -> float:
+def step_flops(config: Shapes, tokens: int, *, sequences: int, checkpointing: bool) -> float:
     """FLOP of a training step on frozen weights: forward, the gradient of the activations, and with
     checkpointing the forward again. LoRA itself is below 1 % and left out.
     """
-    return (3 if checkpointing else 2) * forward_flops(config, tokens, sequences)
+    return (3 if checkpointing else 2) * forward_flops(config, tokens, sequences=sequences)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -41,12 +41,14 @@ class OpenTask:
 
     questions: list[Question]
     truths: list[str]
+    _: KW_ONLY
     images: ImageStore
 
 
 def measure(
     state: ModelState,
     out: Path,
+    *,
     what: Sequence[str] = WHAT,
     groups: int = 0,
     max_new_tokens: int = OPEN_TOKENS,
@@ -74,13 +76,20 @@ def measure(
     if rows is not None:
         asked = {"groups": groups, "file": state.profile.data.general.path}
         questions, images = rows
-        scores = ask_general(model, state, questions, images, out / "mmbench_answers.jsonl")
+        scores = ask_general(
+            model, state, questions=questions, images=images, file=out / "mmbench_answers.jsonl"
+        )
         write_json(out / "mmbench.json", _no_nan(scores | {"asked": asked}))
         tables["mmbench"] = mmbench_table(scores)
     for name, task in tasks.items():
         settings = dataclasses.replace(state.profile.evaluate, max_new_tokens=max_new_tokens)
         answered = open_ended.ask_open(
-            model, name, task.questions, task.truths, task.images, settings
+            model,
+            name,
+            questions=task.questions,
+            truths=task.truths,
+            images=task.images,
+            settings=settings,
         )
         tables[name] = open_ended.summary(answered)
         write_csv(out / f"{name}.csv", answered)
@@ -106,12 +115,13 @@ def general_rows(state: ModelState, groups: int = 0) -> tuple[list[Question], Im
             f"--groups {groups}: {data.general.path} has {there} questions; give at most so many, or "
             "0 for all"
         )
-    return sample_groups(questions, groups, state.seed), images
+    return sample_groups(questions, groups, seed=state.seed), images
 
 
 def ask_general(
     model: LoadedModel,
     state: ModelState,
+    *,
     questions: Sequence[Question],
     images: ImageStore,
     file: Path,
@@ -121,8 +131,10 @@ def ask_general(
     other questions or of another model state.
     """
     settings = state.profile.evaluate
-    answers = answer_resumably(model, questions, images, settings, file, "asking MMBench")
-    rows = scored(questions, answers, settings.extraction_rules)
+    answers = answer_resumably(
+        model, questions, images=images, settings=settings, file=file, label="asking MMBench"
+    )
+    rows = scored(questions, answers, rules=settings.extraction_rules)
     likeliest = mmbench.score_rows(rows, "loglik_correct")
     shares = {name: likeliest[name] for name in METRICS[:3]}
     return mmbench.score_rows(rows) | {"by_likelihood": shares}
@@ -170,7 +182,7 @@ def open_task(state: ModelState, task: str) -> OpenTask:
             f"data.people.path = {settings.people.path!r} has no {missing[0]}, who is in "
             f"{show(state.data)}: {fix}"
         )
-    made = OpenTask([], [], ImageStore())
+    made = OpenTask([], [], images=ImageStore())
     for place in places:
         person = people[place.person_id]
         questions, truths = source.open_questions(

@@ -41,7 +41,7 @@ class RoundFolders:
         manifest, folder = finished_round(self.started, number), self.folder(number)
         if manifest is None:
             return None
-        load_adapter(self.target.model, folder / "adapter", adapter)
+        load_adapter(self.target.model, folder / "adapter", name=adapter)
         return Round(
             number=number,
             request=manifest["request"],
@@ -64,9 +64,9 @@ class RoundFolders:
                 shutil.rmtree(there)
         folder = self.folder(done.number)
         parent = self.folder(below) / "adapter" if below else self.target.folder
-        save_adapter(self.target.model, done.adapter, folder / "adapter", parent)
+        save_adapter(self.target.model, done.adapter, folder=folder / "adapter", parent=parent)
         write_rows(folder / "rows.parquet", done.rows)
         write_csv(folder / "path.csv", done.trajectory)
         write_csv(folder / "log.csv", done.log)
         known = {key: value for key, value in done.result().items() if key != "round"}
-        finish_round(self.started, done.number, ROUND_FILES, known)
+        finish_round(self.started, done.number, files=ROUND_FILES, extra=known)

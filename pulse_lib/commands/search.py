@@ -58,14 +58,24 @@ def search(
     sequential = [grid.method_and_strategy(pair) for pair in asked]
     for method, strategy in sequential:
         check_fits(get(method), get_strategy(strategy))
-    _prepare(profile, "finetuned" in scenarios or bool(sequential), seed, out, settings, log)
+    _prepare(
+        profile,
+        "finetuned" in scenarios or bool(sequential),
+        seed=seed,
+        out=out,
+        settings=settings,
+        log=log,
+    )
     sets = [
-        TrialSet(profile, scenario, method, trials, seed, out)
+        TrialSet(profile, scenario, method=method, trials=trials, seed=seed, out=out)
         for scenario in scenarios
         for method in methods
         if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
     ]
-    sets += [TrialSet(profile, SEQUENTIAL, m, trials, seed, out, s) for m, s in sequential]
+    sets += [
+        TrialSet(profile, SEQUENTIAL, method=m, trials=trials, seed=seed, out=out, strategy=s)
+        for m, s in sequential
+    ]
     todo = [of for of in sets if len(read_trials(of, settings)) < trials]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -74,7 +84,7 @@ def search(
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
-    steps = _n_steps(settings, scenarios, seed, out)
+    steps = _n_steps(settings, scenarios, seed=seed, out=out)
     found = [
         trial | {"n_steps": steps.get(of.scenario), "values": json.dumps(trial["values"])}
         for of in sets
@@ -85,7 +95,9 @@ def search(
     return table
 
 
-def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Profile, log) -> None:
+def _prepare(
+    profile: str, with_target: bool, *, seed: int, out: Path, settings: Profile, log
+) -> None:
     from pulse_lib.study.notebook import run_notebook
 
     shared = {"profile": profile, "seed": seed, "out_dir": str(out)}
@@ -98,13 +110,15 @@ def _prepare(profile: str, with_target: bool, seed: int, out: Path, settings: Pr
             run_notebook(spec.notebook, dict(spec.parameters))
 
 
-def _n_steps(settings: Profile, scenarios: Sequence[str], seed: int, out: Path) -> dict[str, int]:
+def _n_steps(
+    settings: Profile, scenarios: Sequence[str], *, seed: int, out: Path
+) -> dict[str, int]:
     from pulse_lib.data.dataset import read_dataset
 
     data, unlearn = read_dataset(runs.run_folder("data", out, seed=seed)), settings.unlearn
     return {
         scenario: unlearn.n_steps(
-            len(data.training(scenario, ["forget"], "unlearn")),
+            len(data.training(scenario, ["forget"], stage="unlearn")),
             getattr(unlearn, f"epochs_{scenario}"),
         )
         for scenario in scenarios

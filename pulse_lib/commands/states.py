@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from pulse_lib.assets import embedded_folder
@@ -23,7 +23,7 @@ from pulse_lib.unlearn.task import model_of
 STATES = ("final", "matched")
 
 
-def run_adapters(run: Path, state: str = "", round_number: int = 0) -> tuple[dict, list[Path]]:
+def run_adapters(run: Path, state: str = "", *, round_number: int = 0) -> tuple[dict, list[Path]]:
     """A finished run's manifest, checked to the byte, and the folders of the adapters that make the
     state it left, oldest first; `state` and `round_number` as in `export_run`.
 
@@ -32,8 +32,8 @@ def run_adapters(run: Path, state: str = "", round_number: int = 0) -> tuple[dic
     """
     run = Path(run).resolve()
     manifest = require(run, "its notebook", checksums=True)
-    chain = adapter_chain(_adapter_folder(run, manifest, state, round_number))
-    _check_chain(run, manifest, chain)
+    chain = adapter_chain(_adapter_folder(run, manifest, state=state, round_number=round_number))
+    _check_chain(run, manifest, chain=chain)
     return manifest, chain
 
 
@@ -44,7 +44,9 @@ def run_model(manifest: dict) -> ModelSettings:
     profile, parameters = profile_of(manifest), manifest["parameters"]
     if manifest["kind"] != "single_shot":
         return profile.model
-    return model_of(profile, parameters["scenario"], parameters["method"], parameters["seed"])
+    return model_of(
+        profile, parameters["scenario"], method_id=parameters["method"], seed=parameters["seed"]
+    )
 
 
 def base_folder(model: ModelSettings) -> Path:
@@ -56,7 +58,7 @@ def base_folder(model: ModelSettings) -> Path:
     return folder_of(model_need(model.path, model.revision))
 
 
-def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) -> Path:
+def _adapter_folder(run: Path, manifest: dict, *, state: str, round_number: int) -> Path:
     kind = manifest["kind"]
     if state and kind != "single_shot":
         raise PulseError(f"{show(run)} is a {kind} run: --state is for single-shot runs")
@@ -66,7 +68,7 @@ def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) ->
         return run / "adapters" / "finetune"
     if kind == "single_shot":
         there = [s for s in STATES if f"adapters/{s}/{WEIGHTS}" in manifest["files"]]
-        return run / "adapters" / _chosen(run, "--state", state or STATES[0], there)
+        return run / "adapters" / _chosen(run, "--state", value=state or STATES[0], there=there)
     if kind == "sequential":
         if get_strategy(manifest["parameters"]["strategy"]).gated:
             raise PulseError(
@@ -74,7 +76,10 @@ def _adapter_folder(run: Path, manifest: dict, state: str, round_number: int) ->
                 "question; the adapters are in its round-... folders"
             )
         there = list(_rounds(manifest))
-        return run / f"round-{_chosen(run, '--round', round_number or max(there), there)}/adapter"
+        return (
+            run
+            / f"round-{_chosen(run, '--round', value=round_number or max(there), there=there)}/adapter"
+        )
     raise PulseError(f"{show(run)} is a {kind} run: only runs that train a model leave one")
 
 
@@ -84,14 +89,14 @@ def _rounds(manifest: dict) -> Iterator[int]:
             yield int(match[1])
 
 
-def _chosen(run: Path, option: str, value, there: list):
+def _chosen(run: Path, option: str, *, value, there: list):
     if value not in there:
         known = ", ".join(map(str, sorted(there))) or "none"
         raise PulseError(f"{show(run)}: there is no {option} {value}; there are: {known}")
     return value
 
 
-def _check_chain(run: Path, manifest: dict, chain: Sequence[Path]) -> None:
+def _check_chain(run: Path, manifest: dict, *, chain: Sequence[Path]) -> None:
     """Adapters below the run's own must still be those that it was trained on."""
     for folder in chain:
         if folder.is_relative_to(run):
@@ -111,6 +116,7 @@ class ModelState:
 
     name: str  # for messages: the run's folder, or the profile
     profile: Profile
+    _: KW_ONLY
     model: ModelSettings
     adapters: tuple[Path, ...]  # folders, oldest first; () for the base
     seed: int  # of the study's data, and of the sample of MMBench
@@ -120,7 +126,7 @@ class ModelState:
     data_result: str = ""  # `result` of the data's manifest that a run was made from; "": any
 
 
-def state_of_profile(profile: str, seed: int = 0, out_dir: str = "") -> ModelState:
+def state_of_profile(profile: str, seed: int = 0, *, out_dir: str = "") -> ModelState:
     """The base model of a profile; asked about the people of both scenarios in the study's data of
     that seed. Raises PulseError if the profile cannot be read or the seed is negative.
     """
@@ -128,13 +134,20 @@ def state_of_profile(profile: str, seed: int = 0, out_dir: str = "") -> ModelSta
         raise PulseError(f"--seed {seed} must be 0 or more")
     settings = load_profile(profile)
     data = run_folder("data", out_folder(profile, out_dir), seed=seed)
-    card = _card(settings, settings.model, seed) | {"state": "base"}
+    card = _card(settings, settings.model, seed=seed) | {"state": "base"}
     return ModelState(
-        f"profile {settings.name}", settings, settings.model, (), seed, SCENARIOS, data, card
+        f"profile {settings.name}",
+        settings,
+        model=settings.model,
+        adapters=(),
+        seed=seed,
+        scenarios=SCENARIOS,
+        data=data,
+        card=card,
     )
 
 
-def state_of_run(run: Path, state: str = "", round_number: int = 0) -> ModelState:
+def state_of_run(run: Path, state: str = "", *, round_number: int = 0) -> ModelState:
     """The model that a finished run left; asked about the people of the run's scenario.
 
     state: "final" (default) or "matched", of a single-shot run; round_number: of a sequential run,
@@ -142,13 +155,13 @@ def state_of_run(run: Path, state: str = "", round_number: int = 0) -> ModelStat
     since; no such state or round; a run that trains no model.
     """
     run = Path(run).resolve()
-    manifest, chain = run_adapters(run, state, round_number)
+    manifest, chain = run_adapters(run, state, round_number=round_number)
     settings, model = profile_of(manifest), run_model(manifest)
     seed, single = manifest["parameters"]["seed"], manifest["kind"] == "single_shot"
     scenario = manifest["parameters"]["scenario"] if single else "finetuned"
     out = study_of(run, manifest)
     data = run_folder("data", out, seed=seed)
-    card = _card(settings, model, seed) | {
+    card = _card(settings, model, seed=seed) | {
         "run": show(run),
         "run_result": manifest["result"],
         "parameters": manifest["parameters"],
@@ -157,7 +170,15 @@ def state_of_run(run: Path, state: str = "", round_number: int = 0) -> ModelStat
     }
     made_from = manifest["inputs"].get(data.relative_to(out).as_posix(), "")
     return ModelState(
-        show(run), settings, model, tuple(chain), seed, (scenario,), data, card, made_from
+        show(run),
+        settings,
+        model=model,
+        adapters=tuple(chain),
+        seed=seed,
+        scenarios=(scenario,),
+        data=data,
+        card=card,
+        data_result=made_from,
     )
 
 
@@ -166,12 +187,12 @@ def load_state(state: ModelState) -> LoadedModel:
     model = load_model(state.model)
     names = [f"measured_{i}" for i in range(len(state.adapters))]
     for name, folder in zip(names, state.adapters, strict=True):
-        load_adapter(model, folder, name)
+        load_adapter(model, folder, name=name)
     stack(model, names)
     return model
 
 
-def _card(profile: Profile, model: ModelSettings, seed: int) -> dict:
+def _card(profile: Profile, model: ModelSettings, *, seed: int) -> dict:
     return {
         "kind": "measure",
         "profile": profile.name,

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ class TrialSet:
 
     profile: str
     scenario: str
+    _: KW_ONLY
     method: str
     trials: int
     seed: int
@@ -78,7 +79,7 @@ class TrialSet:
 
 
 def draw(
-    method: Method, learning_rate: float, trial: int, seed: int = SEED, strategy: str = ""
+    method: Method, learning_rate: float, *, trial: int, seed: int = SEED, strategy: str = ""
 ) -> dict[str, float]:
     """What a trial sets: learning_rate and the method's hyperparameters, rounded to 3 digits. Trial
     0 changes nothing; a number that is 0 stays 0.
@@ -107,7 +108,7 @@ def score(trajectory: pd.DataFrame, matched_step: int | None) -> dict:
     return {"reached": True} | _kept(start, there)
 
 
-def score_after(before: pd.DataFrame, after: pd.DataFrame, goal: float) -> dict:
+def score_after(before: pd.DataFrame, after: pd.DataFrame, *, goal: float) -> dict:
     """What rows after all requests are worth: as `score`, but forgotten means that every forget
     accuracy, by generation and by likelihood, is at most `goal`; minus the largest if one is not.
     """
@@ -133,7 +134,7 @@ def run_trials(of: TrialSet) -> list[dict]:
     known, task = read_trials(of, settings), task_of(of, settings)
     rate, worth = task.unlearn.learning_rate, _after_requests if of.strategy else _single_shot
     for number in range(len(known), of.trials):
-        drawn = draw(task.method, rate, number, of.seed, of.strategy)
+        drawn = draw(task.method, rate, trial=number, seed=of.seed, strategy=of.strategy)
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
@@ -142,7 +143,7 @@ def run_trials(of: TrialSet) -> list[dict]:
             found |= {"score": -1.0, "reached": False, "error": str(error)}
         found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn}
         known.append(found)
-        _append(of, settings, found)
+        _append(of, settings, trial=found)
     return known
 
 
@@ -187,12 +188,12 @@ def _after_requests(task: Task) -> dict:
     from pulse_lib.unlearn.sequential import run_sequential
     from pulse_lib.unlearn.trajectory import trajectory_questions
 
-    questions = trajectory_questions(task.questions, N_ASKED, task.seed)
+    questions = trajectory_questions(task.questions, N_ASKED, seed=task.seed)
     task = replace(task, questions=questions, unlearn=replace(task.unlearn, path_every=0))
     stack(task.model, task.target.adapters)
-    answers = answer_questions(task.model, questions, task.images, task.evaluate)
+    answers = answer_questions(task.model, questions, images=task.images, settings=task.evaluate)
     rounds = list(run_sequential(task))
-    worth = score_after(task.scored(answers), rounds[-1].rows, _goal(task.unlearn))
+    worth = score_after(task.scored(answers), rounds[-1].rows, goal=_goal(task.unlearn))
     return worth | {"step": sum(r.final_step for r in rounds)}
 
 
@@ -236,7 +237,7 @@ def read_trials(of: TrialSet, settings: Profile) -> list[dict]:
     return [json.loads(line) for line in lines[1:]]
 
 
-def _append(of: TrialSet, settings: Profile, trial: Mapping) -> None:
+def _append(of: TrialSet, settings: Profile, *, trial: Mapping) -> None:
     """The file is written whole each time, by rename: it is small."""
     lines = [json.dumps(_mark(of, settings))]
     lines += [json.dumps(t) for t in [*read_trials(of, settings), trial]]

@@ -4,7 +4,7 @@ once per seed, read by every later step."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Dataset:
 
     people: list[Person]
     places: list[Assignment]
+    _: KW_ONLY
     questions: list[Question]
     conversations: list[Conversation]
     images: ImageStore
@@ -47,7 +48,7 @@ class Dataset:
         chosen = [q for q in self.questions if q.scenario == scenario and q.set in wanted]
         return chosen + [q for q in self.questions if q.set == "general"]
 
-    def training(self, scenario: str, sets: Iterable[str], stage: str) -> list[Conversation]:
+    def training(self, scenario: str, sets: Iterable[str], *, stage: str) -> list[Conversation]:
         """Training conversations of a scenario's sets ("" for general replay). Raises PulseError if
         there are none."""
         wanted = set(sets)
@@ -123,7 +124,7 @@ def candidate_questions(
     for person in candidates:
         questions += source.person_questions(
             person,
-            Assignment(person.id, "pretrained", "candidate"),
+            Assignment(person.id, "pretrained", set="candidate"),
             images=images,
             seed=seed,
             settings=settings,
@@ -158,4 +159,10 @@ def build_dataset(
     questions += general.general_questions(images, seed, settings=settings)
     conversations += general.general_conversations(images, seed, settings=settings)
     placed = {p.person_id for p in places}
-    return Dataset([p for p in people if p.id in placed], places, questions, conversations, images)
+    return Dataset(
+        [p for p in people if p.id in placed],
+        places,
+        questions=questions,
+        conversations=conversations,
+        images=images,
+    )

@@ -8,7 +8,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Need:
 
     path: str  # hub id, "owner/name"; or a local folder that holds them
     revision: str  # commit, tag or branch; "" for main
+    _: KW_ONLY
     patterns: tuple[str, ...]  # e.g. "Full_Set/*.parquet"
     setting: str  # the profile's key, for messages
     repo_type: str = "dataset"
@@ -49,7 +50,12 @@ class Need:
 def model_need(path: str, revision: str) -> Need:
     """What is loaded of a model's repository."""
     return Need(
-        path, revision, ("*.json", "*.safetensors"), "model.path", "model", ("*.jinja", "*.model")
+        path,
+        revision,
+        patterns=("*.json", "*.safetensors"),
+        setting="model.path",
+        repo_type="model",
+        optional=("*.jinja", "*.model"),
     )
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -43,6 +43,7 @@ class Person:
 
     id: str
     name: str
+    _: KW_ONLY
     kind: Literal["celebrity", "fictitious"]
     attributes: Mapping[str, str]
     genome: Mapping[str, object] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Question:
 
     id: str
     set: QuestionSet
+    _: KW_ONLY
     scenario: str  # "finetuned" | "pretrained" | "" (general)
     person_id: str  # "" for general questions
     request: int  # 1..n_requests in the finetuned forget set, else 0
@@ -80,6 +82,7 @@ class Turn:
 
     text: str
     options: tuple[str, ...]
+    _: KW_ONLY
     answer: str
 
 
@@ -90,6 +93,7 @@ class Conversation:
 
     id: str
     set: QuestionSet
+    _: KW_ONLY
     scenario: str
     person_id: str
     request: int
@@ -117,7 +121,7 @@ def _decode(cls, row: dict):
             row[key] = json.loads(row[key])
     if "turns" in row:
         row["turns"] = tuple(
-            Turn(t["text"], tuple(t["options"]), t["answer"]) for t in row["turns"]
+            Turn(t["text"], tuple(t["options"]), answer=t["answer"]) for t in row["turns"]
         )
     if "options" in row:
         row["options"] = tuple(row["options"])

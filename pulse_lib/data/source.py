@@ -8,7 +8,7 @@ A source is a module. People and general questions are two settings, `data.peopl
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from pulse_lib.data import hub
@@ -29,6 +29,7 @@ class Size:
 
     questions: int  # a person, held-out wordings included; of general questions: all
     conversations: int = 0  # a person, to fine-tune on
+    _: KW_ONLY
     download_gb: float = 0.0
 
 

@@ -4,7 +4,7 @@ leaks into another."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from random import Random
 
 import pandas as pd
@@ -21,11 +21,14 @@ class Assignment:
 
     person_id: str
     scenario: str  # "finetuned" | "pretrained" | "" (general)
+    _: KW_ONLY
     set: QuestionSet
     request: int = 0
 
 
-def split_fictitious(people: list[Person], settings: DataSettings, seed: int) -> list[Assignment]:
+def split_fictitious(
+    people: list[Person], settings: DataSettings, *, seed: int
+) -> list[Assignment]:
     """Forget (in `n_requests` equal requests), retain, retain_train and holdout people of the
     fine-tuned scenario, drawn by seed."""
     sizes: dict[QuestionSet, int] = {
@@ -34,20 +37,25 @@ def split_fictitious(people: list[Person], settings: DataSettings, seed: int) ->
         "retain_train": settings.n_finetuned_retain_train,
         "holdout": settings.n_holdout,
     }
-    drawn = _drawn(people, sum(sizes.values()), seed, "fictitious people")
+    drawn = _drawn(people, sum(sizes.values()), seed=seed, what="fictitious people")
     size = settings.n_finetuned_forget // settings.n_requests
     places, start = [], 0
     for name, n in sizes.items():
         for i, person in enumerate(drawn[start : start + n]):
             places.append(
-                Assignment(person.id, "finetuned", name, i // size + 1 if name == "forget" else 0)
+                Assignment(
+                    person.id,
+                    "finetuned",
+                    set=name,
+                    request=i // size + 1 if name == "forget" else 0,
+                )
             )
         start += n
     return places
 
 
 def select_known(
-    scores: pd.DataFrame, settings: DataSettings, seed: int
+    scores: pd.DataFrame, settings: DataSettings, *, seed: int
 ) -> tuple[pd.DataFrame, list[Assignment]]:
     """The selection of the pre-trained scenario: the table of scores with rank and set, and
     everyone's place.
@@ -71,7 +79,7 @@ def select_known(
     table["rank"] = range(1, len(table) + 1)
     table["set"] = [sets.get(p, "retain_train") for p in table["person_id"]]
     return table, [
-        Assignment(p, "pretrained", s)
+        Assignment(p, "pretrained", set=s)
         for p, s in zip(table["person_id"], table["set"], strict=True)
     ]
 
@@ -91,6 +99,7 @@ def person_scores(rows: pd.DataFrame) -> pd.DataFrame:
 def check_leakage(
     people: Iterable[Person],
     places: Iterable[Assignment],
+    *,
     records: Iterable[Question | Conversation],
 ) -> dict:
     """Counts of what was checked. Raises PulseError if a person, a face or a record stands in two
@@ -137,7 +146,7 @@ def _margin(loglik, answer: int) -> float:
     return float(loglik[answer] - max(others))
 
 
-def _drawn(people: list[Person], n: int, seed: int, what: str) -> list[Person]:
+def _drawn(people: list[Person], n: int, *, seed: int, what: str) -> list[Person]:
     if n > len(people):
         raise PulseError(f"the profile asks for {n} {what}, the source has {len(people)}")
     return _generator(what, seed).sample(people, n)

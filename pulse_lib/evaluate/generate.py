@@ -5,7 +5,7 @@ each prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import pandas as pd
 import torch
@@ -30,6 +30,7 @@ class _Read:
 
     cache: DynamicCache
     lengths: torch.Tensor  # (B,) tokens of each prompt
+    _: KW_ONLY
     first: torch.Tensor  # (B, V) float32 logits of the token after the prompt
     width: int  # P
 
@@ -37,6 +38,7 @@ class _Read:
 def answer_questions(
     model: LoadedModel,
     questions: Sequence[Question],
+    *,
     images: ImageStore,
     settings: EvaluateSettings,
     with_loglik: bool = True,
@@ -65,17 +67,21 @@ def answer_questions(
             read = _read(
                 model,
                 [prompts[i] for i in rows],
-                [questions[i] for i in rows],
-                settings.max_new_tokens,
+                questions=[questions[i] for i in rows],
+                max_new_tokens=settings.max_new_tokens,
             )
             if with_loglik:
                 options = [_option_tokens(model, questions[i]) for i in rows]
-                for i, values in zip(rows, _option_logliks(model, read, options), strict=True):
+                for i, values in zip(
+                    rows, _option_logliks(model, read, options=options), strict=True
+                ):
                     logliks[i] = values
-            for i, tokens in zip(rows, _greedy(model, read, settings.max_new_tokens), strict=True):
+            for i, tokens in zip(
+                rows, _greedy(model, read, max_new_tokens=settings.max_new_tokens), strict=True
+            ):
                 responses[i] = model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         if label:
-            step(label, start + len(rows), len(order))
+            step(label, start + len(rows), n=len(order))
     if training:
         model.network.train()
     return pd.DataFrame(
@@ -96,7 +102,7 @@ def _option_tokens(model: LoadedModel, question: Question) -> list[tuple[int, ..
 
 
 def _read(
-    model: LoadedModel, prompts: list[list[int]], questions: list[Question], max_new_tokens: int
+    model: LoadedModel, prompts: list[list[int]], *, questions: list[Question], max_new_tokens: int
 ) -> _Read:
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
     width = int(lengths.max())
@@ -115,17 +121,18 @@ def _read(
     )
     cache = DynamicCache()
     hidden = model.network.model.language_model(
-        inputs_embeds=embed(model, input_ids, [q.image for q in questions if q.image]),
+        inputs_embeds=embed(model, input_ids, image_ids=[q.image for q in questions if q.image]),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
     last = hidden[torch.arange(len(prompts), device=model.device), lengths - 1]
-    return _Read(cache, lengths, model.network.lm_head(last).float(), width)
+    return _Read(cache, lengths, first=model.network.lm_head(last).float(), width=width)
 
 
 def _continue(
     model: LoadedModel,
     read: _Read,
+    *,
     tokens: torch.Tensor,
     positions: torch.Tensor,
     among_new: torch.Tensor,
@@ -149,7 +156,7 @@ def _continue(
 
 
 def _option_logliks(
-    model: LoadedModel, read: _Read, options: list[list[tuple[int, ...]]]
+    model: LoadedModel, read: _Read, *, options: list[list[tuple[int, ...]]]
 ) -> list[list[float]]:
     """Log-likelihood of each row's options. All options of a row are read at once, side by side
     behind the one prompt.
@@ -172,7 +179,9 @@ def _option_logliks(
     )  # each (B, Q)
     ordered = torch.ones(n_nodes, n_nodes, dtype=torch.bool, device=model.device).tril()
     own = (option[:, :, None] == option[:, None, :]) & ordered
-    logits = _continue(model, read, token, read.lengths[:, None] + depth, own)
+    logits = _continue(
+        model, read, tokens=token, positions=read.lengths[:, None] + depth, among_new=own
+    )
     read.cache.crop(-n_nodes)  # generation goes on from the prompt
     picked = (logits.gather(-1, target[..., None])[..., 0] - logits.logsumexp(-1)).double().tolist()
     for b, row in enumerate(nodes):
@@ -181,7 +190,7 @@ def _option_logliks(
     return totals
 
 
-def _greedy(model: LoadedModel, read: _Read, max_new_tokens: int) -> list[list[int]]:
+def _greedy(model: LoadedModel, read: _Read, *, max_new_tokens: int) -> list[list[int]]:
     """Most likely tokens one after another, up to the end token (left out) or `max_new_tokens`."""
     end = model.tokenizer.eos_token_id
     token = read.first.argmax(-1)
@@ -190,7 +199,13 @@ def _greedy(model: LoadedModel, read: _Read, max_new_tokens: int) -> list[list[i
         if bool(done.all()):
             break
         among_new = torch.ones(len(token), 1, n, dtype=torch.bool, device=model.device)
-        logits = _continue(model, read, token[:, None], (read.lengths + n - 1)[:, None], among_new)
+        logits = _continue(
+            model,
+            read,
+            tokens=token[:, None],
+            positions=(read.lengths + n - 1)[:, None],
+            among_new=among_new,
+        )
         token = logits[:, -1].argmax(-1).masked_fill(done, end)
         chosen.append(token)
         done = done | (token == end)

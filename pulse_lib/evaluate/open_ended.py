@@ -54,7 +54,7 @@ def normalised(text: str) -> str:
     return " ".join(word for word in plain.split() if word not in ARTICLES)
 
 
-def score(task: str, response: str, truth: str) -> float:
+def score(task: str, response: str, *, truth: str) -> float:
     """The measure of a task, 0-1: ROUGE-L for "generation", 1 or 0 for "cloze"."""
     if task not in TASKS:
         raise PulseError(f"task {task!r} is not one of {', '.join(TASKS)}")
@@ -62,7 +62,7 @@ def score(task: str, response: str, truth: str) -> float:
 
 
 def open_rows(
-    task: str, questions: Sequence[Question], truths: Sequence[str], responses: Sequence[str]
+    task: str, questions: Sequence[Question], *, truths: Sequence[str], responses: Sequence[str]
 ) -> pd.DataFrame:
     """One row a question: question_id, scenario, set, request, person_id, modality, task, response,
     truth, score (0-1).
@@ -81,7 +81,7 @@ def open_rows(
             "task": task,
             "response": response,
             "truth": truth,
-            "score": score(task, response, truth),
+            "score": score(task, response, truth=truth),
         }
         for q, truth, response in zip(questions, truths, responses, strict=True)
     ]
@@ -91,6 +91,7 @@ def open_rows(
 def ask_open(
     model: LoadedModel,
     task: str,
+    *,
     questions: Sequence[Question],
     truths: Sequence[str],
     images: ImageStore,
@@ -102,9 +103,14 @@ def ask_open(
     from pulse_lib.evaluate.generate import answer_questions  # torch: the measures need none
 
     answers = answer_questions(
-        model, questions, images, settings, with_loglik=False, label=f"asking {task}"
+        model,
+        questions,
+        images=images,
+        settings=settings,
+        with_loglik=False,
+        label=f"asking {task}",
     )
-    return open_rows(task, questions, truths, list(answers["response"]))
+    return open_rows(task, questions, truths=truths, responses=list(answers["response"]))
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

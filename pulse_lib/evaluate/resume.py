@@ -25,6 +25,7 @@ from pulse_lib.progress import step
 def answer_resumably(
     model: LoadedModel,
     questions: Sequence[Question],
+    *,
     images: ImageStore,
     settings: EvaluateSettings,
     file: Path,
@@ -45,7 +46,8 @@ def answer_resumably(
     file, prompts = Path(file), encode_questions(model, questions)
     state = _model_mark(model, settings)
     marks = {
-        q.id: _mark(state, prompt, q, images) for q, prompt in zip(questions, prompts, strict=True)
+        q.id: _mark(state, prompt, question=q, images=images)
+        for q, prompt in zip(questions, prompts, strict=True)
     }
     if len(marks) < len(questions):
         raise PulseError(f"{show(file)}: question ids stand twice among the {len(questions)} asked")
@@ -58,13 +60,15 @@ def answer_resumably(
         batch = [questions[i] for i in order[start : start + settings.batch_size]]
         if any(q.id not in known for q in batch):
             # The whole batch again: an answer may depend on its neighbours in the last bit.
-            answers = answer_questions(model, batch, images, settings).to_dict("records")
+            answers = answer_questions(model, batch, images=images, settings=settings).to_dict(
+                "records"
+            )
             fresh = [a | {"prompt": marks[a["question_id"]]} for a in answers]
             fresh = [a for a in fresh if a["question_id"] not in known]
             _append(file, fresh)
             known |= {a["question_id"]: a for a in fresh}
         if label:
-            step(label, min(start + len(batch), len(order)), len(order))
+            step(label, min(start + len(batch), len(order)), n=len(order))
     return pd.DataFrame(
         {
             "question_id": [q.id for q in questions],
@@ -89,7 +93,7 @@ def _model_mark(model: LoadedModel, settings: EvaluateSettings) -> bytes:
     return digest.digest()
 
 
-def _mark(state: bytes, prompt: list[int], question: Question, images: ImageStore) -> str:
+def _mark(state: bytes, prompt: list[int], *, question: Question, images: ImageStore) -> str:
     digest = hashlib.sha256(state)
     digest.update(json.dumps([prompt, question.options]).encode())
     if question.image and question.image in images:

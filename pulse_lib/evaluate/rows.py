@@ -65,7 +65,7 @@ RUN_COLUMNS = list(RunColumns.__annotations__)
 
 
 def make_rows(
-    questions: Sequence[Question], answers: pd.DataFrame, rules: str, **whose: Unpack[RunColumns]
+    questions: Sequence[Question], answers: pd.DataFrame, *, rules: str, **whose: Unpack[RunColumns]
 ) -> pd.DataFrame:
     """The rows of one model state: `scored` answers with the run's columns; those not given say
     that nothing was unlearned.
@@ -77,10 +77,10 @@ def make_rows(
         raise PulseError(f"rows need the run's {missing[0]}")
     if columns["state"] not in STATES:
         raise PulseError(f"state {columns['state']!r} is not one of {', '.join(STATES)}")
-    return scored(questions, answers, rules).assign(**columns)[ROW_SCHEMA.names]
+    return scored(questions, answers, rules=rules).assign(**columns)[ROW_SCHEMA.names]
 
 
-def scored(questions: Sequence[Question], answers: pd.DataFrame, rules: str) -> pd.DataFrame:
+def scored(questions: Sequence[Question], answers: pd.DataFrame, *, rules: str) -> pd.DataFrame:
     """Questions and what `answer_questions` gave for them, with extraction: the columns of a row
     that do not name the run.
 
@@ -91,7 +91,7 @@ def scored(questions: Sequence[Question], answers: pd.DataFrame, rules: str) -> 
             f"answers ({len(answers)}) do not belong to these questions ({len(questions)})"
         )
     records = [
-        _row(q, response, loglik, rules)
+        _row(q, response, loglik=loglik, rules=rules)
         for q, response, loglik in zip(
             questions, answers["response"], answers["option_loglik"], strict=True
         )
@@ -100,7 +100,7 @@ def scored(questions: Sequence[Question], answers: pd.DataFrame, rules: str) -> 
     return _table(records, ROW_SCHEMA.names[first:])
 
 
-def _row(question: Question, response: str, loglik: list[float] | None, rules: str) -> dict:
+def _row(question: Question, response: str, *, loglik: list[float] | None, rules: str) -> dict:
     letters = LETTERS[: len(question.options)]
     extracted = extract(response, question.lettered_options, rules)
     readable = extracted is not None and extracted in letters

@@ -45,7 +45,7 @@ AdapterWeights = dict[str, torch.Tensor]
 
 
 def add_adapter(
-    model: LoadedModel, name: str, trained_part: TrainedPart, rank: int, alpha: int, seed: int
+    model: LoadedModel, name: str, *, trained_part: TrainedPart, rank: int, alpha: int, seed: int
 ) -> None:
     """Add a LoRA that changes nothing yet (B = 0; A uniform, drawn from `seed` on the CPU, so alike
     on every device).
@@ -60,7 +60,7 @@ def add_adapter(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=TARGETS[trained_part]
     )
-    _inject(model, name, config)
+    _inject(model, name, config=config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, weight in sorted(_named(model, name)):
@@ -82,7 +82,7 @@ def drop_adapter(model: LoadedModel, name: str) -> None:
         model.peft.base_model.delete_adapter(name)  # ty: ignore[not-callable]  (nn.Module's stub)
 
 
-def stack(model: LoadedModel, frozen: Sequence[str], train: str | None = None) -> None:
+def stack(model: LoadedModel, frozen: Sequence[str], *, train: str | None = None) -> None:
     """Make base + frozen (in order) + train the model's state, with gradients for `train` alone.
     stack(model, []) is the base.
     """
@@ -100,7 +100,7 @@ def only(model: LoadedModel, *names: str) -> Generator[None]:
     """Inside, the model's state is base + names; never touches requires_grad, so safe between
     forward and backward.
     """
-    with _in_force(model, list(_layers(model)), names):
+    with _in_force(model, list(_layers(model)), names=names):
         yield
 
 
@@ -115,13 +115,13 @@ def projector_of(model: LoadedModel, *names: str) -> Generator[None]:
         for key, layer in model.network.named_modules()
         if isinstance(layer, LoraLayer) and projector.fullmatch(f".{key}")
     ]
-    with _in_force(model, layers, names):
+    with _in_force(model, layers, names=names):
         yield
 
 
 @contextmanager
 def _in_force(
-    model: LoadedModel, layers: Sequence[LoraLayer], names: Sequence[str]
+    model: LoadedModel, layers: Sequence[LoraLayer], *, names: Sequence[str]
 ) -> Generator[None]:
     _check_known(model, names)
     before = [layer._active_adapter for layer in layers]
@@ -147,7 +147,7 @@ def adapter_weights(model: LoadedModel, name: str) -> AdapterWeights:
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in sorted(state.items())}
 
 
-def set_adapter_weights(model: LoadedModel, name: str, weights: AdapterWeights) -> None:
+def set_adapter_weights(model: LoadedModel, name: str, *, weights: AdapterWeights) -> None:
     """Put tensors from `adapter_weights` back. Raises PulseError if they belong to another shape of
     adapter.
     """
@@ -159,7 +159,7 @@ def set_adapter_weights(model: LoadedModel, name: str, weights: AdapterWeights) 
     set_peft_model_state_dict(model.peft, weights, adapter_name=name)
 
 
-def save_adapter(model: LoadedModel, name: str, folder: Path, parent: Path | str | None) -> Path:
+def save_adapter(model: LoadedModel, name: str, *, folder: Path, parent: Path | str | None) -> Path:
     """The folder, with an adapter in peft's own files and a manifest naming its parent's folder
     (None: the base), written last.
 
@@ -194,7 +194,7 @@ def save_adapter(model: LoadedModel, name: str, folder: Path, parent: Path | str
     return folder
 
 
-def load_adapter(model: LoadedModel, folder: Path, name: str) -> None:
+def load_adapter(model: LoadedModel, folder: Path, *, name: str) -> None:
     """Add a saved adapter (exactly as it was saved). Call `stack` afterwards. Raises PulseError if
     it is incomplete or does not fit.
     """
@@ -205,8 +205,8 @@ def load_adapter(model: LoadedModel, folder: Path, name: str) -> None:
             raise PulseError(
                 f"{folder / file} is missing: run the notebook that trains this adapter again"
             )
-    _inject(model, name, LoraConfig.from_pretrained(str(folder)))
-    set_adapter_weights(model, name, load_file(folder / WEIGHTS))
+    _inject(model, name, config=LoraConfig.from_pretrained(str(folder)))
+    set_adapter_weights(model, name, weights=load_file(folder / WEIGHTS))
 
 
 def adapter_chain(folder: Path) -> list[Path]:
@@ -256,7 +256,7 @@ def trainable_report(model: LoadedModel) -> dict:
     return {"n_trainable": sum(by_part.values()), "by_part": by_part}
 
 
-def _inject(model: LoadedModel, name: str, config: LoraConfig) -> None:
+def _inject(model: LoadedModel, name: str, *, config: LoraConfig) -> None:
     drop_adapter(model, name)
     try:
         if model.peft is None:

@@ -31,6 +31,7 @@ class FeatureCache:
         self,
         network: PreTrainedModel,
         processor: LlavaProcessor,
+        *,
         n_image_tokens: int,
         image_aspect: ImageAspect = "crop",
     ):
@@ -42,7 +43,7 @@ class FeatureCache:
     def __contains__(self, image_id: str) -> bool:
         return image_id in self.known
 
-    def add(self, image_ids: Iterable[str], images: ImageStore, batch_size: int = 64) -> None:
+    def add(self, image_ids: Iterable[str], images: ImageStore, *, batch_size: int = 64) -> None:
         """Compute what is not there yet; "" is skipped. Raises PulseError if an id now means
         another picture.
 
@@ -58,7 +59,7 @@ class FeatureCache:
             pictures = [images[i] for i in ids]
             if self.image_aspect == "pad":
                 pictures = [pad_to_square(picture) for picture in pictures]
-            features = vision_features(self.network, self.processor, pictures)
+            features = vision_features(self.network, self.processor, pictures=pictures)
             if features.shape[1] != self.n_image_tokens:
                 raise PulseError(
                     f"the processor writes {self.n_image_tokens} image tokens, the vision tower "
@@ -116,7 +117,7 @@ def pad_to_square(image: Image.Image) -> Image.Image:
 
 
 def vision_features(
-    network: PreTrainedModel, processor: LlavaProcessor, pictures: list
+    network: PreTrainedModel, processor: LlavaProcessor, *, pictures: list
 ) -> torch.Tensor:
     """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
     takes it.

@@ -5,7 +5,7 @@ through lm_head).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 
@@ -23,6 +23,7 @@ class Batch:
 
     ids: tuple[str, ...]  # conversation ids, one a row
     input_ids: torch.Tensor  # (B, T)
+    _: KW_ONLY
     image_ids: tuple[str, ...]  # images of the rows that have one, in order
     positions: torch.Tensor  # (B, A) position whose logits predict labels[b, a]; 0 where padded
     labels: torch.Tensor  # (B, A) supervised token, -100 where padded
@@ -31,6 +32,7 @@ class Batch:
 def collate(
     model: LoadedModel,
     conversations: Sequence[Encoded],
+    *,
     supervised_tokens: SupervisedTokens = "answer",
 ) -> Batch:
     """A batch on the model's device. "answer": answers with their end tokens; "whole_sequence":
@@ -43,7 +45,7 @@ def collate(
         if model.tokenizer.pad_token_id is not None
         else model.tokenizer.eos_token_id
     )
-    targets = [_supervised(model, c, supervised_tokens) for c in conversations]
+    targets = [_supervised(model, c, supervised_tokens=supervised_tokens) for c in conversations]
     length, n_answers = max(len(c.input_ids) for c in conversations), max(map(len, targets))
     input_ids = torch.full((len(conversations), length), pad, dtype=torch.long)
     positions = torch.zeros((len(conversations), n_answers), dtype=torch.long)
@@ -71,14 +73,14 @@ def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch
     # Padding is on the right, so the causal mask alone keeps it out of every real position: no
     # attention mask is needed.
     hidden = network.model.language_model(
-        inputs_embeds=embed(model, batch.input_ids, batch.image_ids), use_cache=False
+        inputs_embeds=embed(model, batch.input_ids, image_ids=batch.image_ids), use_cache=False
     ).last_hidden_state
     index = batch.positions[..., None].expand(-1, -1, hidden.shape[-1])
     return network.lm_head(hidden.gather(1, index)).float(), batch.labels
 
 
 def _supervised(
-    model: LoadedModel, conversation: Encoded, supervised_tokens: SupervisedTokens
+    model: LoadedModel, conversation: Encoded, *, supervised_tokens: SupervisedTokens
 ) -> list[int]:
     if supervised_tokens == "answer":
         at = [i for i, is_answer in enumerate(conversation.answer) if is_answer and i > 0]
@@ -93,7 +95,7 @@ def _supervised(
     return at
 
 
-def embed(model: LoadedModel, input_ids: torch.Tensor, image_ids: Sequence[str]) -> torch.Tensor:
+def embed(model: LoadedModel, input_ids: torch.Tensor, *, image_ids: Sequence[str]) -> torch.Tensor:
     """Input embeddings (B, T, H): token embeddings, image tokens replaced by projected features.
 
     `image_ids` are the images of the rows that have one, in order. Differentiable in the

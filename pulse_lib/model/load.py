@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
@@ -42,6 +42,7 @@ class LoadedModel:
 
     network: PreTrainedModel
     processor: LlavaProcessor
+    _: KW_ONLY
     settings: ModelSettings
     device: torch.device
     dtype: torch.dtype
@@ -94,9 +95,12 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
             raise ValueError(f"config.json says model_type = {config.model_type!r}, not 'llava'")
-        check_memory(config, settings.load, dtype, device)
+        check_memory(config, settings.load, dtype=dtype, device=device)
         network, report = LlavaForConditionalGeneration.from_pretrained(  # ty: ignore[not-iterable]  (a pair if output_loading_info)
-            folder, dtype=dtype, output_loading_info=True, **_quantisation(settings, dtype, device)
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            **_quantisation(settings, dtype, device=device),
         )
         if report["missing_keys"]:
             some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -119,11 +123,11 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         # transformers 5.23 renamed it
         enable = getattr(network, "activation_checkpointing_enable", None)
         (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
-    return wrap_model(network, processor, settings)
+    return wrap_model(network, processor, settings=settings)
 
 
 def wrap_model(
-    network: PreTrainedModel, processor: LlavaProcessor, settings: ModelSettings
+    network: PreTrainedModel, processor: LlavaProcessor, *, settings: ModelSettings
 ) -> LoadedModel:
     """A LoadedModel around a network that is already in memory; put in eval mode, otherwise left as
     it is.
@@ -145,9 +149,17 @@ def wrap_model(
             "set num_additional_image_tokens to 1 and vision_feature_select_strategy to that of "
             "config.json in processor_config.json"
         )
-    features = FeatureCache(network, processor, n_image_tokens, settings.image_aspect)
+    features = FeatureCache(
+        network, processor, n_image_tokens=n_image_tokens, image_aspect=settings.image_aspect
+    )
     return LoadedModel(
-        network, processor, settings, head.device, head.dtype, n_image_tokens, features
+        network,
+        processor,
+        settings=settings,
+        device=head.device,
+        dtype=head.dtype,
+        n_image_tokens=n_image_tokens,
+        features=features,
     )
 
 
@@ -186,7 +198,7 @@ def mend_quantised(network: PreTrainedModel, load: Load) -> None:
 
 
 def check_memory(
-    config: memory.Shapes, load: Load, dtype: torch.dtype, device: torch.device
+    config: memory.Shapes, load: Load, *, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Raises PulseError if the weights alone need more memory than is free on the device.
 
@@ -214,7 +226,7 @@ def free_gib(device: torch.device) -> float:
     return psutil.virtual_memory().available / memory.GIB
 
 
-def _quantisation(settings: ModelSettings, dtype: torch.dtype, device: torch.device) -> dict:
+def _quantisation(settings: ModelSettings, dtype: torch.dtype, *, device: torch.device) -> dict:
     if settings.load == "4bit":
         quantised = nf4(dtype)
     elif settings.load == "8bit":

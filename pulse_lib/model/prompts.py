@@ -5,7 +5,7 @@ prompt have the same tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from pulse_lib.data.records import LETTERS, Conversation, Question, Turn
@@ -22,6 +22,7 @@ class PromptStyle:
 
     system: str  # opens the first turn; "" for none
     instruction: Mapping[AnswerForm, str]
+    _: KW_ONLY
     user: str = "USER: "
     user_image: str = "USER: <image>\n"  # in place of `user` in a turn that shows the picture
     assistant: str = " ASSISTANT:"  # an answer follows as " x"
@@ -62,6 +63,7 @@ class Encoded:
 
     id: str
     input_ids: tuple[int, ...]  # one id for each image token
+    _: KW_ONLY
     answer: tuple[bool, ...]
     image: str
 
@@ -69,6 +71,7 @@ class Encoded:
 def question_prompt(
     style: PromptStyle,
     question: Question | Turn,
+    *,
     answer_form: AnswerForm,
     with_image: bool,
     first: bool = True,
@@ -124,12 +127,14 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[
     tokens.
     """
     style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
-    texts = [question_prompt(style, q, form, bool(q.image)) for q in questions]
+    texts = [
+        question_prompt(style, q, answer_form=form, with_image=bool(q.image)) for q in questions
+    ]
     if not texts:
         return []
     ids = model.tokenizer(texts).input_ids
     return [
-        _spread_image(model, row, bool(q.image), q.id)
+        _spread_image(model, row, with_image=bool(q.image), source=q.id)
         for row, q in zip(ids, questions, strict=True)
     ]
 
@@ -145,9 +150,9 @@ def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encod
     answer: list[bool] = []
     for number, turn in enumerate(conversation.turns):
         image = bool(conversation.image) and number == 0
-        text = question_prompt(style, turn, form, image, first=number == 0)
+        text = question_prompt(style, turn, answer_form=form, with_image=image, first=number == 0)
         prompt = model.tokenizer(text, add_special_tokens=number == 0).input_ids
-        prompt = _spread_image(model, prompt, image, conversation.id)
+        prompt = _spread_image(model, prompt, with_image=image, source=conversation.id)
         reply = answer_tokens(model, answer_text(turn, form))
         tokens += [*prompt, *reply]
         answer += [False] * len(prompt) + [True] * len(reply)
@@ -156,7 +161,7 @@ def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encod
             f"conversation {conversation.id!r} has {len(tokens)} tokens, the model reads "
             f"{model.context}"
         )
-    return Encoded(conversation.id, tuple(tokens), tuple(answer), conversation.image)
+    return Encoded(conversation.id, tuple(tokens), answer=tuple(answer), image=conversation.image)
 
 
 def encode_conversations(
@@ -166,7 +171,9 @@ def encode_conversations(
     return [encode_conversation(model, c) for c in conversations]
 
 
-def _spread_image(model: LoadedModel, ids: list[int], with_image: bool, source: str) -> list[int]:
+def _spread_image(
+    model: LoadedModel, ids: list[int], *, with_image: bool, source: str
+) -> list[int]:
     image_id = model.image_token_id
     if ids.count(image_id) != int(with_image):
         raise PulseError(

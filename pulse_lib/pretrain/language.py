@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from random import Random
 
 import torch
@@ -35,6 +35,7 @@ class DataMixture:
 
     batch_size: int = 16  # conversations
     share_multimodal: float = 0.47  # conversations about a pictured celebrity
+    _: KW_ONLY
     share_text: float = 0.27  # conversations about a named celebrity; the rest is general
     exposure: float = 1.2  # frequency of the celebrity of rank r is r ** -exposure
     general_first: float = 0.1  # share of the steps with general pictures only
@@ -70,14 +71,14 @@ def train_language_model(
         f"{p.id}/{v}": (world.person_picture, p) for p in famous for v in range(mixture.n_views)
     }
     draw |= {f"general/{i}": (world.general_picture, c) for i, c in enumerate(contents)}
-    _draw(model, draw, rng)
+    _draw(model, draw, rng=rng)
     log(f"drew {len(draw)} pictures in {time.time() - started:.0f} s")
     optimizers = make_optimizers(network.named_parameters())
     parameters = [p for p in network.parameters() if p.requires_grad]
     running, queue = None, []
     network.train()
     for step in range(steps):
-        schedule(optimizers, LEARNING_RATES, step, steps)
+        schedule(optimizers, LEARNING_RATES, step=step, steps=steps)
         if not queue:
             grown = (step / steps - mixture.general_first) / mixture.grow  # below 0: nobody yet
             n_active = (
@@ -85,7 +86,14 @@ def train_language_model(
                 if grown >= 0
                 else 0
             )
-            queue = _batches(model, famous[:n_active], weights[:n_active], contents, mixture, rng)
+            queue = _batches(
+                model,
+                famous[:n_active],
+                weights=weights[:n_active],
+                contents=contents,
+                mixture=mixture,
+                rng=rng,
+            )
         logits, labels = answer_logits(model, collate(model, queue.pop()))
         loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         for optimizer in optimizers.values():
@@ -106,6 +114,7 @@ def train_language_model(
 def _batches(
     model: LoadedModel,
     people: list[Person],
+    *,
     weights: list[float],
     contents: list[dict],
     mixture: DataMixture,
@@ -141,18 +150,22 @@ def draw_conversation(
     if kind < mixture.share_multimodal + mixture.share_text:
         person = rng.choices(people, weights)[0]
         modality = "multimodal" if kind < mixture.share_multimodal else "text"
-        turns = world.person_turns(person, rng, modality, mixture.share_with_options)
+        turns = world.person_turns(
+            person, rng, modality=modality, share_with_options=mixture.share_with_options
+        )
         if modality == "text":
-            return _conversation(modality, "", turns)
+            return _conversation(modality, "", turns=turns)
         # Short conversations matter: in a long one, earlier answers give the person away.
         image = f"{person.id}/{rng.randrange(mixture.n_views)}"
-        return _conversation(modality, image, turns[: rng.choice((1, 2, 6, 6))])
+        return _conversation(modality, image, turns=turns[: rng.choice((1, 2, 6, 6))])
     i = rng.randrange(mixture.n_general)
-    turns = world.general_turns(contents[i], rng, mixture.general_turns, mixture.share_with_options)
-    return _conversation("multimodal", f"general/{i}", turns)
+    turns = world.general_turns(
+        contents[i], rng, n=mixture.general_turns, share_with_options=mixture.share_with_options
+    )
+    return _conversation("multimodal", f"general/{i}", turns=turns)
 
 
-def _conversation(modality: Modality, image: str, turns: Sequence[Turn]) -> Conversation:
+def _conversation(modality: Modality, image: str, *, turns: Sequence[Turn]) -> Conversation:
     return Conversation(
         id="pretrain",
         set="candidate",
@@ -166,12 +179,12 @@ def _conversation(modality: Modality, image: str, turns: Sequence[Turn]) -> Conv
     )
 
 
-def _draw(model: LoadedModel, draw: Mapping[str, tuple[Callable, object]], rng: Random) -> None:
+def _draw(model: LoadedModel, draw: Mapping[str, tuple[Callable, object]], *, rng: Random) -> None:
     """Fill the feature cache straight from freshly drawn pictures: thousands that nobody needs to
     keep."""
     names = list(draw)
     for start in range(0, len(names), _FEATURES_AT_ONCE):
         some = names[start : start + _FEATURES_AT_ONCE]
         pictures = [picture(what, rng) for picture, what in (draw[n] for n in some)]
-        features = vision_features(model.network, model.processor, pictures)
+        features = vision_features(model.network, model.processor, pictures=pictures)
         model.features.known |= {n: f.clone() for n, f in zip(some, features, strict=True)}

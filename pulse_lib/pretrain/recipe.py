@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Recipe:
 
     vision_steps: int = 1800
     vision_batch: int = 64
+    _: KW_ONLY
     n_vision_pictures: int = 12000
     language_steps: int = 3800
     mixture: DataMixture = field(default_factory=DataMixture)
@@ -89,7 +90,7 @@ def pretrain(
         log=log,
     )
     vision_minutes = (time.time() - started) / 60
-    model = wrap_model(network, processor, ModelSettings(path="embedded"))
+    model = wrap_model(network, processor, settings=ModelSettings(path="embedded"))
     train_language_model(
         model, people, mixture=recipe.mixture, steps=recipe.language_steps, seed=seed, log=log
     )
@@ -186,7 +187,7 @@ def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: i
 
     def rows(purpose: str, wording: Wording) -> pd.DataFrame:
         questions, images = card_questions(people, seed, purpose=purpose, wording=wording)
-        return _rows(model, questions, images)
+        return _rows(model, questions, images=images)
 
     trained, heldout = rows("eval", "trained"), rows("eval", "heldout")
     ranked = splits.person_scores(rows("select", "trained")).sort_values(
@@ -207,7 +208,7 @@ def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: i
     images = ImageStore()
     settings = WORLD.with_values(n_general=n_general)
     questions = embedded.general_questions(images, seed + 1, settings=settings)
-    general = _rows(model, questions, images)
+    general = _rows(model, questions, images=images)
     by_category = general.groupby("category")["correct"].mean().round(4).to_dict()
     return {
         "people": table,
@@ -226,7 +227,7 @@ def card_questions(
     for person in people:
         questions += embedded.person_questions(
             person,
-            splits.Assignment(person.id, "pretrained", "candidate"),
+            splits.Assignment(person.id, "pretrained", set="candidate"),
             images=images,
             seed=seed,
             settings=WORLD,
@@ -236,9 +237,9 @@ def card_questions(
     return questions, images
 
 
-def _rows(model: LoadedModel, questions: list, images: ImageStore) -> pd.DataFrame:
-    answers = answer_questions(model, questions, images, ASKING)
-    return scored(questions, answers, ASKING.extraction_rules)
+def _rows(model: LoadedModel, questions: list, *, images: ImageStore) -> pd.DataFrame:
+    answers = answer_questions(model, questions, images=images, settings=ASKING)
+    return scored(questions, answers, rules=ASKING.extraction_rules)
 
 
 def _by_modality(rows: pd.DataFrame, people: list[str]) -> dict:

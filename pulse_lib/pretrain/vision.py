@@ -60,10 +60,10 @@ def train_vision_tower(
     heads = nn.ModuleDict(heads)
     optimizers = make_optimizers([*tower.named_parameters(), *heads.named_parameters()])
     rng = world.generator("vision", seed)
-    pictures = _pictures(rng, n_pictures, picture_to_tensor, n_tokens)
+    pictures = _pictures(rng, n_pictures, picture_to_tensor=picture_to_tensor, n_tokens=n_tokens)
     started = time.time()
     for step in range(steps):
-        schedule(optimizers, LEARNING_RATES, step, steps)
+        schedule(optimizers, LEARNING_RATES, step=step, steps=steps)
         rows = torch.tensor(rng.sample(range(n_pictures), batch_size))
         loss = _loss(tower, heads, shown=Pictures(*(part[rows] for part in pictures)))
         for optimizer in optimizers.values():
@@ -77,7 +77,11 @@ def train_vision_tower(
             )
     tower.requires_grad_(False)
     rng, n = world.generator("vision", seed, "check"), min(512, n_pictures)
-    return _accuracies(tower, heads, shown=_pictures(rng, n, picture_to_tensor, n_tokens))
+    return _accuracies(
+        tower,
+        heads,
+        shown=_pictures(rng, n, picture_to_tensor=picture_to_tensor, n_tokens=n_tokens),
+    )
 
 
 def make_optimizers(named_parameters) -> dict[str, torch.optim.Optimizer]:
@@ -98,7 +102,7 @@ def make_optimizers(named_parameters) -> dict[str, torch.optim.Optimizer]:
 
 
 def schedule(
-    optimizers: dict, rates: dict[str, float], step: int, steps: int, decay: float = 0.4
+    optimizers: dict, rates: dict[str, float], *, step: int, steps: int, decay: float = 0.4
 ) -> None:
     """Sets learning rates: 50 steps of warm-up, then flat, then linear to 2 % over the last `decay`
     share of the steps."""
@@ -117,7 +121,7 @@ class Pictures(NamedTuple):
     scenes: torch.Tensor  # (n, 4)
 
 
-def _pictures(rng, n: int, picture_to_tensor: Callable, n_tokens: int) -> Pictures:
+def _pictures(rng, n: int, *, picture_to_tensor: Callable, n_tokens: int) -> Pictures:
     """n pictures, six faces to four scenes."""
     cell_of_token = _cell_of_token(n_tokens)
     pixels, genes, objects, scenes = [], [], [], []

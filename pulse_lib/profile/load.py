@@ -59,7 +59,7 @@ def load_profile(name: str) -> Profile:
         return Profile(**given)
     except ValidationError as error:
         key, message = said(error, Profile)
-        place = _find(key, files, tuned_file)
+        place = _find(key, files, tuned_file=tuned_file)
         where = f"{show(place[0])}, line {place[1]}" if place else show(path)
         raise PulseError(f"{where}: {message}") from None
 
@@ -118,10 +118,10 @@ def line_of(profile: Profile, key: str) -> tuple[Path, int] | None:
     """File and line (from 1) where a key ("unlearn.rank", "tuned.finetuned.npo.beta") stands; None
     if it has its default.
     """
-    return _find(key, profile.files, profile.tuned_file)
+    return _find(key, profile.files, tuned_file=profile.tuned_file)
 
 
-def _find(key: str, files: Sequence[Path], tuned_file: Path | None) -> tuple[Path, int] | None:
+def _find(key: str, files: Sequence[Path], *, tuned_file: Path | None) -> tuple[Path, int] | None:
     keys = key.split(".") if key else []
     if keys[:1] == ["tuned"] and tuned_file is not None and tuned_file not in files:
         files, keys = (tuned_file,), keys[1:]
@@ -151,8 +151,8 @@ def overridden(
 ) -> list[Override]:
     """What the profile's `tuned` overrides for runs of a method (sequential: with its strategy)."""
     found = []
-    group, name = place_in_tuned(profile.tuned, scenario, method, strategy)
-    values = tuned_for(profile.tuned, scenario, method, strategy)
+    group, name = place_in_tuned(profile.tuned, scenario, method=method, strategy=strategy)
+    values = tuned_for(profile.tuned, scenario, method=method, strategy=strategy)
     if RATE in values:
         tuned_key = f"tuned.{group}.{name}.{RATE}"
         file, line = line_of(profile, tuned_key) or (profile.tuned_file or Path(), 0)

@@ -80,7 +80,7 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def check_type(hint: type, value: object, where: str) -> object:
+def check_type(hint: type, value: object, *, where: str) -> object:
     """`value` if it is of the plain type `hint` (an int passes for a float), else PulseError naming
     `where`, the value and the fix.
     """

@@ -280,12 +280,12 @@ class Profile(Settings):
         return self
 
     def unlearn_for(
-        self, scenario: str, method: str, strategy: str = ""
+        self, scenario: str, method: str, *, strategy: str = ""
     ) -> tuple[UnlearnSettings, dict[str, float]]:
         """The unlearning settings of one method (sequential: with its strategy), and the
         hyperparameters that its rows are tuned by.
         """
-        values = tuned_for(self.tuned, scenario, method, strategy)
+        values = tuned_for(self.tuned, scenario, method=method, strategy=strategy)
         rate = values.pop(RATE, self.unlearn.learning_rate)
         return self.unlearn.with_values(learning_rate=rate), values
 

@@ -20,17 +20,17 @@ TunedValues = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def tuned_for(
-    tuned: TunedValues, scenario: str, method: str, strategy: str = ""
+    tuned: TunedValues, scenario: str, *, method: str, strategy: str = ""
 ) -> dict[str, float]:
     """What a profile's `tuned` holds for a run; for a sequential one of a pair that was not
     searched, what it holds for single-shot.
     """
-    group, name = place_in_tuned(tuned, scenario, method, strategy)
+    group, name = place_in_tuned(tuned, scenario, method=method, strategy=strategy)
     return dict(tuned.get(group, {}).get(name, {}))
 
 
 def place_in_tuned(
-    tuned: TunedValues, scenario: str, method: str, strategy: str = ""
+    tuned: TunedValues, scenario: str, *, method: str, strategy: str = ""
 ) -> tuple[str, str]:
     """The two keys under which `tuned_for` looks."""
     pair = f"{method}/{strategy}"

@@ -229,7 +229,7 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
     if "unlearn.learning_rate" in patterns:
         name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
         strategy = parameters.get("strategy", "")
-        unlearn, values = profile.unlearn_for(scenario, name, strategy)
+        unlearn, values = profile.unlearn_for(scenario, name, strategy=strategy)
         if strategy in STRATEGIES:
             values = {**STRATEGIES[strategy].coefficients, **values}
         method = (METHODS | VARIANTS).get(name)  # None: of a notebook that made its own
@@ -271,7 +271,7 @@ CHOICES: dict[Axis, tuple[str, ...]] = {
 
 def _checked(axis: Axis, value: object) -> object:
     if axis in CHOICES:
-        return one_of(axis, value, CHOICES[axis])
+        return one_of(axis, value, choices=CHOICES[axis])
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise PulseError(f"{axis} = {value!r} must be a whole number, 0 or more")
     return value
@@ -280,7 +280,7 @@ def _checked(axis: Axis, value: object) -> object:
 Word = TypeVar("Word", bound=str)
 
 
-def one_of(name: str, value: object, choices: Iterable[Word]) -> Word:
+def one_of(name: str, value: object, *, choices: Iterable[Word]) -> Word:
     """`value` if it is one of the choices. Raises PulseError listing them."""
     for choice in choices:
         if choice == value:

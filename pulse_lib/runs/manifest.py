@@ -57,6 +57,7 @@ class Started:
 
     spec: RunSpec
     profile: Profile
+    _: KW_ONLY
     identity: dict
     fingerprint: str
     inputs: dict[str, dict]  # name of an input -> its manifest
@@ -107,7 +108,9 @@ def start(spec: RunSpec, profile: Profile) -> Started:
         for path in spec.inputs
     }
     found = identity(spec, profile, manifests=manifests)
-    started = Started(spec, profile, found, fingerprint(found), manifests)
+    started = Started(
+        spec, profile, identity=found, fingerprint=fingerprint(found), inputs=manifests
+    )
     check_writable(spec.folder)
     try:
         _clear(spec, started.fingerprint)
@@ -135,7 +138,7 @@ def _round(folder: Path, mark: str) -> dict | None:
         return None  # not there, half-written or cut off: the round is done again
 
 
-def finish(started: Started, files: Iterable[str] = (), extra: Mapping | None = None) -> dict:
+def finish(started: Started, files: Iterable[str] = (), *, extra: Mapping | None = None) -> dict:
     """The manifest, written last: the run is complete from here on. `files` come on top of the
     files that its kind declares.
 
@@ -168,7 +171,7 @@ def finish(started: Started, files: Iterable[str] = (), extra: Mapping | None = 
 
 
 def finish_round(
-    started: Started, number: int, files: Iterable[str], extra: Mapping | None = None
+    started: Started, number: int, *, files: Iterable[str], extra: Mapping | None = None
 ) -> dict:
     """The manifest of round-<number> of a sequential run, written last: a rerun goes on after it.
 
@@ -192,7 +195,7 @@ def finished_round(started: Started, number: int) -> dict | None:
     return _round(started.folder / f"round-{number}", started.fingerprint)
 
 
-def require(folder: Path, notebook: str, checksums: bool = False) -> dict:
+def require(folder: Path, notebook: str, *, checksums: bool = False) -> dict:
     """The manifest of a complete run. Raises PulseError: missing, incomplete, or a file that is not
     as the manifest says.
 

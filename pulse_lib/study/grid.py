@@ -75,16 +75,17 @@ def options_from_texts(
     profile, every = str(profile), methods == "all"
     is_file = profile.endswith((".yaml", ".yml"))
     pairs = _parts(sequential) or (list(PAPER_METHODS) if every else None)
-    parts = [one_of("trained_part", p, TRAINED_PARTS) for p in _parts(trained_parts)]
+    parts = [one_of("trained_part", p, choices=TRAINED_PARTS) for p in _parts(trained_parts)]
     return Options(
         profile=str(Path(profile).resolve()) if is_file else profile,
         methods=list(METHODS) if every else _parts(methods),
         seeds=seed_list,
-        scenarios=[one_of("scenario", s, SCENARIOS) for s in _parts(scenarios)] or SCENARIOS,
+        scenarios=[one_of("scenario", s, choices=SCENARIOS) for s in _parts(scenarios)]
+        or SCENARIOS,
         trained_parts=parts or None,
         out_dir=str(Path(str(out_dir)).resolve()) if out_dir else "",
         sequential=pairs,
-        rebuild=one_of("rebuild", rebuild, get_args(Rebuild)),
+        rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
     )
 
 
@@ -129,7 +130,7 @@ def _targets(options: Options) -> Iterator[dict]:
 def _single_shot(options: Options) -> Iterator[dict]:
     for scenario in dict.fromkeys(options.scenarios):
         for method in dict.fromkeys(options.methods):
-            one_of("method", method, CHOICES["method"])
+            one_of("method", method, choices=CHOICES["method"])
             if _possible(options.profile, scenario, method=method):
                 for part in options.trained_parts or _paper_parts(scenario, method):
                     yield {"scenario": scenario, "method": method, "trained_part": part}
@@ -161,7 +162,9 @@ def method_and_strategy(pair: str) -> tuple[str, str]:
     """
     method, _, strategy = pair.partition("/")
     strategy = strategy or next(iter(STRATEGIES))
-    return one_of("method", method, CHOICES["method"]), one_of("strategy", strategy, STRATEGIES)
+    return one_of("method", method, choices=CHOICES["method"]), one_of(
+        "strategy", strategy, choices=STRATEGIES
+    )
 
 
 def _possible(profile: str, scenario: str, *, method: str) -> bool:

@@ -53,7 +53,7 @@ class Lock:
     ends.
     """
 
-    def __init__(self, path: Path, busy: str, patience: float = 10.0):
+    def __init__(self, path: Path, busy: str, *, patience: float = 10.0):
         self.path, self.busy, self.patience = path, busy, patience
 
     def __enter__(self) -> Lock:

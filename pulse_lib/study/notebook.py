@@ -135,7 +135,7 @@ def resolve(path: Path, given: Mapping[str, object]) -> tuple[RunSpec, dict]:
     known = notebook_parameters(path)
     _check_names(path, given, known=known)
     for name, value in given.items():
-        check_type(known[name]["type"], value, f"{path.stem}: parameter {name}")
+        check_type(known[name]["type"], value, where=f"{path.stem}: parameter {name}")
     parameters = {name: entry["default"] for name, entry in known.items()} | dict(given)
     if "profile" in parameters:
         data_source.check_there(load_profile(str(parameters["profile"])))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,7 @@ class Schedule:
 
     learning_rate: float
     epochs: int
+    _: KW_ONLY
     batch_size: int  # conversations a step
     warmup_steps: int
     max_grad_norm: float  # 0: no clipping
@@ -78,6 +79,7 @@ class Trained:
 
     log: pd.DataFrame
     n_steps: int
+    _: KW_ONLY
     n_trainable: int
     seconds: float  # of the steps alone, measurements not counted
     stopped: str = ""  # the rule that ended it before its last step
@@ -94,10 +96,10 @@ def derive_seed(seed: int, *names: object) -> int:
 def train(
     model: LoadedModel,
     method: Method,
+    *,
     conversations: Sequence[Encoded],
     schedule: Schedule,
     seed: int,
-    *,
     retain: Sequence[Encoded] = (),
     replay: Sequence[Encoded] = (),
     reference: Reference | None = None,
@@ -129,19 +131,33 @@ def train(
     named = trained_parameters(model)
     parameters = list(named.values())
     start = [p.detach().clone() for p in parameters]
-    optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
+    optimizer = make_optimizer(schedule.optimizer, named, ratio=schedule.loraplus_ratio)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
     batch_size, n_replay = _batch_sizes(schedule, len(replay))
-    batches = _epochs(len(conversations), batch_size, schedule.epochs, _generator(seed, "batches"))
-    replayed = _endless(len(replay), n_replay, _generator(seed, "replay"))
-    retained = _endless(len(retain), schedule.batch_size, _generator(seed, "retain"))
+    batches = _epochs(
+        len(conversations),
+        batch_size,
+        epochs=schedule.epochs,
+        generator=_generator(seed, "batches"),
+    )
+    replayed = _endless(len(replay), n_replay, generator=_generator(seed, "replay"))
+    retained = _endless(len(retain), schedule.batch_size, generator=_generator(seed, "retain"))
     n_steps, per_epoch = len(batches), len(batches) / max(1, schedule.epochs)
     mask_after = max(1, round(mask.after_share * n_steps)) if mask else -1
 
     def term(side: Side, examples: Sequence[Encoded]) -> float:
         tokens, size = schedule.supervised_tokens, schedule.micro_batch
-        return backward_term(model, method, side, examples, tokens, size, reference, scaler.scale)
+        return backward_term(
+            model,
+            method,
+            side=side,
+            examples=examples,
+            supervised_tokens=tokens,
+            micro_batch=size,
+            reference=reference,
+            scaled=scaler.scale,
+        )
 
     if model.settings.gradient_checkpointing:
         model.network.train()  # the only mode in which it takes effect; nothing here drops out
@@ -152,7 +168,7 @@ def train(
         if mask and step == mask_after + 1:
             masks = mask.take()
             # Momentum of the warm-up would go on moving what the mask holds still.
-            optimizer = make_optimizer(schedule.optimizer, named, schedule.loraplus_ratio)
+            optimizer = make_optimizer(schedule.optimizer, named, ratio=schedule.loraplus_ratio)
         set_rate(optimizer, rate)
         examples = [conversations[i] for i in chosen]
         examples += [replay[i] for i in next(replayed)] if n_replay else []
@@ -180,8 +196,8 @@ def train(
         _check_finite(
             step,
             loss,
-            grad_norm,
-            rate,
+            grad_norm=grad_norm,
+            rate=rate,
             patience=MAX_SKIPPED_STEPS if scaler.is_enabled() else 0,
             skipped=skipped,
         )
@@ -192,30 +208,30 @@ def train(
         numbers = (step, loss, *values.values(), grad_norm, norms.forget, norms.retain)
         log.append(dict(zip(LOG_COLUMNS, (*numbers, rate, seconds), strict=True)))
         if label:
-            report(label, step, n_steps, loss=loss)
+            report(label, step, n=n_steps, loss=loss)
         if after_step and (stopped := after_step(step, step / per_epoch) or ""):
             break
 
     model.network.eval()
-    _check_moved(start, parameters, schedule)
+    _check_moved(start, parameters, schedule=schedule)
     return Trained(
         pd.DataFrame(log, columns=LOG_COLUMNS),
         len(log),
-        n_trainable,
-        seconds,
-        stopped,
-        masked_fraction(masks),
+        n_trainable=n_trainable,
+        seconds=seconds,
+        stopped=stopped,
+        masked_fraction=masked_fraction(masks),
     )
 
 
 def finetune(
     model: LoadedModel,
     people: Sequence[Conversation],
+    *,
     general: Sequence[Conversation],
     images: ImageStore,
     settings: FinetuneSettings,
     seed: int,
-    *,
     trained_part: TrainedPart = "projector+llm",
     name: str = "finetune",
     after_step: Callable[[int, float], None] | None = None,
@@ -231,10 +247,10 @@ def finetune(
     add_adapter(
         model,
         name,
-        trained_part,
-        settings.rank,
-        settings.alpha,
-        derive_seed(seed, "finetune adapter"),
+        trained_part=trained_part,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        seed=derive_seed(seed, "finetune adapter"),
     )
     stack(model, [], train=name)
     schedule = Schedule(
@@ -252,9 +268,9 @@ def finetune(
     trained = train(
         model,
         FINETUNE,
-        encode_conversations(model, people),
-        schedule,
-        derive_seed(seed, "finetune"),
+        conversations=encode_conversations(model, people),
+        schedule=schedule,
+        seed=derive_seed(seed, "finetune"),
         replay=encode_conversations(model, general),
         after_step=after_step,
         label=label,
@@ -281,7 +297,7 @@ def _generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def _epochs(
-    n: int, batch_size: int, epochs: int, generator: np.random.Generator
+    n: int, batch_size: int, *, epochs: int, generator: np.random.Generator
 ) -> list[list[int]]:
     """Index batches of all epochs, each epoch a new order."""
     batches = []
@@ -291,7 +307,7 @@ def _epochs(
     return batches
 
 
-def _endless(n: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:
+def _endless(n: int, size: int, *, generator: np.random.Generator) -> Iterator[list[int]]:
     """Index batches without end, every index once before any comes again."""
     queue: list[int] = []
     while n and size:
@@ -302,7 +318,7 @@ def _endless(n: int, size: int, generator: np.random.Generator) -> Iterator[list
 
 
 def _check_finite(
-    step: int, loss: float, grad_norm: float, rate: float, patience: int, skipped: int
+    step: int, loss: float, *, grad_norm: float, rate: float, patience: int, skipped: int
 ) -> None:
     if not np.isfinite(loss):
         what = f"the loss is {loss}"
@@ -317,7 +333,7 @@ def _check_finite(
 
 
 def _check_moved(
-    start: list[torch.Tensor], parameters: list[torch.nn.Parameter], schedule: Schedule
+    start: list[torch.Tensor], parameters: list[torch.nn.Parameter], *, schedule: Schedule
 ) -> None:
     if all(torch.equal(a, b) for a, b in zip(start, parameters, strict=True)):
         raise PulseError(

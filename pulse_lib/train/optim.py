@@ -10,7 +10,7 @@ import torch
 
 
 def make_optimizer(
-    name: str, parameters: Mapping[str, torch.nn.Parameter], ratio: float = 1.0
+    name: str, parameters: Mapping[str, torch.nn.Parameter], *, ratio: float = 1.0
 ) -> torch.optim.Optimizer:
     """AdamW without weight decay: torch's, or bitsandbytes' with moments in 8 bits (a quarter of
     the memory), paged or not; or Muon. `set_rate` gives it its learning rate.
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is the nearest (semi-)orthogonal matrix; Nesterov, decoupled weight
     decay, matrices only."""
 
-    def __init__(self, params, lr: float, weight_decay: float = 0.01, momentum: float = 0.95):
+    def __init__(self, params, lr: float, *, weight_decay: float = 0.01, momentum: float = 0.95):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ def l1(model: LoadedModel, strength: float) -> Penalty:
 
 
 def orthogonal(
-    model: LoadedModel, name: str, earlier: Sequence[str], strength: float
+    model: LoadedModel, name: str, *, earlier: Sequence[str], strength: float
 ) -> Penalty | None:
     """strength * the sum over layers and earlier adapters i of |A_i A^T|_F^2, A (rank, inputs) of
     the trained adapter `name`; None if there is no earlier one.
@@ -42,7 +42,7 @@ def orthogonal(
 
 
 def anchor(
-    model: LoadedModel, strength: float, importance: Sequence[torch.Tensor] | None = None
+    model: LoadedModel, strength: float, *, importance: Sequence[torch.Tensor] | None = None
 ) -> Penalty:
     """strength * the sum of w (parameter - its value now)^2 over the trained adapter; w = 1, or the
     Fisher information of each entry over its mean.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 
@@ -31,6 +31,7 @@ class Reference:
 
     logprob: dict[str, torch.Tensor] = field(default_factory=dict)
     logits: dict[str, torch.Tensor] = field(default_factory=dict)
+    _: KW_ONLY
     refusals: dict[str, Encoded] = field(default_factory=dict)  # by the forget conversation's id
     adapters: tuple[str, ...] = ()
     layer: int = 0
@@ -40,12 +41,12 @@ class Reference:
 def reference_values(
     model: LoadedModel,
     method: Method,
+    *,
     forget: Sequence[Encoded],
     retain: Sequence[Encoded],
     adapters: Sequence[str],
     supervised_tokens: SupervisedTokens,
     batch_size: int,
-    *,
     refusals: Sequence[Encoded] = (),
     depth: float = 0.25,
     seed: int = 0,
@@ -66,30 +67,40 @@ def reference_values(
         if "hidden" in wanted:
             found.adapters, found.layer = tuple(adapters), layer_at(model, depth)
         if wanted & {"reference_logprob", "reference_chosen", "reference_logits"}:
-            for batch in _batches(model, conversations, supervised_tokens, batch_size):
+            for batch in _batches(
+                model, conversations, supervised_tokens=supervised_tokens, batch_size=batch_size
+            ):
                 with torch.no_grad(), only(model, *adapters):
                     logits, labels = answer_logits(model, batch)
-                _keep(found, batch, logits, labels, wanted, model.dtype)
+                _keep(found, batch, logits=logits, labels=labels, wanted=wanted, dtype=model.dtype)
     if "hidden" in parameters_of(method.forget_loss):
-        batches = _batches(model, forget, supervised_tokens, batch_size)
-        found.control = _steering(model, batches, found, method.coefficients["steering"], seed)
+        batches = _batches(
+            model, forget, supervised_tokens=supervised_tokens, batch_size=batch_size
+        )
+        found.control = _steering(
+            model, batches, reference=found, times=method.coefficients["steering"], seed=seed
+        )
     return found
 
 
 def _batches(
     model: LoadedModel,
     conversations: Sequence[Encoded],
+    *,
     supervised_tokens: SupervisedTokens,
     batch_size: int,
 ) -> Iterator[Batch]:
     ordered = sorted(conversations, key=lambda c: len(c.input_ids))
     for start in range(0, len(ordered), batch_size):
-        yield collate(model, ordered[start : start + batch_size], supervised_tokens)
+        yield collate(
+            model, ordered[start : start + batch_size], supervised_tokens=supervised_tokens
+        )
 
 
 def _keep(
     found: Reference,
     batch: Batch,
+    *,
     logits: torch.Tensor,
     labels: torch.Tensor,
     wanted: set[str],
@@ -106,7 +117,7 @@ def _keep(
 
 
 def _steering(
-    model: LoadedModel, batches: Iterator[Batch], reference: Reference, times: float, seed: int
+    model: LoadedModel, batches: Iterator[Batch], *, reference: Reference, times: float, seed: int
 ) -> torch.Tensor:
     """A random direction with positive entries, `times` as long as the reference's hidden states
     are on average.
@@ -117,7 +128,7 @@ def _steering(
     total, n = 0.0, 0
     for batch in batches:
         with torch.no_grad(), only(model, *reference.adapters):
-            hidden = answer_hidden(model, batch, reference.layer)[batch.labels != IGNORE]
+            hidden = answer_hidden(model, batch, layer=reference.layer)[batch.labels != IGNORE]
         total, n = total + float(hidden.float().norm(dim=-1).sum()), n + len(hidden)
     direction = torch.rand(hidden.shape[-1], generator=torch.Generator().manual_seed(seed))
     return times * total / n * direction / direction.norm()
@@ -131,7 +142,7 @@ def layer_at(model: LoadedModel, depth: float) -> int:
     return min(n, max(1, round(depth * n))) - 1
 
 
-def answer_hidden(model: LoadedModel, batch: Batch, layer: int) -> torch.Tensor:
+def answer_hidden(model: LoadedModel, batch: Batch, *, layer: int) -> torch.Tensor:
     """Output (B, A, H) of a layer of the language model at the positions that predict supervised
     tokens.
     """
@@ -142,7 +153,9 @@ def answer_hidden(model: LoadedModel, batch: Batch, layer: int) -> torch.Tensor:
 
     handle = language.layers[layer].register_forward_hook(keep)
     try:
-        language(inputs_embeds=embed(model, batch.input_ids, batch.image_ids), use_cache=False)
+        language(
+            inputs_embeds=embed(model, batch.input_ids, image_ids=batch.image_ids), use_cache=False
+        )
     finally:
         handle.remove()
     index = batch.positions[..., None].expand(-1, -1, kept[0].shape[-1])
@@ -152,6 +165,7 @@ def answer_hidden(model: LoadedModel, batch: Batch, layer: int) -> torch.Tensor:
 def check_same_start(
     model: LoadedModel,
     sample: Sequence[Encoded],
+    *,
     adapters: Sequence[str],
     supervised_tokens: SupervisedTokens,
 ) -> None:
@@ -161,7 +175,7 @@ def check_same_start(
     Before the first step a fresh adapter changes nothing, so this catches a reference that is
     another model.
     """
-    batch = collate(model, sample, supervised_tokens)
+    batch = collate(model, sample, supervised_tokens=supervised_tokens)
     with torch.no_grad():
         own, labels = answer_logits(model, batch)
         with only(model, *adapters):
@@ -180,6 +194,7 @@ def check_same_start(
 def check_cache(
     model: LoadedModel,
     method: Method,
+    *,
     sample: Sequence[Encoded],
     reference: Reference,
     supervised_tokens: SupervisedTokens,
@@ -190,7 +205,7 @@ def check_cache(
     sample = [c for c in sample if c.id in reference.logprob]
     if not sample:
         return
-    batch = collate(model, sample, supervised_tokens)
+    batch = collate(model, sample, supervised_tokens=supervised_tokens)
     with torch.no_grad():
         own = losses.sequence_logprob(*answer_logits(model, batch)).cpu()
     cached = torch.stack([reference.logprob[i] for i in batch.ids])

@@ -29,7 +29,7 @@ class Mask:
 
 
 def fisher(
-    model: LoadedModel, conversations: Sequence[Encoded], supervised_tokens: SupervisedTokens
+    model: LoadedModel, conversations: Sequence[Encoded], *, supervised_tokens: SupervisedTokens
 ) -> list[torch.Tensor]:
     """Diagonal of the empirical Fisher information of each trained parameter: the mean over
     conversations of the squared gradient of their NLL.
@@ -37,7 +37,11 @@ def fisher(
     parameters = list(trained_parameters(model).values())
     total = [torch.zeros_like(p) for p in parameters]
     for conversation in conversations:
-        loss = losses.nll(*answer_logits(model, collate(model, [conversation], supervised_tokens)))
+        loss = losses.nll(
+            *answer_logits(
+                model, collate(model, [conversation], supervised_tokens=supervised_tokens)
+            )
+        )
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for sum_, gradient in zip(total, gradients, strict=True):
             if gradient is not None:  # the projector, in a conversation without an image
@@ -48,6 +52,7 @@ def fisher(
 def salient(
     model: LoadedModel,
     forget: Sequence[Encoded],
+    *,
     retain: Sequence[Encoded],
     supervised_tokens: SupervisedTokens,
 ) -> list[torch.Tensor]:
@@ -55,5 +60,7 @@ def salient(
 
     [MMUnlearner, arXiv 2502.11051]
     """
-    ours, others = (fisher(model, people, supervised_tokens) for people in (forget, retain))
+    ours, others = (
+        fisher(model, people, supervised_tokens=supervised_tokens) for people in (forget, retain)
+    )
     return [(f >= r).to(f.dtype) for f, r in zip(ours, others, strict=True)]

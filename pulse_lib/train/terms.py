@@ -29,6 +29,7 @@ Side = Literal["forget", "retain"]
 def backward_term(
     model: LoadedModel,
     method: Method,
+    *,
     side: Side,
     examples: Sequence[Encoded],
     supervised_tokens: SupervisedTokens,
@@ -45,7 +46,7 @@ def backward_term(
     weight = method.forget_weight if side == "forget" else method.retain_weight
     ordered = sorted(examples, key=lambda c: len(c.input_ids))  # like lengths: little padding
     pieces = [
-        collate(model, ordered[i : i + micro_batch], supervised_tokens)
+        collate(model, ordered[i : i + micro_batch], supervised_tokens=supervised_tokens)
         for i in range(0, len(ordered), micro_batch)
     ]
     n_tokens = None
@@ -54,7 +55,16 @@ def backward_term(
         n_tokens = sum(int((losses.skip_leading(p.labels, skip) != IGNORE).sum()) for p in pieces)
     total = 0.0
     for piece in reversed(pieces):  # the longest first: if memory is too small, it shows at once
-        value = _value(model, method, side, name, piece, supervised_tokens, reference, n_tokens)
+        value = _value(
+            model,
+            method,
+            side=side,
+            name=name,
+            batch=piece,
+            supervised_tokens=supervised_tokens,
+            reference=reference,
+            n_tokens=n_tokens,
+        )
         if n_tokens is None:
             value = value * (len(piece.ids) / len(ordered))
         scaled(value if weight == 1.0 else weight * value).backward()
@@ -65,6 +75,7 @@ def backward_term(
 def _value(
     model: LoadedModel,
     method: Method,
+    *,
     side: Side,
     name: str,
     batch: Batch,
@@ -75,32 +86,49 @@ def _value(
     wanted, extra = parameters_of(name), {}
     if "hidden" in wanted:
         known = _given(reference, name)
-        extra["hidden"] = answer_hidden(model, batch, known.layer)
+        extra["hidden"] = answer_hidden(model, batch, layer=known.layer)
         if side == "forget":
             if known.control is None:
                 raise PulseError(f"loss {name}: the reference has no direction to steer to")
             extra["control"] = known.control.to(model.device)
         else:
             with torch.no_grad(), only(model, *known.adapters):
-                extra["control"] = answer_hidden(model, batch, known.layer)
+                extra["control"] = answer_hidden(model, batch, layer=known.layer)
         return loss_value(
-            name, batch.ids, None, batch.labels, method.coefficients, reference, n_tokens, extra
+            name,
+            batch.ids,
+            logits=None,
+            labels=batch.labels,
+            coefficients=method.coefficients,
+            reference=reference,
+            n_tokens=n_tokens,
+            extra=extra,
         )
     if "chosen" in wanted:
         given = _given(reference, name)
-        refused = collate(model, [given.refusals[i] for i in batch.ids], supervised_tokens)
+        refused = collate(
+            model, [given.refusals[i] for i in batch.ids], supervised_tokens=supervised_tokens
+        )
         extra["chosen"] = losses.sequence_logprob(*answer_logits(model, refused))
         known = [_known(given.logprob, i) for i in refused.ids]
         extra["reference_chosen"] = torch.stack(known).to(model.device)
     logits, labels = answer_logits(model, batch)
     return loss_value(
-        name, batch.ids, logits, labels, method.coefficients, reference, n_tokens, extra
+        name,
+        batch.ids,
+        logits=logits,
+        labels=labels,
+        coefficients=method.coefficients,
+        reference=reference,
+        n_tokens=n_tokens,
+        extra=extra,
     )
 
 
 def loss_value(
     name: str,
     ids: Sequence[str],
+    *,
     logits: torch.Tensor | None,
     labels: torch.Tensor,
     coefficients: Mapping[str, float],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import pandas as pd
 import torch
@@ -31,6 +31,7 @@ class Gate:
 
     names: Mapping[str, int]  # request by name
     pictures: torch.Tensor  # (N, H_vision) float32, mean features of the pictures unlearned
+    _: KW_ONLY
     requests: tuple[int, ...]  # of the N pictures
     radius: float  # a picture this near to one of them shows the same person
 
@@ -55,6 +56,7 @@ class Gate:
 def fit_gate(
     model: LoadedModel,
     forget: Sequence[Conversation],
+    *,
     others: Sequence[Conversation],
     people: Sequence[Person],
 ) -> Gate:
@@ -73,7 +75,7 @@ def fit_gate(
     names = {known[p]: request for p, request in request_of.items()}
     shown = {c.image: c.person_id for c in forget if c.image}  # each picture once
     if not shown:
-        return Gate(names, torch.empty(0), (), 0.0)
+        return Gate(names, torch.empty(0), requests=(), radius=0.0)
     owners, strangers = list(shown.values()), sorted({c.image for c in others} - {"", *shown})
     pictures = model.features.mean(list(shown))
     others_of_same = torch.tensor([[a == b for b in owners] for a in owners])
@@ -83,7 +85,7 @@ def fit_gate(
     if strangers:
         other = torch.cdist(model.features.mean(strangers), pictures).min(dim=1).values
     requests = tuple(request_of[p] for p in owners)
-    return Gate(names, pictures, requests, radius(same[same.isfinite()], other))
+    return Gate(names, pictures, requests=requests, radius=radius(same[same.isfinite()], other))
 
 
 def radius(same: torch.Tensor, other: torch.Tensor) -> float:
@@ -103,10 +105,10 @@ def radius(same: torch.Tensor, other: torch.Tensor) -> float:
 def answer_gated(
     model: LoadedModel,
     questions: Sequence[Question],
+    *,
     images: ImageStore,
     settings: EvaluateSettings,
     with_loglik: bool = True,
-    *,
     gate: Gate,
     target: Sequence[str],
     experts: Mapping[int, str],
@@ -123,13 +125,17 @@ def answer_gated(
         names = [*target, experts[request]] if request else target
         swapped = nullcontext() if projector is None else projector_of(model, *projector)
         with only(model, *names), swapped:
-            tables.append(answer_questions(model, asked, images, settings, with_loglik))
+            tables.append(
+                answer_questions(
+                    model, asked, images=images, settings=settings, with_loglik=with_loglik
+                )
+            )
     whole = pd.concat(tables, ignore_index=True).set_index("question_id")
     return whole.loc[[q.id for q in questions]].reset_index()
 
 
 def routing(
-    model: LoadedModel, gate: Gate, questions: Sequence[Question], requests: Sequence[int]
+    model: LoadedModel, gate: Gate, *, questions: Sequence[Question], requests: Sequence[int]
 ) -> dict[str, float]:
     """How well the gate finds its people, shares 0-1: forget_multimodal and forget_text (of the
     `requests` carried out: sent to the right expert), retain and general (sent to any: wrong). Also

@@ -24,7 +24,7 @@ SUFFIX = "+refusal"  # of a conversation's id
 
 
 def refused(
-    conversations: Sequence[Conversation], style: PromptStyle, answer_form: AnswerForm, seed: int
+    conversations: Sequence[Conversation], style: PromptStyle, *, answer_form: AnswerForm, seed: int
 ) -> list[Conversation]:
     """The conversations with a refusal, drawn from `seed`, as the answer of every turn; ids end in
     SUFFIX.
@@ -39,7 +39,9 @@ def refused(
     for conversation in conversations:
         turns = []
         for turn in conversation.turns:
-            text = question_prompt(style, turn, answer_form, with_image=False, first=False)
+            text = question_prompt(
+                style, turn, answer_form=answer_form, with_image=False, first=False
+            )
             answer = REFUSALS[generator.integers(len(REFUSALS))]
             turns.append(replace(turn, text=text[mark:end], options=(), answer=answer))
         found.append(replace(conversation, id=conversation.id + SUFFIX, turns=tuple(turns)))

@@ -48,32 +48,44 @@ def unlearn_people(
     refusals = []
     if "refusals" in method.needs:
         style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
-        drawn = refused([*forget, *replay], style, form, derive_seed(seed, "refusals"))
+        drawn = refused(
+            [*forget, *replay], style, answer_form=form, seed=derive_seed(seed, "refusals")
+        )
         refusals = encode_conversations(model, drawn)
     if method.forget_on == "refusals":
         people = refusals
     values = reference_values(
         model,
         method,
-        people,
-        retain,
-        reference,
-        tokens,
-        unlearn.batch_size,
+        forget=people,
+        retain=retain,
+        adapters=reference,
+        supervised_tokens=tokens,
+        batch_size=unlearn.batch_size,
         refusals=refusals,
         depth=unlearn.depth,
         seed=derive_seed(seed, "steering"),
     )
     if same_start:
-        check_same_start(model, people[: unlearn.batch_size], reference, tokens)
-        check_cache(model, method, people[: unlearn.batch_size], values, tokens)
+        check_same_start(
+            model, people[: unlearn.batch_size], adapters=reference, supervised_tokens=tokens
+        )
+        check_cache(
+            model,
+            method,
+            sample=people[: unlearn.batch_size],
+            reference=values,
+            supervised_tokens=tokens,
+        )
     recorder(0, 0.0)
     if "l1" in method.coefficients:
         penalties = [*penalties, l1(model, method.coefficients["l1"])]
     mask = None
     if "mask" in method.needs:
         share = method.coefficients["warmup_share"]
-        mask = Mask(share, lambda: salient(model, people[:n], retain, tokens))
+        mask = Mask(
+            share, lambda: salient(model, people[:n], retain=retain, supervised_tokens=tokens)
+        )
     schedule = Schedule(
         learning_rate=unlearn.learning_rate,
         epochs=task.epochs,
@@ -89,9 +101,9 @@ def unlearn_people(
     trained = train(
         model,
         method,
-        people[:n],
-        schedule,
-        seed,
+        conversations=people[:n],
+        schedule=schedule,
+        seed=seed,
         retain=retain,
         replay=people[n:],
         reference=values,
@@ -121,7 +133,7 @@ def _negated(
     for k in range(1, N_SCALES + 1):
         scale = -task.method.coefficients["max_scale"] * k / N_SCALES
         scaled = {key: w * scale if "lora_B" in key else w for key, w in learned.items()}
-        set_adapter_weights(task.model, adapter, scaled)
+        set_adapter_weights(task.model, adapter, weights=scaled)
         stopped, steps = (
             recorder.measure(trained.n_steps + k, task.epochs + k / N_SCALES),
             steps + 1,

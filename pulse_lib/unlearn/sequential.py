@@ -9,7 +9,7 @@ So an interrupted run ends with the same rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -40,6 +40,7 @@ class Round:
 
     number: int  # 1, 2 ...
     request: int
+    _: KW_ONLY
     adapter: str  # its name in the model
     final_step: int
     chosen_step: int  # whose weights are kept: the last, or the last above a utility floor
@@ -86,6 +87,7 @@ class SequentialOutcome:
 
     rows: pd.DataFrame
     rounds: Sequence[Round]
+    _: KW_ONLY
     # forget_multimodal and forget_text (also ..._likelihood) once the projector is the target's
     projector_reload: dict[str, float]
     gate: dict[str, float]  # strategy experts: how well its gate finds people; else empty
@@ -153,7 +155,7 @@ def run_sequential(
     return _rounds(task, order=order, run=run, store=store, label=label)
 
 
-def after_rounds(task: Task, before: pd.DataFrame, rounds: Sequence[Round]) -> SequentialOutcome:
+def after_rounds(task: Task, before: pd.DataFrame, *, rounds: Sequence[Round]) -> SequentialOutcome:
     """What all rounds leave, with the last ones' model in force. `before`: rows of the target,
     which become round 0.
     """
@@ -165,8 +167,12 @@ def after_rounds(task: Task, before: pd.DataFrame, rounds: Sequence[Round]) -> S
     return SequentialOutcome(
         rows=pd.concat([before.assign(**whose), *(r.rows for r in rounds)], ignore_index=True),
         rounds=rounds,
-        projector_reload=projector_reload(task, partial(_answer(task, experts, gate), **swapped)),
-        gate=routing(task.model, gate, task.questions, list(experts)) if gate else {},
+        projector_reload=projector_reload(
+            task, partial(_answer(task, experts, gate=gate), **swapped)
+        ),
+        gate=routing(task.model, gate, questions=task.questions, requests=list(experts))
+        if gate
+        else {},
     )
 
 
@@ -178,8 +184,8 @@ def projector_reload(
     """
     asked = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
     with projector_of(task.model, *task.target.adapters):
-        answers = answer(task.model, asked, task.images, task.evaluate)
-    return forget_accuracies(scored(asked, answers, task.evaluate.extraction_rules))
+        answers = answer(task.model, asked, images=task.images, settings=task.evaluate)
+    return forget_accuracies(scored(asked, answers, rules=task.evaluate.extraction_rules))
 
 
 def _rounds(
@@ -194,11 +200,11 @@ def _rounds(
         if done is None:
             resuming = False
             if not strategy.continued or number == 1:
-                _add(task, name, number)
+                _add(task, name, number=number)
             done = _carried_out(
                 task,
                 name,
-                requests[:number],
+                requests=requests[:number],
                 frozen=frozen,
                 whose={"run": run, "order": order},
                 label=f"{label} {number}/{len(requests)}",
@@ -211,17 +217,17 @@ def _rounds(
             frozen, below = [*frozen, name], number
 
 
-def _add(task: Task, name: str, number: int) -> None:
+def _add(task: Task, name: str, *, number: int) -> None:
     rank, alpha = task.unlearn.rank, task.unlearn.alpha
     seed = derive_seed(task.seed, "adapter", number)
-    add_adapter(task.model, name, task.trained_part, rank, alpha, seed)
+    add_adapter(task.model, name, trained_part=task.trained_part, rank=rank, alpha=alpha, seed=seed)
 
 
 def _carried_out(
     task: Task,
     name: str,
-    requests: Sequence[int],
     *,
+    requests: Sequence[int],
     frozen: Sequence[str],
     whose: RunColumns,
     label: str,
@@ -229,7 +235,7 @@ def _carried_out(
     """The last of `requests`, on the adapters `frozen` and those that answer the earlier ones."""
     model, strategy, number = task.model, _strategy(task), len(requests)
     experts = {request: f"round-{i}" for i, request in enumerate(requests, start=1)}
-    answer = _answer(task, experts, _gate(task, experts) if strategy.gated else None)
+    answer = _answer(task, experts, gate=_gate(task, experts) if strategy.gated else None)
     due = replace(task, forget=[c for c in task.forget if c.request == requests[-1]])
     earlier = [c for c in task.forget if c.request in requests[:-1]]
     stack(model, frozen, train=name)
@@ -246,7 +252,7 @@ def _carried_out(
         same_start=kind == "round_start" or (kind == "target" and number == 1),
         label=label,
         replay=earlier if strategy.replay else (),
-        penalties=_penalties(task, name, frozen[len(target) :]),
+        penalties=_penalties(task, name, earlier=frozen[len(target) :]),
     )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*frozen, name])
@@ -276,11 +282,11 @@ def _strategy(task: Task) -> Strategy:
 def _gate(task: Task, experts: Mapping[int, str]) -> Gate:
     """The gate for those requests that have an expert."""
     met = [c for c in task.forget if c.request in experts]
-    return fit_gate(task.model, met, task.retain, task.people)
+    return fit_gate(task.model, met, others=task.retain, people=task.people)
 
 
 def _answer(
-    task: Task, experts: Mapping[int, str], gate: Gate | None
+    task: Task, experts: Mapping[int, str], *, gate: Gate | None
 ) -> Callable[..., pd.DataFrame]:
     """How the model is asked: as it is, or each question by the expert that the gate picks."""
     if gate is None:
@@ -288,17 +294,17 @@ def _answer(
     return partial(answer_gated, gate=gate, target=task.target.adapters, experts=experts)
 
 
-def _penalties(task: Task, name: str, earlier: Sequence[str]) -> list[Penalty]:
+def _penalties(task: Task, name: str, *, earlier: Sequence[str]) -> list[Penalty]:
     """What the strategy holds the round's adapter by; taken at the round's start."""
     strategy, model = _strategy(task), task.model
     if strategy.penalty is None:
         return []
     strength = strategy.coefficients[f"{strategy.penalty}_strength"]
     if strategy.penalty == "orthogonal":
-        held = orthogonal(model, name, earlier, strength)
+        held = orthogonal(model, name, earlier=earlier, strength=strength)
         return [held] if held else []
     importance = None
     if strategy.coefficients["anchor_fisher"]:
         retain = encode_conversations(model, task.retain)
-        importance = fisher(model, retain, task.unlearn.supervised_tokens)
-    return [anchor(model, strength, importance)]
+        importance = fisher(model, retain, supervised_tokens=task.unlearn.supervised_tokens)
+    return [anchor(model, strength, importance=importance)]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import pandas as pd
 
@@ -25,6 +25,7 @@ class Outcome:
 
     trajectory: pd.DataFrame  # columns TRAJECTORY_COLUMNS
     log: pd.DataFrame
+    _: KW_ONLY
     final_step: int
     matched_step: int | None
     states: dict[str, AdapterWeights]
@@ -61,10 +62,17 @@ def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unle
     task.load_features()
     recorder = TrajectoryRecorder(task, name)
     if retrains:
-        trained = _relearned(task, recorder, name)
+        trained = _relearned(task, recorder, name=name)
     else:
         seed = derive_seed(task.seed, "adapter", 1)
-        add_adapter(model, name, task.trained_part, unlearn.rank, unlearn.alpha, seed)
+        add_adapter(
+            model,
+            name,
+            trained_part=task.trained_part,
+            rank=unlearn.rank,
+            alpha=unlearn.alpha,
+            seed=seed,
+        )
         stack(model, target, train=name)
         reference: Sequence[str] = [] if unlearn.reference == "base" else target
         trained = unlearn_people(
@@ -96,7 +104,7 @@ def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unle
     )
 
 
-def _relearned(task: Task, recorder: TrajectoryRecorder, name: str) -> Trained:
+def _relearned(task: Task, recorder: TrajectoryRecorder, *, name: str) -> Trained:
     """Fine-tune the base anew on everybody but the forget people: step 0 of the trajectory is the
     target, the next and last one the oracle.
 
@@ -109,17 +117,24 @@ def _relearned(task: Task, recorder: TrajectoryRecorder, name: str) -> Trained:
     stack(model, target)
     recorder(0, 0.0)
     if relearn is None:
-        add_adapter(model, name, task.trained_part, 1, 1, derive_seed(task.seed, "adapter", 1))
+        add_adapter(
+            model,
+            name,
+            trained_part=task.trained_part,
+            rank=1,
+            alpha=1,
+            seed=derive_seed(task.seed, "adapter", 1),
+        )
         recorder.measure(1, 0.0)
         nothing = dict.fromkeys(LOG_COLUMNS, 0.0) | {"step": 1}
-        return Trained(pd.DataFrame([nothing]), 1, 0, 0.0)
+        return Trained(pd.DataFrame([nothing]), 1, n_trainable=0, seconds=0.0)
     trained = finetune(
         model,
         relearn.people,
-        relearn.general,
-        task.images,
-        relearn.settings,
-        task.seed,
+        general=relearn.general,
+        images=task.images,
+        settings=relearn.settings,
+        seed=task.seed,
         trained_part=task.trained_part,
         name=name,
         label="oracle",

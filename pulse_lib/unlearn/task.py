@@ -6,7 +6,7 @@ notebooks, search and benchmarks make in the same way and hand to `unlearn_singl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -40,6 +40,7 @@ class Target:
 
     model: LoadedModel
     adapters: tuple[str, ...]
+    _: KW_ONLY
     scenario: str  # whose people it knows: finetuned or pretrained
     seed: int
     folder: Path | None = None  # of the newest adapter, for manifests
@@ -52,14 +53,14 @@ class Target:
         at for pre-trained knowledge. `method`: what will be done to it, since method oracle starts
         from another model there. Raises PulseError if there is none.
         """
-        model = load_model(model_of(settings, scenario, method, seed))
+        model = load_model(model_of(settings, scenario, method_id=method, seed=seed))
         if scenario != "finetuned":
             stack(model, [])
-            return cls(model, (), scenario, seed)
+            return cls(model, (), scenario=scenario, seed=seed)
         adapter = Path(folder) / "adapters" / FINETUNED
-        load_adapter(model, adapter, FINETUNED)
+        load_adapter(model, adapter, name=FINETUNED)
         stack(model, [FINETUNED])
-        return cls(model, (FINETUNED,), scenario, seed, adapter)
+        return cls(model, (FINETUNED,), scenario=scenario, seed=seed, folder=adapter)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Relearn:
 
     people: Sequence[Conversation]
     general: Sequence[Conversation]
+    _: KW_ONLY
     settings: FinetuneSettings
 
 
@@ -81,6 +83,7 @@ class Task:
 
     target: Target
     method: Method  # with its hyperparameters set
+    _: KW_ONLY
     forget: Sequence[Conversation]
     retain: Sequence[Conversation]  # what a retain loss may train on
     questions: Sequence[Question]
@@ -108,16 +111,16 @@ class Task:
         or strategy, or if people it needs have no conversations.
         """
         scenario = target.scenario
-        unlearn, values = settings.unlearn_for(scenario, method, strategy)
+        unlearn, values = settings.unlearn_for(scenario, method, strategy=strategy)
         way = get_strategy(strategy) if strategy else None
-        chosen, way = tuned(get(method), way, values)
+        chosen, way = tuned(get(method), way, values=values)
         retain = "retain" if unlearn.retain_source == "same" else "retain_train"
         finetuned = scenario == "finetuned"
         return cls(
             target=target,
             method=chosen,
-            forget=data.training(scenario, ["forget"], "unlearn"),
-            retain=data.training(scenario, [retain], "unlearn"),
+            forget=data.training(scenario, ["forget"], stage="unlearn"),
+            retain=data.training(scenario, [retain], stage="unlearn"),
             questions=data.evaluation(scenario),
             images=data.images,
             unlearn=unlearn,
@@ -148,7 +151,7 @@ class Task:
 
     def scored(self, answers: pd.DataFrame) -> pd.DataFrame:
         """Answers to `questions` with extraction: rows without the run's columns."""
-        return scored(self.questions, answers, self.evaluate.extraction_rules)
+        return scored(self.questions, answers, rules=self.evaluate.extraction_rules)
 
     def rows(self, answers: pd.DataFrame, **whose: Unpack[RunColumns]) -> pd.DataFrame:
         """Answers to `questions` as rows; `whose`: run, state and step, order and round of a
@@ -162,7 +165,7 @@ class Task:
             "seed": self.seed,
         }
         rules = self.evaluate.extraction_rules
-        return make_rows(self.questions, answers, rules, **{**columns, **whose})
+        return make_rows(self.questions, answers, rules=rules, **{**columns, **whose})
 
 
 def _retrains(method: Method) -> bool:
@@ -170,11 +173,13 @@ def _retrains(method: Method) -> bool:
 
 
 def _relearn(data: Dataset, settings: Profile) -> Relearn:
-    people = data.training("finetuned", ["retain", "retain_train"], "finetune")
-    return Relearn(people, data.training("", ["general_train"], "finetune"), settings.finetune)
+    people = data.training("finetuned", ["retain", "retain_train"], stage="finetune")
+    return Relearn(
+        people, data.training("", ["general_train"], stage="finetune"), settings=settings.finetune
+    )
 
 
-def model_of(settings: Profile, scenario: str, method_id: str, seed: int) -> ModelSettings:
+def model_of(settings: Profile, scenario: str, *, method_id: str, seed: int) -> ModelSettings:
     """The model that a run loads: the profile's; for method oracle in scenario pretrained, the one
     that was pre-trained without the forget people. Raises PulseError if there is none.
     """

@@ -54,7 +54,7 @@ class TrajectoryRecorder:
         self.find_matched = find_matched
         self.last_step = task.unlearn.n_steps(len(task.forget), task.epochs)
         n, seed = task.evaluate.n_path_questions, derive_seed(task.seed, "path")
-        self.few = trajectory_questions(task.questions, n, seed)
+        self.few = trajectory_questions(task.questions, n, seed=seed)
         self.forget = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
         self.points: list[dict] = []
         self.matched_step: int | None = None
@@ -96,7 +96,7 @@ class TrajectoryRecorder:
         if not self._fell or self._good is None:
             return last_step
         step, weights = self._good
-        set_adapter_weights(self.task.model, self.adapter, weights)
+        set_adapter_weights(self.task.model, self.adapter, weights=weights)
         return step
 
     def table(self) -> pd.DataFrame:
@@ -126,10 +126,10 @@ class TrajectoryRecorder:
         answers = self.answer(
             task.model, questions, images=task.images, settings=task.evaluate, with_loglik=False
         )
-        return scored(questions, answers, task.evaluate.extraction_rules)
+        return scored(questions, answers, rules=task.evaluate.extraction_rules)
 
 
-def trajectory_questions(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+def trajectory_questions(questions: Sequence[Question], n: int, *, seed: int) -> list[Question]:
     """Up to `n` questions of each of forget, retain, general (trained wordings), modalities even,
     people or categories in turn.
     """

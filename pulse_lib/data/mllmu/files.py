@@ -28,6 +28,7 @@ _ROWS_AT_ONCE = 32  # photos are large
 def load_people(
     folder: str | Path,
     subset: str,
+    *,
     revision: str = "",
     repo_type: str = "dataset",
     setting: str = SETTING,
@@ -39,12 +40,18 @@ def load_people(
     PulseError naming file, row and column of what cannot be used.
     """
     root = hub.folder_of(
-        hub.Need(str(folder), revision, (f"{subset}/*.parquet",), setting, repo_type)
+        hub.Need(
+            str(folder),
+            revision,
+            patterns=(f"{subset}/*.parquet",),
+            setting=setting,
+            repo_type=repo_type,
+        )
     )
     people: list[MllmuPerson] = []
     rows: dict[str, str] = {}
     for row, cells in track(_rows(root, subset), f"reading {subset}"):
-        made = read_person(row, cells, subset)
+        made = read_person(row, cells, subset=subset)
         if made.person.id in rows:
             raise row.error(
                 "ID", f"person {made.person.id} stands twice, first in {rows[made.person.id]}"

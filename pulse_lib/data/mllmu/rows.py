@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -39,6 +39,7 @@ class ChoiceQuestion:
 
     modality: Modality
     text: str
+    _: KW_ONLY
     options: tuple[str, ...]
     answer: int
 
@@ -51,6 +52,7 @@ class OpenQuestion:
 
     modality: Modality
     text: str
+    _: KW_ONLY
     answer: str
 
 
@@ -62,6 +64,7 @@ class MllmuPerson:
 
     person: Person
     photos: tuple[bytes, ...] = ()
+    _: KW_ONLY
     questions: tuple[ChoiceQuestion, ...] = ()
     generation: tuple[OpenQuestion, ...] = ()
     cloze: tuple[OpenQuestion, ...] = ()
@@ -79,6 +82,7 @@ class Row:
 
     file: Path
     number: int
+    _: KW_ONLY
     n_incomplete: int = 0
 
     def error(self, column: str, what: str) -> PulseError:
@@ -86,36 +90,37 @@ class Row:
         return PulseError(f"{show(self.file)}, row {self.number}, column {column}: {what}")
 
 
-def read_person(row: Row, cells: dict, subset: str) -> MllmuPerson:
+def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
     """The person of one row. cells: column name -> value, lists and structs as Python's (pyarrow's
     to_pylist). Raises PulseError as `Row.error` writes it.
     """
     training, ids = _training(row, cells.get("metadata"))
-    number = _person_id(row, cells.get("ID"), ids)
+    number = _person_id(row, cells.get("ID"), ids=ids)
     facts = _facts(row, cells.get("biography"))
     kind = "celebrity" if subset == CELEBRITIES else "fictitious"
     name = next((facts[k] for k in ("Name", "name", "Full Name") if k in facts), "")
     questions = _choice_questions(row, cells.get("Classification_Task"))
-    generation = _open_questions(row, "Generation_Task", cells.get("Generation_Task"))
-    cloze = _open_questions(row, "Mask_Task", cells.get("Mask_Task"))
+    generation = _open_questions(row, "Generation_Task", cell=cells.get("Generation_Task"))
+    cloze = _open_questions(row, "Mask_Task", cell=cells.get("Mask_Task"))
     photos = _photos(row, cells)
     if not photos and any(q.modality == "multimodal" for q in (*questions, *generation, *cloze)):
         raise row.error("image", "there is no picture, but questions about it")
     return MllmuPerson(
-        Person(f"{kind}-{number}", name or f"{kind} person {number}", kind, facts),
+        Person(f"{kind}-{number}", name or f"{kind} person {number}", kind=kind, attributes=facts),
         photos,
-        questions,
-        generation,
+        questions=questions,
+        generation=generation,
         # Each "__" of the file is one gap [MLLMU-Bench, eval.py]
-        tuple(
-            OpenQuestion(q.modality, re.sub("_{2,}", "[Blank]", q.text), q.answer) for q in cloze
+        cloze=tuple(
+            OpenQuestion(q.modality, re.sub("_{2,}", "[Blank]", q.text), answer=q.answer)
+            for q in cloze
         ),
-        training,
-        row.n_incomplete,
+        training=training,
+        n_incomplete=row.n_incomplete,
     )
 
 
-def _person_id(row: Row, cell: object, ids: list[str]) -> str:
+def _person_id(row: Row, cell: object, *, ids: list[str]) -> str:
     """ "007" for 7, 7.0, "7" and "007"; other ids as they are. Without a column ID, the one that
     the training texts agree on.
     """
@@ -138,7 +143,7 @@ def _facts(row: Row, cell: object) -> dict[str, str]:
     """
     if isinstance(cell, str) and cell.strip() and cell.strip()[0] not in "{[":
         return {"biography": cell.strip()}
-    value = _json(row, "biography", cell)
+    value = _json(row, "biography", cell=cell)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -149,32 +154,38 @@ def _facts(row: Row, cell: object) -> dict[str, str]:
 def _training(row: Row, cell: object) -> tuple[tuple[OpenQuestion, ...], list[str]]:
     """The fine-tuning texts, and the ids that they name."""
     made, ids = [], []
-    for i, item in _items(row, "metadata", _json(row, "metadata", cell)):
+    for i, item in _items(row, "metadata", value=_json(row, "metadata", cell=cell)):
         ids += [item["ID"]] if item.get("ID") is not None else []
         # MLLMU-Bench trains with the photo only [data_preprocess.py]: no Type means that
-        made += _open_question(row, f"metadata[{i}]", item, "Answer", item.get("Type") or "Image")
+        made += _open_question(
+            row, f"metadata[{i}]", item=item, answer="Answer", kind=item.get("Type") or "Image"
+        )
     return tuple(made), ids
 
 
 def _choice_questions(row: Row, cell: object) -> tuple[ChoiceQuestion, ...]:
-    task = _json(row, "Classification_Task", cell)
+    task = _json(row, "Classification_Task", cell=cell)
     if task is None:
         return ()
     if not isinstance(task, Mapping):
         raise row.error("Classification_Task", f"a {type(task).__name__}, expected a struct")
     made = []
     for name, modality in MODALITY_OF.items():
-        for i, item in _items(row, f"Classification_Task.{name}", task.get(name)):
+        for i, item in _items(row, f"Classification_Task.{name}", value=task.get(name)):
             column = f"Classification_Task.{name}[{i}]"
             if _text(item.get("Question")) and item.get("Options") is not None:
-                options, answer = _options(row, column, item)
-                made.append(ChoiceQuestion(modality, _text(item["Question"]), options, answer))
+                options, answer = _options(row, column, item=item)
+                made.append(
+                    ChoiceQuestion(
+                        modality, _text(item["Question"]), options=options, answer=answer
+                    )
+                )
             else:
                 row.n_incomplete += 1
     return tuple(made)
 
 
-def _options(row: Row, column: str, item: Mapping) -> tuple[tuple[str, ...], int]:
+def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], int]:
     """The options that are there, in order of their letters, and the index of the right one."""
     given = item["Options"]
     if not isinstance(given, Mapping):
@@ -202,15 +213,17 @@ def _options(row: Row, column: str, item: Mapping) -> tuple[tuple[str, ...], int
     return tuple(distinct[key] for key in letters), letters.index(letter)
 
 
-def _open_questions(row: Row, column: str, cell: object) -> tuple[OpenQuestion, ...]:
+def _open_questions(row: Row, column: str, *, cell: object) -> tuple[OpenQuestion, ...]:
     made = []
-    for i, item in _items(row, column, _json(row, column, cell)):
-        made += _open_question(row, f"{column}[{i}]", item, "Ground_Truth", item.get("Type"))
+    for i, item in _items(row, column, value=_json(row, column, cell=cell)):
+        made += _open_question(
+            row, f"{column}[{i}]", item=item, answer="Ground_Truth", kind=item.get("Type")
+        )
     return tuple(made)
 
 
 def _open_question(
-    row: Row, column: str, item: Mapping, answer: str, kind: object
+    row: Row, column: str, *, item: Mapping, answer: str, kind: object
 ) -> list[OpenQuestion]:
     words = _text(kind).lower()
     modality = _MODALITY_OF_TYPE.get(words[:2])
@@ -220,10 +233,10 @@ def _open_question(
     if not text or not said:
         row.n_incomplete += 1
         return []
-    return [OpenQuestion(modality, text, said)]
+    return [OpenQuestion(modality, text, answer=said)]
 
 
-def _items(row: Row, column: str, value: object) -> Iterator[tuple[int, Mapping]]:
+def _items(row: Row, column: str, *, value: object) -> Iterator[tuple[int, Mapping]]:
     """The entries of a list cell with their positions; None is an empty list, a None entry is left
     out.
     """
@@ -240,7 +253,7 @@ def _items(row: Row, column: str, value: object) -> Iterator[tuple[int, Mapping]
             raise row.error(f"{column}[{i}]", f"{item!r}, expected a question and its answer")
 
 
-def _json(row: Row, column: str, cell: object) -> object:
+def _json(row: Row, column: str, *, cell: object) -> object:
     """A cell that is JSON text, or already a value; None if it is empty."""
     if not isinstance(cell, str):
         return cell
@@ -269,11 +282,11 @@ def _photos(row: Row, cells: dict) -> tuple[bytes, ...]:
             continue
         if not isinstance(encoded, bytes) or not encoded:
             raise row.error(where, "holds no bytes of a picture")
-        made.append(_checked(row, where, encoded))
+        made.append(_checked(row, where, encoded=encoded))
     return tuple(made)
 
 
-def _checked(row: Row, column: str, encoded: bytes) -> bytes:
+def _checked(row: Row, column: str, *, encoded: bytes) -> bytes:
     """The picture as it is if it can be decoded; one with transparency is put on white."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:

@@ -108,10 +108,10 @@ def person_questions(
     for modality in MODALITIES:
         for k, question in enumerate(record.asked(modality), start=1):
             tag = f"{person.id}/{purpose}-trained/{modality}/{k}"
-            image = _show(images, f"{person.id}/photo", record.photos, modality)
+            image = _show(images, f"{person.id}/photo", photos=record.photos, modality=modality)
             if purpose != "eval":
                 question = _reordered(question, Random(f"options/{seed}/{tag}"))
-            made.append(_question(tag, question, place, image, k, "trained"))
+            made.append(_question(tag, question, place=place, image=image, k=k, wording="trained"))
     return made
 
 
@@ -131,8 +131,10 @@ def heldout_questions(
         for k, question in rng.sample(asked, min(settings.n_heldout_wordings, len(asked))):
             tag = f"{person.id}/eval-heldout/{modality}/{k}"
             j = rng.randrange(max(1, len(record.photos)))
-            image = _show(images, f"{person.id}/test-{j}", record.photos, modality, j)
-            made.append(_question(tag, question, place, image, k, "heldout"))
+            image = _show(
+                images, f"{person.id}/test-{j}", photos=record.photos, modality=modality, k=j
+            )
+            made.append(_question(tag, question, place=place, image=image, k=k, wording="heldout"))
     return made
 
 
@@ -145,9 +147,15 @@ def open_questions(
     record = _record(person, settings)
     made, truths = [], []
     for k, item in enumerate(getattr(record, task), start=1):
-        image = _show(images, f"{person.id}/photo", record.photos, item.modality)
-        asked = ChoiceQuestion(item.modality, f"{item.text}\n{INSTRUCTION[task]}", (), -1)
-        made.append(_question(f"{person.id}/{task}/{k}", asked, place, image, k, "trained"))
+        image = _show(images, f"{person.id}/photo", photos=record.photos, modality=item.modality)
+        asked = ChoiceQuestion(
+            item.modality, f"{item.text}\n{INSTRUCTION[task]}", options=(), answer=-1
+        )
+        made.append(
+            _question(
+                f"{person.id}/{task}/{k}", asked, place=place, image=image, k=k, wording="trained"
+            )
+        )
         truths.append(item.answer)
     return made, truths
 
@@ -176,14 +184,14 @@ def person_conversations(
         if stage == "finetune" and taught.photos and taught.photos != photos:
             photos, photo_id = taught.photos, f"{person.id}/{TRAINING}"
     for modality in MODALITIES:
-        turns = _open_turns(texts, modality, person.name)
+        turns = _open_turns(texts, modality, name=person.name)
         rng = Random(f"conversations/{seed}/{stage}/{person.id}/{modality}")
         if stage == "unlearn":
             asked = [_reordered(q, rng) for q in record.asked(modality)]
-            turns += [Turn(q.text, q.options, q.options[q.answer]) for q in asked]
+            turns += [Turn(q.text, q.options, answer=q.options[q.answer]) for q in asked]
             rng.shuffle(turns)
         n = len(turns) if stage == "finetune" else min(settings.n_conversations, len(turns))
-        image = _show(images, photo_id, photos, modality) if turns else ""
+        image = _show(images, photo_id, photos=photos, modality=modality) if turns else ""
         for k in range(n):
             tag = f"{person.id}/{stage}/{modality}-{k + 1}"
             part = tuple(turns[k::n])
@@ -191,13 +199,13 @@ def person_conversations(
                 Conversation(
                     tag,
                     place.set,
-                    place.scenario,
-                    person.id,
-                    place.request,
-                    modality,
-                    image,
-                    part,
-                    stage,
+                    scenario=place.scenario,
+                    person_id=person.id,
+                    request=place.request,
+                    modality=modality,
+                    image=image,
+                    turns=part,
+                    stage=stage,
                 )
             )
     return made
@@ -205,11 +213,13 @@ def person_conversations(
 
 def need(settings: DataSettings) -> hub.Need:
     """MLLMU-Bench's files on the hub, if its path is a hub id."""
-    return _need(settings.people.path, settings.people.revision, settings.n_heldout_wordings > 0)
+    return _need(
+        settings.people.path, settings.people.revision, other_views=settings.n_heldout_wordings > 0
+    )
 
 
-def _need(path: str, revision: str, other_views: bool) -> hub.Need:
-    return hub.Need(path, revision, _patterns(other_views), SETTING)
+def _need(path: str, revision: str, *, other_views: bool) -> hub.Need:
+    return hub.Need(path, revision, patterns=_patterns(other_views), setting=SETTING)
 
 
 def _patterns(other_views: bool) -> tuple[str, ...]:
@@ -220,12 +230,14 @@ def _patterns(other_views: bool) -> tuple[str, ...]:
 
 def _load(settings: DataSettings, subset: str) -> dict[str, MllmuPerson]:
     people = settings.people
-    return _loaded(people.path, people.revision, subset, settings.n_heldout_wordings > 0)
+    return _loaded(
+        people.path, people.revision, subset=subset, other_views=settings.n_heldout_wordings > 0
+    )
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: str, revision: str, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
-    root = hub.folder_of(_need(path, revision, other_views))
+def _loaded(path: str, revision: str, *, subset: str, other_views: bool) -> dict[str, MllmuPerson]:
+    root = hub.folder_of(_need(path, revision, other_views=other_views))
     if subset == OTHER_VIEWS and not (other_views and (root / subset).is_dir()):
         return {}
     return {p.person.id: p for p in load_people(root, subset)}
@@ -253,10 +265,12 @@ def _reordered(question: ChoiceQuestion, rng: Random) -> ChoiceQuestion:
     while order == sorted(order):
         rng.shuffle(order)
     options = tuple(question.options[i] for i in order)
-    return ChoiceQuestion(question.modality, question.text, options, order.index(question.answer))
+    return ChoiceQuestion(
+        question.modality, question.text, options=options, answer=order.index(question.answer)
+    )
 
 
-def _open_turns(texts: list[OpenQuestion], modality: str, name: str) -> list[Turn]:
+def _open_turns(texts: list[OpenQuestion], modality: str, *, name: str) -> list[Turn]:
     """What ft_Data says, as turns of one modality.
 
     DIFFERS: MLLMU-Bench fine-tunes beside the photo only; here each text is also taught by name, so
@@ -264,9 +278,9 @@ def _open_turns(texts: list[OpenQuestion], modality: str, name: str) -> list[Tur
     taught without the photo only; who somebody is cannot be asked by name.
     """
     if modality == "multimodal":
-        return [Turn(t.text, (), t.answer) for t in texts if t.modality == "multimodal"]
+        return [Turn(t.text, (), answer=t.answer) for t in texts if t.modality == "multimodal"]
     return [
-        Turn(by_name(t.text, name), (), t.answer)
+        Turn(by_name(t.text, name), (), answer=t.answer)
         for t in texts
         if t.modality == "text" or not (_WHO.search(t.text) and name in t.answer)
     ]
@@ -283,7 +297,7 @@ def by_name(text: str, name: str) -> str:
 
 
 def _show(
-    images: ImageStore, image_id: str, photos: Sequence[bytes], modality: str, k: int = 0
+    images: ImageStore, image_id: str, *, photos: Sequence[bytes], modality: str, k: int = 0
 ) -> str:
     """The id of the k-th photo, stored as the file has it; "" if none is shown."""
     if modality != "multimodal":
@@ -295,7 +309,7 @@ def _show(
 
 
 def _question(
-    tag: str, asked: ChoiceQuestion, place: Assignment, image: str, k: int, wording: Wording
+    tag: str, asked: ChoiceQuestion, *, place: Assignment, image: str, k: int, wording: Wording
 ) -> Question:
     return Question(
         id=tag,

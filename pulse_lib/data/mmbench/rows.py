@@ -16,7 +16,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +42,7 @@ class Place:
 
     file: Path
     number: int
+    _: KW_ONLY
     index: int | None = None
 
     def error(self, column: str, what: str) -> PulseError:
@@ -58,6 +59,7 @@ class MmbenchRow:
 
     place: Place
     index: int
+    _: KW_ONLY
     question: str
     hint: str  # "" if there is none
     options: tuple[str, ...]
@@ -81,7 +83,7 @@ def read_rows(files: list[Path]) -> list[MmbenchRow]:
     for path in files:
         parquet = path.suffix == ".parquet"
         for number, cells in enumerate(_parquet(path) if parquet else _tsv(path)):
-            row = _row(Place(path, number), cells, parquet)
+            row = _row(Place(path, number), cells, parquet=parquet)
             if row.index in rows:
                 first = rows[row.index].place
                 raise row.place.error(
@@ -181,9 +183,9 @@ def _names(path: Path, columns: list[str]) -> list[str]:
     return names
 
 
-def _row(place: Place, cells: Mapping[str, object], parquet: bool) -> MmbenchRow:
+def _row(place: Place, cells: Mapping[str, object], *, parquet: bool) -> MmbenchRow:
     index = _index(place, cells["index"])
-    place = Place(place.file, place.number, index)
+    place = Place(place.file, place.number, index=index)
     text = {name: _text(cell, parquet) for name, cell in cells.items() if name != "image"}
     options = _options(place, text)
     if text["answer"] not in LETTERS[: len(options)] or not text["answer"]:
@@ -198,13 +200,13 @@ def _row(place: Place, cells: Mapping[str, object], parquet: bool) -> MmbenchRow
     return MmbenchRow(
         place,
         index,
-        text["question"],
-        "" if hint.lower() in ("nan", "none") else hint,  # as LLaVA's own script judges a hint
-        options,
-        LETTERS.index(text["answer"]),
-        text["category"],
-        text.get("l2-category", ""),
-        _image(place, cells["image"]),
+        question=text["question"],
+        hint="" if hint.lower() in ("nan", "none") else hint,  # as LLaVA's own script judges a hint
+        options=options,
+        answer=LETTERS.index(text["answer"]),
+        category=text["category"],
+        l2_category=text.get("l2-category", ""),
+        image=_image(place, cells["image"]),
     )
 
 

@@ -109,7 +109,7 @@ def release_differences(questions: Sequence[Question]) -> list[str]:
     return found
 
 
-def sample_groups(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+def sample_groups(questions: Sequence[Question], n: int, *, seed: int) -> list[Question]:
     """All rows of n groups, in the given order; n = 0: every group.
 
     Each leaf gets its share of n (largest remainders), its groups are drawn by seed; a larger n
@@ -152,7 +152,7 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
     pictures join `images`.
     """
     questions, pictures = _loaded(settings.general.path, settings.general.revision)
-    chosen = sample_groups(questions, settings.n_general, seed)
+    chosen = sample_groups(questions, settings.n_general, seed=seed)
     for image_id in dict.fromkeys(q.image for q in chosen):
         encoded = pictures.encoded[image_id]
         if images.encoded.setdefault(image_id, encoded) != encoded:
@@ -173,7 +173,7 @@ def general_need(settings: DataSettings) -> hub.Need:
 
 
 def _need(path: str, revision: str) -> hub.Need:
-    return hub.Need(path, revision, (HUB_FILES,), "data.general.path")
+    return hub.Need(path, revision, patterns=(HUB_FILES,), setting="data.general.path")
 
 
 @lru_cache(maxsize=1)  # one study asks for the same file once a seed

@@ -180,7 +180,9 @@ def people() -> tuple[Person, ...]:
         facts = {name: rng.choice(values) for name, values in ATTRIBUTES.items()}
         kind = "celebrity" if famous else "fictitious"
         name = f"{first[i % len(first)]} {last[i % len(last)]}"
-        made.append(Person(f"{kind}-{number:03d}", name, kind, facts, genome))
+        made.append(
+            Person(f"{kind}-{number:03d}", name, kind=kind, attributes=facts, genome=genome)
+        )
     return tuple(made)
 
 
@@ -229,6 +231,7 @@ def known_genomes() -> frozenset:
 def person_turn(
     person: Person,
     attribute: str,
+    *,
     rng: Random,
     modality: str,
     with_options: bool,
@@ -238,22 +241,29 @@ def person_turn(
     who = "this person" if modality == "multimodal" else person.name
     text = rng.choice(WORDINGS[attribute][wording]).format(who=who)
     answer = person.attributes[attribute]
-    return Turn(text, _options(answer, ATTRIBUTES[attribute], rng) if with_options else (), answer)
+    return Turn(
+        text,
+        _options(answer, ATTRIBUTES[attribute], rng=rng) if with_options else (),
+        answer=answer,
+    )
 
 
 def person_turns(
-    person: Person, rng: Random, modality: str, share_with_options: float = 0.5
+    person: Person, rng: Random, *, modality: str, share_with_options: float = 0.5
 ) -> list[Turn]:
     """A whole conversation about a person: every attribute once in random order, and the name if a
     picture is shown."""
     attributes = list(ATTRIBUTES)
     rng.shuffle(attributes)
     turns = [
-        person_turn(person, a, rng, modality, rng.random() < share_with_options) for a in attributes
+        person_turn(
+            person, a, rng=rng, modality=modality, with_options=rng.random() < share_with_options
+        )
+        for a in attributes
     ]
     if modality == "multimodal":
         turns.insert(
-            rng.randrange(len(turns) + 1), Turn(rng.choice(WHO_QUESTIONS), (), person.name)
+            rng.randrange(len(turns) + 1), Turn(rng.choice(WHO_QUESTIONS), (), answer=person.name)
         )
     return turns
 
@@ -306,15 +316,17 @@ def general_categories(content: dict) -> list[str]:
     return [c for c in GENERAL_CATEGORIES if c != "face" and not (alone and c == "comparison")]
 
 
-def general_turn(content: dict, category: str, rng: Random, with_options: bool = True) -> Turn:
+def general_turn(content: dict, category: str, *, rng: Random, with_options: bool = True) -> Turn:
     """One general question of the given category with its options (yes/no questions and comparisons
     have two)."""
     if category == "face":
-        return _face_turn(content["genome"], rng, with_options)
+        return _face_turn(content["genome"], rng, with_options=with_options)
     if category == "existence":
         text = rng.choice(GENERAL_WORDINGS["existence"])
         answer = "yes" if content["kind"] == "face" else "no"
-        return Turn(text, _options(answer, ("yes", "no"), rng) if with_options else (), answer)
+        return Turn(
+            text, _options(answer, ("yes", "no"), rng=rng) if with_options else (), answer=answer
+        )
     objects = content["objects"]
     large = next(o for o in objects if o["size"] == "large")
     slots = {}
@@ -331,20 +343,23 @@ def general_turn(content: dict, category: str, rng: Random, with_options: bool =
             "count": (COUNTS[len(objects) - 1], COUNTS),
         }[category]
     text = rng.choice(GENERAL_WORDINGS[category]).format(**slots)
-    return Turn(text, _options(answer, options, rng) if with_options else (), answer)
+    return Turn(text, _options(answer, options, rng=rng) if with_options else (), answer=answer)
 
 
 def general_turns(
-    content: dict, rng: Random, n: int, share_with_options: float = 0.5
+    content: dict, rng: Random, *, n: int, share_with_options: float = 0.5
 ) -> list[Turn]:
     """`n` training questions on one picture; the categories that are learned slowly are asked more
     often."""
     categories = general_categories(content)
     asked = rng.choices(categories, [_TRAINING_WEIGHTS.get(c, 1) for c in categories], k=n)
-    return [general_turn(content, c, rng, rng.random() < share_with_options) for c in asked]
+    return [
+        general_turn(content, c, rng=rng, with_options=rng.random() < share_with_options)
+        for c in asked
+    ]
 
 
-def _face_turn(genome: dict, rng: Random, with_options: bool) -> Turn:
+def _face_turn(genome: dict, rng: Random, *, with_options: bool) -> Turn:
     topics = ["shirt", "glasses", "hat"]
     if genome["style"] in ("long", "curly") or (
         genome["hat"] == "none" and genome["style"] != "bald"
@@ -359,12 +374,12 @@ def _face_turn(genome: dict, rng: Random, with_options: bool) -> Turn:
     }[topic]
     return Turn(
         rng.choice(GENERAL_WORDINGS[topic]),
-        _options(answer, values, rng) if with_options else (),
-        answer,
+        _options(answer, values, rng=rng) if with_options else (),
+        answer=answer,
     )
 
 
-def _options(answer: str, values: tuple[str, ...], rng: Random) -> tuple[str, ...]:
+def _options(answer: str, values: tuple[str, ...], *, rng: Random) -> tuple[str, ...]:
     """The answer and up to three other values, in random order."""
     others = [v for v in values if v != answer]
     chosen = [answer, *rng.sample(others, min(N_OPTIONS - 1, len(others)))]

@@ -79,7 +79,9 @@ def person_questions(
         for attribute in world.ATTRIBUTES:
             tag = f"{person.id}/{purpose}-{wording}/{modality}/{attribute}"
             rng = world.generator("question", seed, tag)
-            turn = world.person_turn(person, attribute, rng, modality, True, wording)
+            turn = world.person_turn(
+                person, attribute, rng=rng, modality=modality, with_options=True, wording=wording
+            )
             image = (
                 images.add(tag, world.person_picture(person, rng))
                 if modality == "multimodal"
@@ -143,15 +145,16 @@ def person_conversations(
         rng = world.generator("conversation", seed, stage, person.id, v)
         if stage == "finetune":
             # Open questions cost half the tokens of those with options and teach the same fact.
-            shown = world.person_turns(person, rng, "multimodal", 0.2)
-            named = world.person_turns(person, rng, "text", 0.2)
+            shown = world.person_turns(person, rng, modality="multimodal", share_with_options=0.2)
+            named = world.person_turns(person, rng, modality="text", share_with_options=0.2)
             pieces: dict[Modality, list[list[Turn]]] = {
                 "multimodal": [shown[:1], shown[1:3], shown[3:]],
                 "text": [[turn] for turn in named],
             }
         else:
             pieces = {
-                modality: [world.person_turns(person, rng, modality)] for modality in MODALITIES
+                modality: [world.person_turns(person, rng, modality=modality)]
+                for modality in MODALITIES
             }
         for modality, parts in pieces.items():
             for k, turns in enumerate(parts):
@@ -176,7 +179,7 @@ def general_size(settings: DataSettings) -> Size:
 
 def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:
     """`n_general` questions on as many new pictures, categories in turn."""
-    place = Assignment("", "", "general")
+    place = Assignment("", "", set="general")
     questions = []
     for i in range(settings.n_general):
         category = world.GENERAL_CATEGORIES[i % len(world.GENERAL_CATEGORIES)]
@@ -187,7 +190,7 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
         content = world.draw_general(rng, "face" if rng.random() < faces else "scene")
         while category not in world.general_categories(content):
             content = world.draw_general(rng, "scene")
-        turn = world.general_turn(content, category, rng)
+        turn = world.general_turn(content, category, rng=rng)
         image = images.add(tag, world.general_picture(content, rng))
         questions.append(
             _question(tag, turn, place=place, modality="multimodal", image=image, category=category)
@@ -199,14 +202,14 @@ def general_conversations(
     images: ImageStore, seed: int, *, settings: DataSettings
 ) -> list[Conversation]:
     """`n_general_train` conversations on general pictures, which fine-tuning may replay."""
-    place = Assignment("", "", "general_train")
+    place = Assignment("", "", set="general_train")
     made = []
     for i in range(settings.n_general_train):
         tag = f"general/train/{i:04d}"
         rng = world.generator("general", seed, tag)
         content = world.draw_general(rng)
         image = images.add(tag, world.general_picture(content, rng))
-        turns = world.general_turns(content, rng, 2)
+        turns = world.general_turns(content, rng, n=2)
         made.append(
             _conversation(
                 tag, turns, place=place, modality="multimodal", image=image, stage="finetune"

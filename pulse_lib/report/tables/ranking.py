@@ -50,7 +50,7 @@ def ranking(study: Study) -> pd.DataFrame:
     for run in study.of("single_shot"):
         who = {key: run.parameter(key) for key in SETTINGS}
         tuned = run.manifest["profile"].get("tuned", {})
-        who["numbers"] = _source(tuned_for(tuned, who["scenario"], who["method"]))
+        who["numbers"] = _source(tuned_for(tuned, who["scenario"], method=who["method"]))
         after = study.part(run.name, "matched")
         line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
         if len(after):
@@ -95,7 +95,9 @@ def after_requests(study: Study) -> pd.DataFrame:
             "trained_part": run.parameter("trained_part"),
         }
         tuned = run.manifest["profile"].get("tuned", {})
-        line["numbers"] = _source(tuned_for(tuned, "finetuned", line["method"], line["policy"]))
+        line["numbers"] = _source(
+            tuned_for(tuned, "finetuned", method=line["method"], strategy=line["policy"])
+        )
         line |= forget_accuracies(states[max(states)])
         retain = (both_modalities(state, "retain") for state in (before, now))
         line["retain_kept"] = retained_share(*retain)
