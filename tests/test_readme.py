@@ -72,7 +72,7 @@ def test_what_is_left_after_five_requests_is_the_reference_table():
     likeliest = (f"{name}_likelihood" for name in said)
     names = [*said, *likeliest, "reload_multimodal", "reload_text", "retain_kept", "general_kept"]
     table = pd.read_csv(THREE_SEEDS / "after_requests.csv").to_dict("records")
-    assert cells("method / policy") == [
+    assert cells("method / strategy") == [
         [
             f"{line['method']}/{line['policy']}",
             *two_digits([line[name] for name in names]),
@@ -98,5 +98,5 @@ def test_the_search_is_as_large_as_told():
     assert trials.groupby(["scenario", "method"]).size().nunique() == 1  # the same for every method
 
 
-def test_every_policy_is_named():
-    assert all(f"`{policy}`" in README for policy in STRATEGIES)
+def test_every_strategy_is_named():
+    assert all(f"`{strategy}`" in README for strategy in STRATEGIES)

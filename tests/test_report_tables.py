@@ -146,6 +146,7 @@ def test_sequential_has_the_published_columns_and_rounds(study):
     assert list(table.columns) == SEQUENTIAL
     assert list(table["round"]) == [0, 1, 2, 3, 4, 5] * 4
     assert list(table["method"].unique()) == ["ga", "ga_klr", "npo", "xyz"]
+    assert set(table["policy"]) == {"adapter_per_request"} == set(study.rows["policy"]) - {""}
     first = table.iloc[1]
     assert first["request_1"] < first["request_2"]
     mean = first[[f"request_{k}" for k in range(1, 6)]].mean()

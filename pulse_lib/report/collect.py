@@ -16,10 +16,14 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, show
 from pulse_lib.profile import Profile
 from pulse_lib.report.stats import clusters
+from pulse_lib.runs.kinds import ALIASES, DEFAULTS
 from pulse_lib.runs.manifest import found_runs, require
 
 # Columns that only pictures of single answers need; they stay in the files.
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
+
+
+AXES: dict[str, str] = {name: name for name in DEFAULTS} | ALIASES  # by column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,9 @@ class Run:
     manifest: dict
     result: dict
 
-    def parameter(self, key: str, default=""):
-        """A notebook parameter of this run, from its manifest."""
-        return self.manifest["parameters"].get(key, default)
+    def parameter(self, column: str):
+        """A run's axis by the column that holds it, from its manifest; "" if its kind has none."""
+        return self.manifest["parameters"].get(AXES[column], "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -253,6 +253,7 @@ def flat_settings(settings: Mapping, prefix: str = "") -> dict[str, object]:
 
 # --- axes -------------------------------------------------------------------------------------
 
+ALIASES: dict[str, Axis] = {"policy": "strategy"}  # what an axis was called, and is in columns
 DEFAULTS: dict[Axis, object] = {
     "scenario": "finetuned",
     "method": "ga",

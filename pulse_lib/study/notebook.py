@@ -18,12 +18,11 @@ from pulse_lib.data import source as data_source
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, show
 from pulse_lib.profile import check_type, load_profile
-from pulse_lib.runs.kinds import RunSpec, kind_of, notebooks_folder, spec_of
+from pulse_lib.runs.kinds import ALIASES, RunSpec, kind_of, notebooks_folder, spec_of
 from pulse_lib.runs.manifest import MANIFEST, check_writable, require
 from pulse_lib.study.jobs import alone, logs_folder, slug
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
-ALIASES = {"policy": "strategy"}  # what parameters were called before
 EXECUTED, FAILED, LOG = "notebook.ipynb", "failed.ipynb", "log.txt"
 
 

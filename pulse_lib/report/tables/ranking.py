@@ -89,11 +89,7 @@ def after_requests(study: Study) -> pd.DataFrame:
         if len(states) < 2:
             continue
         before, now = summary(states[0]), summary(states[max(states)])
-        line = {
-            "method": run.parameter("method"),
-            "policy": run.parameter("strategy"),
-            "trained_part": run.parameter("trained_part"),
-        }
+        line = {key: run.parameter(key) for key in SEQUENCE}
         tuned = run.manifest["profile"].get("tuned", {})
         line["numbers"] = _source(
             tuned_for(tuned, "finetuned", method=line["method"], strategy=line["policy"])
