@@ -57,15 +57,8 @@ QUESTIONS += [tiny.question(i, group) for group in ("retain", "general") for i i
 
 
 def started(folder, mark="this run"):
-    spec = RunSpec(
-        "sequential",
-        "04_unlearn_sequential",
-        folder / "out/sequential/x",
-        {},
-        (),
-        (),
-        folder / "out",
-    )
+    place = folder / "out/sequential/x"
+    spec = RunSpec("sequential", place, parameters={}, inputs=(), out=folder / "out")
     return Started(spec, None, identity={}, fingerprint=mark, inputs={})
 
 
