@@ -7,7 +7,8 @@
 # sequential=npo_klr/replay,ga, rebuild=library|keep. Snakemake's own settings: profiles/default.
 #
 # Which runs are to be done is decided by the kit (pulse_lib/study/grid.py: parameters, inputs, code cells), not by file times:
-# only those runs become jobs, and what is done is a plain source file here.
+# only those runs become jobs. What Snakemake sees of a job is a small file that says that it ended, since it removes what it
+# takes for outputs before a job begins; results are put in place by the job itself, whole.
 import re
 import sys
 
@@ -19,7 +20,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS
 from pulse_lib.study import grid
-from pulse_lib.study.jobs import job_command
+from pulse_lib.study.jobs import ended, job_command, slug
 
 try:
     options = grid.options_from_texts(**config)
@@ -29,7 +30,8 @@ except PulseError as error:
     raise WorkflowError(str(error)) from None
 
 OUT = SPECS[0].out.as_posix().replace("{", "{{").replace("}", "}}")
-TODO = {spec.name: spec for spec in PLAN.todo}
+TODO = {slug(spec.name): spec for spec in PLAN.todo}
+BY_FOLDER = {spec.folder: spec for spec in PLAN.todo}
 
 
 def names(kind):
@@ -38,13 +40,13 @@ def names(kind):
 
 
 def inputs(wildcards):
-    """The manifests that a run waits for."""
-    return [f"{folder}/manifest.json" for folder in TODO[wildcards.run].inputs]
+    """What a run waits for; what is done already is not named here, so that its times decide nothing."""
+    return ended(BY_FOLDER[folder] for folder in TODO[wildcards.run].inputs if folder in BY_FOLDER)
 
 
 rule all:
     input:
-        [f"{spec.folder}/manifest.json" for spec in PLAN.todo],
+        ended(PLAN.todo),
 
 
 for kind, row in KINDS.items():
@@ -55,8 +57,7 @@ for kind, row in KINDS.items():
         input:
             inputs,
         output:
-            f"{OUT}/{{run}}/manifest.json",
-            f"{OUT}/{{run}}/notebook.ipynb",
+            f"{OUT}/.logs/{{run}}.done",
         wildcard_constraints:
             run=names(kind),
         priority: row.priority
