@@ -22,6 +22,7 @@ from pulse_lib.files import REPOSITORY, read_json, show, write_json
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
 from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
+from pulse_lib.runs.place import log_file
 from pulse_lib.study import grid, jobs
 
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
@@ -258,7 +259,7 @@ def _failures(plan: grid.Plan, console: Console) -> None:
             name = waiting[0].relative_to(spec.out).as_posix()
             console.print(f"not run  {spec.name}: its input {name} is not done", soft_wrap=True)
         else:
-            log = spec.folder / "log.txt"
+            log = log_file(spec.folder)
             if not log.exists():
                 log = jobs.logs_folder(spec.out) / "snakemake.log"
             console.print(f"failed   {spec.name}: see {show(log)}", style="red", soft_wrap=True)

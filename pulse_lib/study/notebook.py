@@ -298,7 +298,7 @@ def _kernel_of_this_python(env: Mapping[str, str], files: tuple[int, ...]) -> ty
         def kernel_spec(self):
             return spec
 
-        async def start_kernel(self, **options):
+        async def start_kernel(self, **options):  # ty: ignore[incompatible-mutable-override]
             # With the lock's open file the kernel holds the lock too, should the runner be killed
             return await super().start_kernel(**options, pass_fds=files)
 
