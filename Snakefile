@@ -8,8 +8,10 @@
 #
 # Which runs are to be done is decided by the kit (pulse_lib/study/grid.py: parameters, inputs, code cells), not by file times:
 # only those runs become jobs, and what is done is a plain source file here.
+import os
 import re
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -28,7 +30,9 @@ try:
 except PulseError as error:
     raise WorkflowError(str(error)) from None
 
-OUT = SPECS[0].out.as_posix().replace("{", "{{").replace("}", "}}")
+# From the working folder, which the front has put into the study's own: so no name that a person chose (run #1, a{x}) is in a
+# path that Snakemake reads.
+OUT = Path(os.path.relpath(SPECS[0].out)).as_posix().replace("{", "{{").replace("}", "}}")
 TODO = {spec.name: spec for spec in PLAN.todo}
 
 
@@ -39,12 +43,12 @@ def names(kind):
 
 def inputs(wildcards):
     """The manifests that a run waits for."""
-    return [f"{folder}/manifest.json" for folder in TODO[wildcards.run].inputs]
+    return [f"{os.path.relpath(folder)}/manifest.json" for folder in TODO[wildcards.run].inputs]
 
 
 rule all:
     input:
-        [f"{spec.folder}/manifest.json" for spec in PLAN.todo],
+        [f"{OUT}/{spec.name}/manifest.json" for spec in PLAN.todo],
 
 
 for kind, row in KINDS.items():

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
@@ -98,13 +98,18 @@ def in_a_study() -> Generator[None]:
     name = os.environ.get("PULSE_PROGRESS_FILE")
     progress = Path(name) if name else None
     if progress:
-        progress.parent.mkdir(parents=True, exist_ok=True)
-        progress.write_text("starting")
+        try:
+            progress.parent.mkdir(parents=True, exist_ok=True)
+            progress.write_text("starting")
+        except OSError as error:
+            raise write_error(error, progress) from None
     try:
         yield
-    except PulseError as error:
+    except Exception as error:
+        words = str(error) if isinstance(error, PulseError) else f"{type(error).__name__}: {error}"
         if progress:
-            progress.with_suffix(".failed").write_text(str(error))
+            with suppress(OSError):  # a full disk: the front finds that out as well
+                progress.with_suffix(".failed").write_text(words, encoding="utf-8")
         raise
     finally:
         if progress:
