@@ -153,7 +153,7 @@ def test_runs_of_other_settings_are_left_out_of_the_analysis_and_named(kit):
 
 
 def front(kit, monkeypatch, methods=("ga",), ask=None, **more) -> tuple[bool, str]:
-    screen = Console(file=io.StringIO(), width=160)
+    screen = Console(file=io.StringIO(), width=160, markup=False, emoji=False)
     monkeypatch.setattr(batch, "LINE_SECONDS", 0.5)
     options = grid.Options(**kit.shared, methods=methods, scenarios=["pretrained"], **more)
     done = batch.run_study(options, 2, console=screen, ask=ask)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from pulse_lib.errors import PulseError
-from pulse_lib.files import REPOSITORY
+from pulse_lib.files import KIT, local_path
 from pulse_lib.methods import METHODS, VARIANTS
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.profile.load import PARAMS
@@ -175,10 +175,10 @@ def out_folder(profile: str, out_dir: str = "") -> Path:
     outputs/other-smoke for other/smoke.yaml.
     """
     name = re.sub(r"\.ya?ml$", "", Path(profile).name)
-    given, shipped = (REPOSITORY / profile).resolve(), PARAMS / f"{name}.yaml"
+    given, shipped = local_path(profile).resolve(), PARAMS / f"{name}.yaml"
     if name != profile and shipped.is_file() and given != shipped.resolve():
         name = f"{given.parent.name}-{name}"
-    return (REPOSITORY / (out_dir or Path("outputs") / name)).resolve()
+    return local_path(out_dir or Path("outputs") / name).resolve()
 
 
 def kind_of(notebook: str) -> Kind:
@@ -227,7 +227,7 @@ def notebooks_folder() -> Path:
     """The folder of the kit's notebooks; the environment variable PULSE_NOTEBOOKS names another one
     (the tests use it).
     """
-    return Path(os.environ.get("PULSE_NOTEBOOKS") or REPOSITORY / "notebooks")
+    return Path(os.environ.get("PULSE_NOTEBOOKS") or KIT / "notebooks")
 
 
 # --- what a run depends on --------------------------------------------------------------------

@@ -7,26 +7,21 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
-from pulse_lib.files import REPOSITORY
+from pulse_lib.files import REPOSITORY, write_error
 from pulse_lib.runs.kinds import RunSpec
 from pulse_lib.runs.locks import Lock as Lock
 from pulse_lib.runs.locks import alone as alone
 from pulse_lib.runs.locks import is_held, job_file, logs_folder
 from pulse_lib.runs.locks import slug as slug
 
-ENDED = "done"  # job_file: what Snakemake sees of a run
-
-
-def ended(specs: Iterable[RunSpec]) -> list[str]:
-    """The files by which Snakemake knows that runs ended well. It removes a job's outputs before
-    the job begins: so a run's own files, which stay in force meanwhile, are none.
-    """
-    return [str(job_file(spec, ENDED)) for spec in specs]
+# job_file: what Snakemake sees of a run. It removes a job's outputs before the job begins: so a run's
+# own files, which stay in force meanwhile, are none.
+ENDED = "done"
 
 
 def job_command(spec: RunSpec, threads: int) -> str:
@@ -57,13 +52,18 @@ def in_a_study() -> Generator[None]:
     name = os.environ.get("PULSE_PROGRESS_FILE")
     progress = Path(name) if name else None
     if progress:
-        progress.parent.mkdir(parents=True, exist_ok=True)
-        progress.write_text("starting")
+        try:
+            progress.parent.mkdir(parents=True, exist_ok=True)
+            progress.write_text("starting")
+        except OSError as error:
+            raise write_error(error, progress) from None
     try:
         yield
-    except PulseError as error:
+    except Exception as error:
+        words = str(error) if isinstance(error, PulseError) else f"{type(error).__name__}: {error}"
         if progress:
-            progress.with_suffix(".failed").write_text(str(error))
+            with suppress(OSError):  # a full disk: the front finds that out as well
+                progress.with_suffix(".failed").write_text(words, encoding="utf-8")
         raise
     finally:
         if progress:

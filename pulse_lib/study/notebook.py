@@ -16,7 +16,7 @@ from typing import TextIO
 
 from pulse_lib.data import source as data_source
 from pulse_lib.errors import PulseError
-from pulse_lib.files import REPOSITORY, show
+from pulse_lib.files import PACKAGE, from_here, show
 from pulse_lib.profile import check_type, load_profile
 from pulse_lib.runs.kinds import ALIASES, RunSpec, kind_of, notebooks_folder, spec_of
 from pulse_lib.runs.locks import Lock, alone, logs_folder, slug
@@ -76,7 +76,7 @@ def notebook_parameters(path: Path) -> dict[str, dict]:
     """
     papermill = _papermill()
     try:
-        inspected = papermill.inspect_notebook(path)
+        inspected = papermill.inspect_notebook(_literal(path))
     except Exception as error:  # nbformat raises several kinds for a broken file
         raise PulseError(
             f"{show(path)} cannot be read as a notebook ({error}): restore it from git"
@@ -191,7 +191,7 @@ def run_from_words(name: str, words: Sequence[str], *, threads: int | None, echo
     for key in {"profile", "out_dir"} & set(values):
         text = values[key]
         if (key == "out_dir" and text) or text.endswith((".yaml", ".yml")):
-            values[key] = str(Path(text).resolve())
+            values[key] = str(from_here(text))
     return run_notebook(path.stem, values, threads=threads, echo=echo)
 
 
@@ -230,10 +230,10 @@ def _execute(
     trouble = "it was interrupted"
     try:
         papermill.execute_notebook(
-            path,
-            copy,
+            _literal(path),
+            _literal(copy),
             parameters=parameters,
-            cwd=REPOSITORY,
+            cwd=PACKAGE.parent,  # the repository root
             progress_bar=False,
             stdout_file=log,
             stderr_file=log,
@@ -303,6 +303,11 @@ def _kernel_of_this_python(env: Mapping[str, str], files: tuple[int, ...]) -> ty
             return await super().start_kernel(**options, pass_fds=files)
 
     return KernelOfThisPython
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill takes it: it fills in names in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _without_colours(text: str) -> str:
