@@ -132,7 +132,8 @@ def _well_formed(manifest: Mapping) -> bool:
         and all(isinstance(identity[key], dict) for key in _IDENTITY)
         and isinstance(identity["code"], str)
         and all(_inside(name) and {"bytes", "sha256"} <= set(e) for name, e in files.items())
-        and isinstance(manifest.get("run_id", ""), str)
+        and all(isinstance(manifest.get(key, ""), str) for key in ("run_id", "finished"))
+        and isinstance(manifest.get("seconds", 0.0), int | float)
     )
 
 

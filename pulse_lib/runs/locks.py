@@ -23,6 +23,7 @@ from filelock import SoftFileLock, Timeout
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show, write_error
 from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.runs.place import mapping_in
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 HANDED = "PULSE_RUN_LOCK"  # the lock that a runner holds for its kernel
@@ -124,7 +125,7 @@ def alone(spec: RunSpec, *, patience: float = 10.0) -> Lock:
 
 def is_held(path: Path, token: str = "") -> bool:
     """Whether a process holds the lock of this file; with a token: the one that wrote it."""
-    if token and _content(path).get("token") != token:
+    if token and mapping_in(path).get("token") != token:
         return False
     try:
         with open(path) as file:
@@ -144,7 +145,7 @@ def is_held(path: Path, token: str = "") -> bool:
 
 def held_by(path: Path) -> str:
     """Who holds a lock, in words; "" if its file does not say."""
-    found = _content(path)
+    found = mapping_in(path)
     if "pid" not in found:
         return ""
     return f"{found['command']}, process {found['pid']} on {found['host']}, since {found['since']}"
@@ -191,14 +192,6 @@ def in_runners_hands(spec: RunSpec) -> bool:
 
 def _marker(path: Path) -> SoftFileLock:
     return SoftFileLock(path.with_name(f"{path.name}.held"), thread_local=False)
-
-
-def _content(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _this_process() -> dict[str, object]:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from pulse_lib.data.source import commits
 from pulse_lib.errors import PulseError
-from pulse_lib.files import read_json, show, write_json
+from pulse_lib.files import show, write_json
 from pulse_lib.profile import Profile, overridden
 from pulse_lib.profile import profile_of as profile_from
 from pulse_lib.runs import locks, place
@@ -165,10 +165,7 @@ def reading(spec: RunSpec) -> list[str]:
     folders += [spec.out / row.folder for row in KINDS.values() if row.inputs is None]
     found = []
     for folder in folders:
-        try:
-            inputs = read_json(folder / MANIFEST).get("inputs")
-        except (PulseError, AttributeError):
-            continue
+        inputs = place.mapping_in(folder / MANIFEST).get("inputs")
         if isinstance(inputs, dict) and spec.name in inputs:
             found.append(run_name(folder, spec.out))
     return found
@@ -183,11 +180,11 @@ def _take_over_rounds(folder: Path, half: Path, *, mark: str) -> None:
 
 def _round(folder: Path, mark: str) -> dict | None:
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = place.mapping_in(folder / MANIFEST)
         files = manifest["files"].items()
         whole = all(file_hash(folder / name) == entry["sha256"] for name, entry in files)
         return manifest if whole and manifest["fingerprint"] == mark else None
-    except (PulseError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, half-written or cut off: the round is done again
 
 

@@ -4,13 +4,13 @@ one folder would replace each other's results. The same file, edited, is the sam
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, show, write_json
 from pulse_lib.profile import Profile
 from pulse_lib.runs.locks import logs_folder
+from pulse_lib.runs.place import mapping_in
 
 
 def check_profile(out: Path, profile: Profile) -> None:
@@ -42,8 +42,4 @@ def _file(out: Path) -> Path:
 
 
 def _remembered(out: Path) -> str:
-    try:
-        found = json.loads(_file(out).read_text(encoding="utf-8"))
-        return str(found["profile"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+    return str(mapping_in(_file(out)).get("profile", ""))

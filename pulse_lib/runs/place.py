@@ -89,7 +89,7 @@ def our_names(folder: Path, seen: Path) -> set[str]:
     """The files in a folder that a manifest of ours names, relative to it, and the manifest; none
     without one.
     """
-    manifest, remembered = _json(folder / MANIFEST), _json(seen).get("files")
+    manifest, remembered = mapping_in(folder / MANIFEST), mapping_in(seen).get("files")
     listed = manifest.get("files") if "schema_version" in manifest else None
     names = {str(name) for name in listed} if isinstance(listed, dict | list) else set()
     if isinstance(remembered, dict):  # a broken manifest: what has the size that we wrote is ours
@@ -134,7 +134,7 @@ def begin(place: Path, mark: str, *, seen: Path, keep: Callable[[Path], bool]) -
     half = open_half(place, seen)
     try:
         (half / MANIFEST).unlink(missing_ok=True)  # first: from here on it is no result
-        same = _json(half / MARK).get("fingerprint") == mark
+        same = mapping_in(half / MARK).get("fingerprint") == mark
         for path in half.iterdir():
             kept = same and (path.name == CHECKPOINT or keep(path))
             if not kept and path.name not in (LOG, MARK):
@@ -242,7 +242,8 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _json(path: Path) -> dict:
+def mapping_in(path: Path) -> dict:
+    """What a JSON file holds; empty if it is missing, broken or no mapping."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
