@@ -10,6 +10,7 @@ TORCH_INDEX ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+export PYTHONUTF8 := 1
 
 .PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check setup
 
@@ -64,7 +65,7 @@ test: $(READY)
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 lab: $(READY)
-	@$(PY) -m jupyterlab notebooks/01_build_datasets.ipynb
+	@$(PY) -m pulse_lib lab
 
 status: $(READY)
 	@$(PY) -m pulse_lib status --profile $(PROFILE)

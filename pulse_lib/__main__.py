@@ -1,9 +1,10 @@
 """The command line: python -m pulse_lib --help."""
 
+import errno
 import functools
 import inspect
+import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from pulse_lib import __version__, machine
 from pulse_lib.errors import PulseError
+from pulse_lib.files import INSTALLED, KIT, from_here, write_error
 
 if TYPE_CHECKING:
     from pulse_lib.study.grid import Options
@@ -32,6 +34,18 @@ OPTIONS = {
     "out_dir": ("", "The study's folder; outputs/<profile> if empty."),
     "sequential": ("", "Sequential runs: method or method/strategy, parted by commas."),
 }
+
+
+MOST_JOBS = 512
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # wherever it happens, no fault of the kit
+MOST = 2**31 - 1  # of counts and seeds: more is a slip of the finger
+
+
+def in_range(option: str, value: float, *, least: float, most: float = MOST) -> None:
+    """Raises PulseError naming the option, its value and its range, if it is not in it."""
+    if math.isnan(value) or not least <= value <= most:
+        at_most = f", at most {most}" if most != MOST else ""
+        raise PulseError(f"{option} {value} must be {least} or more{at_most}")
 
 
 def takes_options(command: Callable) -> Callable:
@@ -65,6 +79,21 @@ def takes_options(command: Callable) -> Callable:
     return with_options
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pulse {__version__} ({KIT})")
+        raise typer.Exit
+
+
+@app.callback()
+def kit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """PULSE: does a multimodal model forget a person, and what is left of it afterwards?"""
+
+
 @app.command()
 @takes_options
 def run(
@@ -84,9 +113,8 @@ def run(
     """
     from pulse_lib.study.batch import run_study
 
-    if jobs < 0:
-        raise PulseError(f"jobs = {jobs} must be 1 or more, or 0 for the default")
-    n_jobs, console = jobs or min(2, os.cpu_count() or 1), _console()
+    in_range("--jobs", jobs, least=0, most=MOST_JOBS)
+    n_jobs, console = jobs or min(2, machine.cores()), _console()
     ask = typer.confirm if sys.stdin.isatty() and console.is_terminal else None
     try:
         done = run_study(options, n_jobs, console=console, ask=ask)
@@ -126,6 +154,7 @@ def notebook(
     from pulse_lib.study.jobs import in_a_study
     from pulse_lib.study.notebook import run_from_words
 
+    in_range("--threads", threads, least=0, most=MOST_JOBS)
     with in_a_study():
         manifest = run_from_words(name, context.args, threads=threads or None, echo=not quiet)
     if not quiet:
@@ -143,7 +172,7 @@ def methods() -> None:
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for method in [*METHODS.values(), *VARIANTS.values()]:
         row = method.describe()
-        table.add_row(*(escape(row[column]) for column in columns))
+        table.add_row(*(row[column] for column in columns))
     _console().print(table)
     print("The MUSE rows are for comparison only: `--methods all` leaves them out.")
 
@@ -171,6 +200,9 @@ def search(
     from pulse_lib.commands import search as searching
     from pulse_lib.study.grid import options_from_texts
 
+    in_range("--trials", trials, least=1)
+    in_range("--jobs", jobs, least=1, most=MOST_JOBS)
+    in_range("--seed", seed, least=0)
     options = options_from_texts(
         profile=profile,
         methods=methods,
@@ -196,10 +228,11 @@ def export(
     """Merge a run's adapters into the 16-bit model: a folder that from_pretrained loads."""
     from pulse_lib.commands.export import export_run
 
-    card = export_run(run, out, state=state, round_number=round_number)
-    _console().print(
+    in_range("--round", round_number, least=0)
+    card = export_run(from_here(run), from_here(out), state=state, round_number=round_number)
+    print(
         f"{out}: {card['base_model']} with {len(card['adapters'])} adapters merged into "
-        f"{card['n_layers_changed']} layers ({escape(card['state'])})"
+        f"{card['n_layers_changed']} layers ({card['state']})"
     )
 
 
@@ -236,13 +269,23 @@ def measure(
         raise PulseError("--state and --round are of a run: give --run instead of --profile")
     if run and (seed is not None or out_dir):
         raise PulseError("--seed and --out-dir go with --profile: a run has its own")
+    for option, value, least in (
+        ("--round", round_number, 0),
+        ("--groups", groups, 0),
+        ("--max-new-tokens", max_new_tokens, 1),
+        ("--seed", seed or 0, 0),
+    ):
+        in_range(option, value, least=least)
     from pulse_lib.commands import measure
     from pulse_lib.commands.states import state_of_profile, state_of_run
 
+    out = from_here(out)
     if run:
-        chosen = state_of_run(run, state, round_number=round_number)
+        chosen = state_of_run(from_here(run), state, round_number=round_number)
     else:
-        chosen = state_of_profile(profile, seed or 0, out_dir=out_dir)
+        chosen = state_of_profile(
+            profile, seed or 0, out_dir=str(from_here(out_dir)) if out_dir else ""
+        )
     try:
         tables = measure.measure(
             chosen, out, what=what.split(","), groups=groups, max_new_tokens=max_new_tokens
@@ -251,11 +294,11 @@ def measure(
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
     for name, found in tables.items():
-        table = Table(title=f"{name}: {escape(chosen.name)}", title_justify="left")
+        table = Table(title=f"{name}: {chosen.name}", title_justify="left")
         for column in found.columns:
             table.add_column(column, overflow="fold")
         for row in found.itertuples(index=False):
-            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else escape(str(v)) for v in row))
+            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
         _console().print(table)
     print(f"written to {out}")
 
@@ -265,7 +308,9 @@ def plan(
     profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
     gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
     *,
-    gpu_gib: Annotated[float, typer.Option(help="A card by its memory in GiB.")] = 0.0,
+    gpu_gib: Annotated[
+        float, typer.Option(help="A card by its memory in GiB; 0: the one that --gpu says.")
+    ] = 0.0,
 ) -> None:
     """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
     with 1 if it does not fit.
@@ -273,6 +318,7 @@ def plan(
     from pulse_lib.commands import estimate
     from pulse_lib.profile import load_profile
 
+    in_range("--gpu-gib", gpu_gib, least=0, most=100_000)
     settings = load_profile(profile)
     found = estimate.cost(settings, estimate.find_card(gpu, gpu_gib))
     table = Table(title=f"{settings.name}: {settings.model.path}", title_justify="left")
@@ -282,7 +328,7 @@ def plan(
     for what, item, amount in estimate.table_rows(found):
         if before and what != before:
             table.add_section()
-        table.add_row(what if what != before else "", escape(item), amount)
+        table.add_row(what if what != before else "", item, amount)
         before = what
     _console().print(table)
     for line in found.assumptions:
@@ -310,25 +356,51 @@ def pretrain_tiny(
     """Make the embedded model again: 20 to 30 minutes on two cores."""
     from pulse_lib.pretrain.recipe import measure_again, pretrain
 
+    in_range("--seed", seed, least=0)
+    out, without = from_here(out), from_here(without) if without else None
     if measure_only:
         measure_again(out)
     else:
         pretrain(out, seed, without=without, quick=quick)
 
 
+@app.command()
+def lab() -> None:
+    """The notebooks in JupyterLab; begin with 01_build_datasets."""
+    if INSTALLED:
+        raise PulseError(
+            "the notebooks are edited and run by hand in a clone of the repository: git clone it, "
+            "then make lab"
+        )
+    words = [sys.executable, "-m", "jupyterlab", str(KIT / "notebooks" / "01_build_datasets.ipynb")]
+    if os.geteuid() == 0:  # as in a container; JupyterLab refuses otherwise
+        words.append("--allow-root")
+        print("warning: you are root, so that whoever opens this page is root too", file=sys.stderr)
+    os.execv(sys.executable, words)
+
+
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=False)
+    # markup and emoji off: folders and messages are printed as they are, "[/x]" and ":x:" too
+    console = Console(highlight=False, soft_wrap=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
     # Written to a file or a pipe, rich assumes 80 columns and would break the tables.
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    return Console(highlight=False, width=140, markup=False, emoji=False)
 
 
 def main() -> None:
     """Run the command line; a PulseError is printed without a stack trace."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order, children first
+    machine.prepare()
     try:
         app()
     except PulseError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        path = Path(os.fsdecode(error.filename)) if error.filename else Path("a file")
+        print(f"error: {write_error(error, path)}", file=sys.stderr)
         sys.exit(1)
 
 

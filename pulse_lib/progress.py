@@ -113,5 +113,5 @@ def _write_file(text: str) -> None:
         with suppress(
             OSError
         ):  # only the live line depends on it; a full disk is reported where results are written
-            tmp.write_text(text)
+            tmp.write_text(text, encoding="utf-8")
             os.replace(tmp, name)

@@ -16,19 +16,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from pulse_lib.errors import PulseError
-from pulse_lib.files import REPOSITORY, show
+from pulse_lib.files import KIT, local_path, show
 from pulse_lib.profile import yaml_file
 from pulse_lib.profile.said import said
 from pulse_lib.profile.settings import Profile
 from pulse_lib.profile.tuned import RATE, place_in_tuned, tuned_for
 
-PARAMS = REPOSITORY / "params"
+PARAMS = KIT / "params"
 
 
 def profile_path(name: str) -> Path:
     """The YAML file of a profile: a name in params/, or a path ending in .yaml. Raises PulseError
     listing what there is."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PARAMS / f"{name}.yaml"
+    is_file = name.endswith((".yaml", ".yml"))
+    path = local_path(name, Path.cwd()) if is_file else local_path(f"{name}.yaml", PARAMS)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PARAMS.glob("*.yaml")))
         raise PulseError(f"profile {name!r}: no file {path}. Profiles there are: {known}")

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from pulse_lib.files import REPOSITORY
+from pulse_lib.files import INSTALLED, KIT
 from pulse_lib.profile import Profile
 from pulse_lib.runs.kinds import RunSpec, fields
 from pulse_lib.runs.library import code_cells
@@ -120,9 +120,11 @@ def circumstances() -> dict:
 
 
 def _git_commit() -> str | None:
+    if INSTALLED:
+        return None  # a repository around the environment would not be the kit's
     try:
         done = subprocess.run(
-            ["git", "-C", str(REPOSITORY), "rev-parse", "--verify", "HEAD"],
+            ["git", "-C", str(KIT), "rev-parse", "--verify", "HEAD"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -130,12 +132,6 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(value: T) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,15 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from pulse_lib.data import source
-from pulse_lib.files import REPOSITORY, read_json, show, write_json
+from pulse_lib.errors import PulseError
+from pulse_lib.files import KIT, read_json, show, write_error, write_json
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
 from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
+from pulse_lib.runs.place import log_file
 from pulse_lib.study import grid, jobs
 
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
@@ -35,7 +37,8 @@ def run_study(
     console: Console,
     ask: Callable[[str], bool] | None = None,
 ) -> bool:
-    """Bring a study up to date; True if all of it is done.
+    """Bring a study up to date; True if all of it is done. `console` reads no markup: folders and
+    messages are printed as they are.
 
     Runs that an earlier state of the library made are made anew as `options.rebuild` says; "ask"
     asks once, or, with nobody to ask, keeps them and ends with a line that says so. Raises
@@ -48,7 +51,7 @@ def run_study(
     if rebuild == "ask" and kept.kept:
         wanted = ask is not None and ask(_changed(kept) + " Make them anew?")
         rebuild = "library" if wanted else "keep"
-    plan = grid.plan(profile, specs, rebuild=rebuild)
+    plan, code = grid.plan(profile, specs, rebuild=rebuild), 0
     if plan.todo:
         check_writable(out)
         source.check_there(profile)
@@ -58,20 +61,20 @@ def run_study(
         with jobs.Lock(jobs.logs_folder(out) / "front.lock", busy, patience=3.0) as lock:
             plan = grid.plan(profile, specs, rebuild=rebuild)
             _announce(plan, n_jobs, console=console)
-            _work(plan, options, n_jobs=n_jobs, rebuild=rebuild, console=console, lock=lock)
+            code = _work(plan, options, n_jobs=n_jobs, rebuild=rebuild, console=console, lock=lock)
         plan = grid.plan(profile, grid.study(options), rebuild=rebuild)
     else:
-        console.print(f"Nothing to do: all {len(specs)} runs in {show(out)} are complete.")
+        console.print(
+            f"Nothing to do: all {len(specs)} runs in {show(out)} are complete.", soft_wrap=True
+        )
     for spec in plan.specs:
         for words in plan.states[spec.folder].without_effect:
-            console.print(f"{spec.name}: {escape(words)}", style="yellow", soft_wrap=True)
+            console.print(f"{spec.name}: {words}", style="yellow", soft_wrap=True)
     for folder, why in found_runs(out, profile):
         if why and folder not in plan.states:
-            console.print(
-                f"left out of the analysis: {escape(why)}", style="yellow", soft_wrap=True
-            )
+            console.print(f"left out of the analysis: {why}", style="yellow", soft_wrap=True)
     if plan.todo:
-        _failures(plan, console)
+        _failures(plan, console, code=code)
     else:
         show_summary(run_folder("analysis", out), console)
     if plan.kept:  # the last line, so that nobody takes their numbers for those of this library
@@ -105,20 +108,18 @@ def _announce(plan: grid.Plan, n_jobs: int, *, console: Console) -> None:
     for spec in todo:
         state = plan.states[spec.folder]
         if state.state == "stale" and "is made anew" not in state.why:
-            console.print(
-                f"stale  {spec.name}: {escape(state.why)}", style="yellow", soft_wrap=True
-            )
+            console.print(f"stale  {spec.name}: {state.why}", style="yellow", soft_wrap=True)
 
 
 def snakemake_command(out: Path, n_jobs: int) -> list[str]:
-    """The command that the front starts: Snakemake on this repository's Snakefile, with its own
+    """The command that the front starts: Snakemake on the kit's Snakefile, with its own
     state kept in the study's folder. Its settings are in profiles/default.
     """
     work = out / ".snakemake-work"
     return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(KIT / "Snakefile")),
         *("--directory", str(work), "--runtime-source-cache-path", str(work / "cache")),
-        *("--workflow-profile", str(REPOSITORY / "profiles" / "default")),
+        *("--workflow-profile", str(KIT / "profiles" / "default")),
         *("--cores", str(n_jobs), "--configfile", str(work / "options.json")),
     ]
 
@@ -131,16 +132,21 @@ def _work(
     rebuild: grid.Rebuild,
     console: Console,
     lock: jobs.Lock,
-) -> None:
+) -> int:
+    """Have Snakemake do what is to be done; its exit code, below 0 for the signal that ended it."""
     out = plan.specs[0].out
-    for spec in plan.specs:
-        for suffix in ("progress", "failed"):
-            jobs.job_file(spec, suffix).unlink(missing_ok=True)
-    token = uuid.uuid4().hex
-    lock.write(token)
+    token, log_path = uuid.uuid4().hex, jobs.logs_folder(out) / "snakemake.log"
+    try:
+        for spec in plan.specs:
+            for suffix in ("progress", "failed"):
+                jobs.job_file(spec, suffix).unlink(missing_ok=True)
+        lock.write(token)
+        log_path.touch()
+    except OSError as error:
+        raise write_error(error, log_path) from None
     write_json(out / ".snakemake-work" / "options.json", options.as_dict() | {"rebuild": rebuild})
     env = os.environ | {"PULSE_FRONT": f"{lock.path}|{token}", "SNAKEMAKE_PROFILE": "none"}
-    with open(jobs.logs_folder(out) / "snakemake.log", "w") as log:
+    with open(log_path, "w", encoding="utf-8") as log:
         # In its own session: Ctrl-C reaches this process only, which then ends all of them in
         # order.
         process = subprocess.Popen(
@@ -156,6 +162,9 @@ def _work(
         except BaseException:
             _stop(process)
             raise
+    if process.returncode < 0:
+        _stop(process)  # it was killed, and has left its jobs behind
+    return process.returncode
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -203,11 +212,7 @@ def _tell(spec: RunSpec, plan: grid.Plan, *, seen: dict[Path, str], console: Con
     failed = jobs.job_file(spec, "failed")
     if failed.exists():
         seen[spec.folder] = "failed"
-        console.print(
-            f"FAILED {escape(failed.read_text().strip())}\n  the other runs go on",
-            style="red",
-            soft_wrap=True,
-        )
+        console.print(f"FAILED {_read(failed)}", style="red", soft_wrap=True)
         return
     path = spec.folder / MANIFEST
     old = plan.states[spec.folder].manifest.get("run_id")
@@ -241,30 +246,58 @@ def label(spec: RunSpec) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""  # it has just ended
 
 
-def _failures(plan: grid.Plan, console: Console) -> None:
+def _failures(plan: grid.Plan, console: Console, *, code: int) -> None:
+    """Print for each run that is left why it is: it failed, it was cut off, or it never began."""
     console.print()
+    out = plan.specs[0].out
+    snakemake_log = jobs.logs_folder(out) / "snakemake.log"
     for spec in plan.todo:
-        waiting = [
-            path
-            for path in spec.inputs
-            if path in plan.states and plan.states[path].state != "done"
-        ]
-        if waiting:
+        done = {path for path in plan.states if plan.states[path].state == "done"}
+        waiting = [path for path in spec.inputs if path in plan.states and path not in done]
+        failed, progress = (jobs.job_file(spec, suffix) for suffix in ("failed", "progress"))
+        log = next(p for p in (log_file(spec.folder), snakemake_log) if p.exists())
+        if failed.exists():
+            why = _read(failed).removeprefix(f"{spec.notebook} failed ({spec.name}): ")
+            more = "" if "log: " in why else f"\n  log: {show(log)}"
+            console.print(f"failed   {spec.name}: {why}{more}", style="red", soft_wrap=True)
+        elif progress.exists():
+            console.print(
+                f"cut off  {spec.name}: its process was killed (at: {_read(progress) or 'start'}; "
+                f"out of memory?)\n  log: {show(log)}",
+                style="red",
+                soft_wrap=True,
+            )
+        elif waiting:
             name = waiting[0].relative_to(spec.out).as_posix()
             console.print(f"not run  {spec.name}: its input {name} is not done", soft_wrap=True)
         else:
-            log = spec.folder / "log.txt"
-            if not log.exists():
-                log = jobs.logs_folder(spec.out) / "snakemake.log"
-            console.print(f"failed   {spec.name}: see {show(log)}", style="red", soft_wrap=True)
+            console.print(f"not run  {spec.name}: it had not begun", soft_wrap=True)
+    console.print(_how_it_ended(code, snakemake_log), soft_wrap=True)
+    try:
+        check_writable(jobs.logs_folder(out))
+    except PulseError as error:
+        console.print(str(error), style="red", soft_wrap=True)
     console.print(
         "When the cause is mended, the same command goes on with what is left; the rest is kept."
     )
+
+
+# Lines of Snakemake's log that say why it ended, if it did by itself
+_CAUSE = re.compile(r"^\S*(Error|Exception)\b.*|.*No module named .*|.*No space left.*")
+
+
+def _how_it_ended(code: int, log: Path) -> str:
+    if code < 0:
+        return f"Snakemake was killed by {signal.Signals(-code).name}.  log: {show(log)}"
+    lines = [line.strip() for line in _read(log).splitlines()]
+    at = [i for i, line in enumerate(lines) if _CAUSE.fullmatch(line)]
+    said = ": " + " ".join(lines[at[-1] : at[-1] + 2]) if at else ""
+    return f"Snakemake ended with code {code}{said}\n  log: {show(log)}"
 
 
 # --- summary ----------------------------------------------------------------------------------
@@ -298,7 +331,7 @@ def show_summary(analysis: Path, console: Console) -> None:
             frame = frame[frame["round"].isin([0, frame["round"].max()])]
         if not frame.empty:
             console.print(_table(frame, name, keys=keys))
-    console.print(f"Report: {show(analysis / 'report.html')}")
+    console.print(f"Report: {show(analysis / 'report.html')}", soft_wrap=True)
 
 
 def _table(frame, name: str, *, keys: list[str]) -> Table:

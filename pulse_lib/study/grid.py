@@ -5,12 +5,14 @@ which of them are to be done.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from pulse_lib.errors import PulseError
+from pulse_lib.files import from_here
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile, load_profile
 from pulse_lib.runs.kinds import CHOICES, Kind, RunSpec, one_of, spec_of
@@ -66,27 +68,37 @@ def options_from_texts(
     if unknown:
         known = ", ".join(field.name for field in dataclasses.fields(Options))
         raise PulseError(f"unknown option {', '.join(unknown)}; known: {known}")
-    try:
-        seed_list = [int(seed) for seed in _parts(seeds)]
-    except ValueError:
-        raise PulseError(
-            f"seeds = {seeds!r} must be whole numbers parted by commas, e.g. 0,1,2"
-        ) from None
-    profile, every = str(profile), methods == "all"
+    for name, text in {"profile": profile, "out_dir": out_dir}.items():
+        if not isinstance(text, str):  # 2026_11 and 007 are numbers to Snakemake's --config
+            raise PulseError(
+                f"{name} = {text!r} came as {type(text).__name__}, not as text: with Snakemake's "
+                f"--config write a path ({name}=./...), or use python -m pulse_lib run"
+            )
+    seed_list, every = [_seed(seed, seeds) for seed in _parts(seeds)], methods == "all"
+    profile, out_dir = str(profile), str(out_dir)
     is_file = profile.endswith((".yaml", ".yml"))
     pairs = _parts(sequential) or (list(PAPER_METHODS) if every else None)
     parts = [one_of("trained_part", p, choices=TRAINED_PARTS) for p in _parts(trained_parts)]
     return Options(
-        profile=str(Path(profile).resolve()) if is_file else profile,
+        profile=str(from_here(profile)) if is_file else profile,
         methods=list(METHODS) if every else _parts(methods),
         seeds=seed_list,
         scenarios=[one_of("scenario", s, choices=SCENARIOS) for s in _parts(scenarios)]
         or SCENARIOS,
         trained_parts=parts or None,
-        out_dir=str(Path(str(out_dir)).resolve()) if out_dir else "",
+        out_dir=str(from_here(out_dir)) if out_dir else "",
         sequential=pairs,
         rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
     )
+
+
+def _seed(text: str, seeds: object) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise PulseError(
+            f"seeds = {str(seeds)[:60]!r} must be whole numbers from 0 to 999999999, parted by "
+            "commas, e.g. 0,1,2"
+        )
+    return int(text)
 
 
 def _parts(text: object) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pulse_lib.files import show
@@ -30,12 +29,12 @@ def show_status(options: grid.Options, console: Console) -> None:
         notes += state.without_effect
         made = state.manifest
         seconds = str(made.get("seconds", ""))
-        note = escape("; ".join(notes))
-        table.add_row(spec.name, state.state, made.get("finished", ""), seconds, note)
+        note = "; ".join(notes)
+        table.add_row(spec.name, state.state, str(made.get("finished", "")), seconds, note)
     for folder, why in found_runs(out, profile):
         if folder not in plan.states:
-            table.add_row(folder.relative_to(out).as_posix(), "other", "", "", escape(why))
+            table.add_row(folder.relative_to(out).as_posix(), "other", "", "", why)
     console.print(table)
     files = " extends ".join(show(path) for path in profile.files)
     tuned = show(profile.tuned_file) if profile.tuned_file else "none"
-    console.print(f"settings: {escape(files)}; tuned: {escape(tuned)}", soft_wrap=True)
+    console.print(f"settings: {files}; tuned: {tuned}", soft_wrap=True)

@@ -1,0 +1,92 @@
+"""What the machine gives a command of the kit: cores, a home folder to write to, text in UTF-8, and
+signals that end it in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from pulse_lib.files import INSTALLED, REPOSITORY
+
+# Where programs below the kit keep their own files, in a folder that stands in for the home
+_KEPT = {
+    "XDG_CACHE_HOME": "cache",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "JUPYTER_RUNTIME_DIR": "jupyter/runtime",
+    "JUPYTER_DATA_DIR": "jupyter/data",
+    "JUPYTER_CONFIG_DIR": "jupyter/config",
+    "IPYTHONDIR": "ipython",
+    "MPLCONFIGDIR": "matplotlib",
+}
+
+
+def cores() -> int:
+    """How many cores this process may use: those that taskset, SLURM or a container left it."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def prepare() -> None:
+    """Make a command of the kit, and all that it starts, work wherever it was started. Once, before
+    any thread; may begin this process anew.
+    """
+    _speak_utf8()
+    _hear_signals()
+    _have_a_home()
+    if INSTALLED:
+        os.environ["PULSE_HOME"] = str(REPOSITORY)  # the same folder for kernels and jobs
+
+
+def _speak_utf8() -> None:
+    # A locale like latin-1 decides how files, file names and output are read and written, in every
+    # library below: Python can be told otherwise only when it starts.
+    encodings = {sys.getfilesystemencoding(), getattr(sys.stdout, "encoding", None) or "utf-8"}
+    if {name.lower().replace("_", "-") for name in encodings} == {"utf-8"}:
+        return
+    if os.environ.get("PULSE_UTF8") == "1":
+        return  # begun anew already, and something still insists
+    os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PULSE_UTF8": "1"}
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _hear_signals() -> None:
+    # A shell without job control ignores SIGINT in what it starts with `&`, and that is inherited:
+    # Ctrl-C, papermill and Jupyter would not be heard.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # End in order, children first, when asked to or when the terminal is closed (not under nohup)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def _have_a_home() -> None:
+    home = Path(os.path.expanduser("~"))
+    if home.is_absolute() and _takes_files(home):
+        return
+    place = Path(tempfile.gettempdir()) / f"pulse-home-{os.getuid()}"
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        if place.stat().st_uid != os.getuid() or place.is_symlink():
+            raise FileExistsError(place)
+    except OSError:
+        place = Path(tempfile.mkdtemp(prefix="pulse-home-"))
+    models = home / ".cache" / "huggingface"
+    if "HF_HOME" not in os.environ and models.is_dir():
+        os.environ["HF_HOME"] = str(models)  # can still be read from
+    for name, folder in _KEPT.items():
+        os.environ.setdefault(name, str(place / folder))
+
+
+def _takes_files(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
