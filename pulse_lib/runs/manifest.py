@@ -48,6 +48,7 @@ from pulse_lib.runs.kinds import (
 from pulse_lib.runs.library import changed_files, library_hash, library_of
 
 MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint"  # a folder: an unfinished training, which says itself whose it is
 SCHEMA_VERSION = 2  # 1: settings by whole section, before each kind named its fields
 
 
@@ -124,7 +125,7 @@ def _clear(spec: RunSpec, mark: str) -> None:
     for path in spec.folder.iterdir():
         if path.name.startswith("round-") and _round(path, mark):
             continue
-        if path.name != "log.txt":  # the batch runner is writing to it
+        if path.name not in ("log.txt", CHECKPOINT):  # the batch runner is writing to the log
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -167,6 +168,7 @@ def finish(started: Started, files: Iterable[str] = (), *, extra: Mapping | None
         **(extra or {}),
     }
     write_json(folder / MANIFEST, manifest)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return manifest
 
 
