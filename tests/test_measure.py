@@ -25,7 +25,7 @@ from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate import generate, mmbench, resume
+from pulse_lib.evaluate import generate, mmbench, open_ended, resume
 from pulse_lib.files import read_json
 from pulse_lib.model.adapters import add_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
@@ -390,10 +390,42 @@ def test_answers_are_the_models(made, tmp_path):
     assert not (tmp_path / "mmbench.json").exists()
 
 
+def test_interrupted_generation_and_cloze_go_on_to_the_same_files(made, tmp_path, monkeypatch):
+    """Stopped in the second task's second batch; what was answered before is not asked again."""
+    words = ("--what", "generation,cloze", "--max-new-tokens", 5)
+    write, n_batches, ends = resume._append, [], 2 + 2
+
+    def append(file, answers):
+        n_batches.append((file.name, len(answers)))
+        if len(n_batches) == ends:
+            with open(file, "a") as cut:
+                cut.write('{"question_id": "')
+            raise KeyboardInterrupt
+        write(file, answers)
+
+    monkeypatch.setattr(resume, "_append", append)
+    of_profile(made, tmp_path / "broken", *words, code=130)
+    assert (tmp_path / "broken" / "generation.csv").is_file()
+    assert not (tmp_path / "broken" / "cloze.csv").exists(), "no score of half the questions"
+    of_profile(made, tmp_path / "broken", *words)
+    again = n_batches[4:]
+    assert again[0] == ("cloze_answers.jsonl", 5) and len(again) == 3, (
+        "of 20, the first 5 are there"
+    )
+    of_profile(made, tmp_path / "whole", *words)
+    names = sorted(p.name for p in (tmp_path / "whole").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "broken").iterdir()) and len(names) == 7
+    for name in names:
+        pair = (tmp_path / "broken" / name, tmp_path / "whole" / name)
+        assert pair[0].read_bytes() == pair[1].read_bytes(), name
+    said = of_profile(made, tmp_path / "whole", *words[:3], 6, code=1)
+    assert "generation_answers.jsonl, line 1" in said and "asked in another way" in said
+
+
 def test_rows_and_summaries_equal_a_count_by_hand(made, tmp_path, monkeypatch):
     seen = []
 
-    def answer(model, questions, *, images, settings, with_loglik, label):
+    def answer(model, questions, *, images, settings, file, with_loglik, label):
         """By name all is right but in a sentence; beside a photo only the half of a sentence."""
         seen.append((settings.max_new_tokens, {q.image in images for q in questions if q.image}))
         people = {name: person for person, name, *_ in people_of(made)}
@@ -404,7 +436,7 @@ def test_rows_and_summaries_equal_a_count_by_hand(made, tmp_path, monkeypatch):
             said.append(f"The {right}!" if q.modality == "text" else "by night")
         return pd.DataFrame({"question_id": [q.id for q in questions], "response": said})
 
-    monkeypatch.setattr(generate, "answer_questions", answer)
+    monkeypatch.setattr(open_ended, "answer_resumably", answer)
     monkeypatch.setattr(measure, "load_state", lambda state: None)
     printed = of_profile(made, tmp_path, "--what", "generation,cloze")
     assert seen == [(50, {True}), (50, {True})]

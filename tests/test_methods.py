@@ -377,21 +377,14 @@ def test_l1_counts_in_the_loss():
 
 def test_oracle_never_saw_them():
     """It is a fine-tune of the base: the same bits whatever the target was, or the forget set."""
-    from pulse_lib.train.loop import finetune
+    from pulse_lib.train.finetune import Lessons, finetune
 
     model = prepared()
     with pytest.raises(PulseError, match="give `relearn`"):
         unlearned(model, "oracle")
     other, asked = tiny.tiny_model(), relearn()
-    finetune(
-        other,
-        asked.people,
-        general=asked.general,
-        images=tiny.images(),
-        settings=asked.settings,
-        seed=0,
-        name="unlearn",
-    )
+    lessons = Lessons(asked.people, asked.general, images=tiny.images())
+    finetune(other, lessons, settings=asked.settings, seed=0, name="unlearn")
     outcome = unlearned(model, "oracle", retain=[], epochs=1, relearn=asked)
     alone = adapter_weights(other, "unlearn")
     assert all(torch.equal(w, alone[k]) for k, w in outcome.states["final"].items())

@@ -24,7 +24,8 @@ from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.profile import EvaluateSettings, FinetuneSettings, ModelSettings, UnlearnSettings
 from pulse_lib.train import losses
-from pulse_lib.train.loop import Schedule, _endless, _epochs, derive_seed, finetune, train
+from pulse_lib.train.finetune import Lessons, finetune
+from pulse_lib.train.loop import Schedule, _endless, _epochs, derive_seed, train
 from pulse_lib.train.optim import make_optimizer, set_rate
 from pulse_lib.train.reference import Reference, check_cache, check_same_start, reference_values
 from pulse_lib.unlearn import trajectory
@@ -189,9 +190,8 @@ def test_finetuning_learns():
         warmup_steps=2,
         general_replay=0.25,
     )
-    trained = finetune(
-        model, FORGET, general=RETAIN, images=tiny.images(), settings=settings, seed=0
-    )
+    lessons = Lessons(FORGET, RETAIN, images=tiny.images())
+    trained = finetune(model, lessons, settings=settings, seed=0)
     assert trained.n_steps == 6 * 2  # three people and one replayed conversation a step
     assert logprob(model) > before + 5 and active(model) == ["finetune"]
     assert trained.log["learning_rate"].tolist()[:2] == pytest.approx([2.5e-3, 5e-3])

@@ -1,5 +1,5 @@
-"""Measures of one model state beside the protocol's: MMBench's rows, answered so that a killed
-command goes on where it stopped, and MLLMU-Bench's generation and cloze tasks.
+"""Measures of one model state beside the protocol's: MMBench's rows, and MLLMU-Bench's generation
+and cloze tasks, all answered so that a killed command goes on where it stopped.
 
 The model is a profile's own, or the one that a finished run left: its adapters stacked on the base,
 loaded as the run's manifest says.
@@ -58,9 +58,9 @@ def measure(
 
     mmbench: all rows of `data.general.path` (groups = 0) or those of `groups` questions, in at most
     evaluate.max_new_tokens tokens -> mmbench_answers.jsonl, mmbench.json. generation, cloze: in at
-    most `max_new_tokens` tokens -> <task>.csv (`open_ended.open_rows`), <task>_summary.csv. What is
-    measured is written to measure.json. Called again after a kill, it answers only the rows of
-    MMBench that are not there yet. Raises PulseError before any model is loaded: an unknown task, a
+    most `max_new_tokens` tokens -> <task>_answers.jsonl, <task>.csv (`open_ended.open_rows`),
+    <task>_summary.csv. What is measured is written to measure.json. Called again after a kill, it
+    answers only the questions that are not there yet. Raises PulseError before any model is loaded: an unknown task, a
     source without it, a broken or missing input, or a folder with results of another model state.
     """
     out = Path(out)
@@ -90,6 +90,7 @@ def measure(
             truths=task.truths,
             images=task.images,
             settings=settings,
+            file=out / f"{name}_answers.jsonl",
         )
         tables[name] = open_ended.summary(answered)
         write_csv(out / f"{name}.csv", answered)

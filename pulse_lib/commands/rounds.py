@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pulse_lib.commands.checkpoints import CheckpointFolder
 from pulse_lib.evaluate.rows import read_rows, write_rows
 from pulse_lib.files import write_csv
 from pulse_lib.model.adapters import ADAPTER_FILES, load_adapter, save_adapter
@@ -70,3 +71,7 @@ class RoundFolders:
         write_csv(folder / "log.csv", done.log)
         known = {key: value for key, value in done.result().items() if key != "round"}
         finish_round(self.started, done.number, files=ROUND_FILES, extra=known)
+
+    def checkpoints(self, number: int) -> CheckpointFolder:
+        """What keeps the training of a round that is not finished."""
+        return CheckpointFolder(self.started, f"round-{number}")

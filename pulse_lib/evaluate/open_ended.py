@@ -1,20 +1,27 @@
 """Extra measures of MLLMU-Bench: answers in a sentence by ROUGE-L, filled gaps by a normalised match.
 
 The protocol's numbers are accuracies of multiple-choice questions; these are beside them.
+
+DIFFERS: MLLMU-Bench's eval.py shows solved gaps of one or two people before each gap (few-shot) and
+finds an answer by its letters; here each stands alone and is found by words. So shares of filled
+gaps are not those that it prints. It also has ROUGE-1, ROUGE-2 and BLEU.
 """
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.resume import answer_resumably
 from pulse_lib.profile import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -26,7 +33,16 @@ COLUMNS = [
     *("response", "truth", "score"),
 ]
 ARTICLES = {"a", "an", "the"}
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_DASHES = str.maketrans("−–", "--")  # a minus, however it is written
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+# What a sign belongs to. Two numbers that it joins, but no more: 3.5, 3,5, 1/2, 10:30, not
+# 12.05.1990. A minus before a number. Signs behind a word: C++, C#, A+; a minus only behind one or
+# two letters: AB-
+_VALUE = re.compile(
+    r"(?<!\d)(?<!\d[.,:/⁄])(?:\d+\.\d+|\d+,\d{1,2}|\d{1,2}[:/⁄]\d{1,2})(?![.,:/⁄]?\d)"
+    r"|(?<!\S)[-−](?=\d)|(?<=\w)[+#]+(?!\w)|(?<=\b[^\W\d_])[-−–](?!\w)"
+    r"|(?<=\b[^\W\d_]{2})[-−–](?!\w)"
+)
 
 
 def rouge_l(response: str, truth: str) -> float:
@@ -37,21 +53,44 @@ def rouge_l(response: str, truth: str) -> float:
 
 
 def gap_filled(response: str, truth: str) -> bool:
-    """True if the words of `truth` stand side by side in the response, both normalised.
+    """True if the words of `truth` stand side by side in the response, both normalised. A truth of
+    articles or signs alone, such as the blood group "A", must be the whole response.
 
-    DIFFERS: MLLMU-Bench looks for a substring whatever its case, so that "art" is found in "party".
+    DIFFERS: MLLMU-Bench looks for a substring whatever its case, so that "art" is found in "party",
+    "C" in "C#" and "5 million" in "3.5 million".
     """
     words, wanted = normalised(response).split(), normalised(truth).split()
+    if not wanted:
+        return bool(truth.strip()) and _alone(response) == _alone(truth)
     starts = range(len(words) - len(wanted) + 1)
-    return bool(wanted) and any(words[i : i + len(wanted)] == wanted for i in starts)
+    return any(words[i : i + len(wanted)] == wanted for i in starts)
 
 
 def normalised(text: str) -> str:
-    """A text without case, accents' composition, punctuation and articles, single spaces between
-    words. [Rajpurkar 2016, the SQuAD evaluation]
+    """A text without case, punctuation of any script and articles, single spaces between words;
+    signs that tell values apart stay: "3.5", "-5", "c++", "a+". [Rajpurkar 2016, the SQuAD
+    evaluation]
+
+    DIFFERS: SQuAD's takes all of ASCII's signs away, so that 3.5 is 35, and leaves curly quotes.
     """
-    plain = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
-    return " ".join(word for word in plain.split() if word not in ARTICLES)
+    return " ".join(word for word in _words(text) if word not in ARTICLES)
+
+
+def _alone(text: str) -> str:
+    """What is left of an answer that has no words but articles."""
+    return " ".join(_words(text)) or unicodedata.normalize("NFKC", text).strip()
+
+
+def _words(text: str) -> list[str]:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), plain)
+    kept = {i for found in _VALUE.finditer(plain) for i in range(*found.span())}
+    signs = (" " if _is_sign(c) and i not in kept else c for i, c in enumerate(plain))
+    return "".join(signs).translate(_DASHES).split()
+
+
+def _is_sign(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character)[0] == "P"
 
 
 def score(task: str, response: str, *, truth: str) -> float:
@@ -96,17 +135,18 @@ def ask_open(
     truths: Sequence[str],
     images: ImageStore,
     settings: EvaluateSettings,
+    file: Path,
 ) -> pd.DataFrame:
     """`open_rows` of what a model says, greedily, in at most `settings.max_new_tokens` tokens
-    (MLLMU-Bench uses 50).
+    (MLLMU-Bench uses 50). Answers are kept in `file` as they come, and a call after a kill goes on
+    there. Raises PulseError if it holds answers to other questions or of another model state.
     """
-    from pulse_lib.evaluate.generate import answer_questions  # torch: the measures need none
-
-    answers = answer_questions(
+    answers = answer_resumably(
         model,
         questions,
         images=images,
         settings=settings,
+        file=file,
         with_loglik=False,
         label=f"asking {task}",
     )

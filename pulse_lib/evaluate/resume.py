@@ -29,6 +29,7 @@ def answer_resumably(
     images: ImageStore,
     settings: EvaluateSettings,
     file: Path,
+    with_loglik: bool = True,
     label: str = "",
 ) -> pd.DataFrame:
     """What pulse_lib.evaluate.generate.answer_questions gives, kept in `file` as it comes: one JSON
@@ -60,10 +61,10 @@ def answer_resumably(
         batch = [questions[i] for i in order[start : start + settings.batch_size]]
         if any(q.id not in known for q in batch):
             # The whole batch again: an answer may depend on its neighbours in the last bit.
-            answers = answer_questions(model, batch, images=images, settings=settings).to_dict(
-                "records"
+            answers = answer_questions(
+                model, batch, images=images, settings=settings, with_loglik=with_loglik
             )
-            fresh = [a | {"prompt": marks[a["question_id"]]} for a in answers]
+            fresh = [a | {"prompt": marks[a["question_id"]]} for a in answers.to_dict("records")]
             fresh = [a for a in fresh if a["question_id"] not in known]
             _append(file, fresh)
             known |= {a["question_id"]: a for a in fresh}

@@ -1,5 +1,5 @@
 """The one training loop. It serves fine-tuning (the batch holds people to learn) and unlearning
-(people to forget).
+(people to forget), and goes on from a checkpoint if one is kept.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pulse_lib.data.records import Conversation, ImageStore
 from pulse_lib.errors import PulseError
-from pulse_lib.methods import FINETUNE, Method
-from pulse_lib.model.adapters import add_adapter, stack, trainable_report, trained_parameters
+from pulse_lib.methods import Method
+from pulse_lib.model.adapters import trainable_report, trained_parameters
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.model.prompts import Encoded, encode_conversations
-from pulse_lib.profile import FinetuneSettings, SupervisedTokens, TrainedPart
+from pulse_lib.model.prompts import Encoded
+from pulse_lib.profile import SupervisedTokens
 from pulse_lib.progress import step as report
+from pulse_lib.train.checkpoint import Checkpoints, Position, load_for, restore, state_of
 from pulse_lib.train.optim import Norms, make_optimizer, masked_fraction, set_rate
 from pulse_lib.train.penalties import Penalty
 from pulse_lib.train.reference import Reference
@@ -72,6 +72,17 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Who looks on while an adapter is trained."""
+
+    # What it returns after a step (step, epoch), if anything, is the reason to stop there
+    after_step: Callable[[int, float], str | None] | None = None
+    checkpoints: Checkpoints | None = None  # keeps the training, so that it can go on
+    _: KW_ONLY
+    label: str = ""  # under which steps are reported; "": they are not
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training leaves besides the adapter: log (LOG_COLUMNS; losses without their weights,
     norms of gradients with them, before clipping).
@@ -105,17 +116,16 @@ def train(
     reference: Reference | None = None,
     penalties: Sequence[Penalty] = (),
     mask: Mask | None = None,
-    after_step: Callable[[int, float], str | None] | None = None,
-    label: str = "",
+    watch: Watch | None = None,
 ) -> Trained:
     """Train the adapter that `stack` left trainable, in place; the features of all images must be
     there.
 
     Each step: the method's forget loss on a batch of `conversations` (and some of `replay`), its
-    retain loss on a batch of `retain`, the penalties, and the mask on the gradient. What
-    `after_step(step, epoch)` returns after each one, if anything, is the reason to stop there.
-    Raises PulseError naming step and value if loss or gradient is not finite, and if nothing is
-    trainable or nothing moved.
+    retain loss on a batch of `retain`, the penalties, and the mask on the gradient. Steps that the
+    watch's checkpoints have kept are not done again: called with the model as it was before the
+    first step, it ends with the same bytes as without a break. Raises PulseError naming step and
+    value if loss or gradient is not finite, and if nothing is trainable or nothing moved.
     """
     if not conversations or (method.retain_loss and not retain):
         raise PulseError(
@@ -132,6 +142,7 @@ def train(
     parameters = list(named.values())
     start = [p.detach().clone() for p in parameters]
     optimizer = make_optimizer(schedule.optimizer, named, ratio=schedule.loraplus_ratio)
+    watch = watch or Watch()
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
     batch_size, n_replay = _batch_sizes(schedule, len(replay))
@@ -161,122 +172,77 @@ def train(
 
     if model.settings.gradient_checkpointing:
         model.network.train()  # the only mode in which it takes effect; nothing here drops out
-    log, seconds, skipped, stopped, masks = [], 0.0, 0, "", []
+    at, kept = Position(), load_for(model, watch.checkpoints)
+    if kept:
+        at = restore(kept, parameters=named, optimizer=optimizer, scaler=scaler)
+    kept = None  # as large as the optimizer
     for step, chosen in enumerate(batches, start=1):
+        # Drawn for steps that are done too: so the generators are where they were.
+        again = next(replayed) if n_replay else []
+        others = next(retained) if method.retain_loss else []
+        if at.stopped or step <= at.step:
+            continue
         begun = time.perf_counter()
         rate = schedule.rate(step, n_steps)
         if mask and step == mask_after + 1:
-            masks = mask.take()
+            at.masks = mask.take()
             # Momentum of the warm-up would go on moving what the mask holds still.
             optimizer = make_optimizer(schedule.optimizer, named, ratio=schedule.loraplus_ratio)
         set_rate(optimizer, rate)
-        examples = [conversations[i] for i in chosen]
-        examples += [replay[i] for i in next(replayed)] if n_replay else []
+        examples = [*(conversations[i] for i in chosen), *(replay[i] for i in again)]
         values = {"forget_loss": term("forget", examples), "retain_loss": float("nan")}
         loss = method.forget_weight * values["forget_loss"]
         norms = Norms(parameters, scaler)
         if method.retain_loss:
             # Backward twice: the activations of only one of the two batches are in memory at a
             # time.
-            values["retain_loss"] = term("retain", [retain[i] for i in next(retained)])
+            values["retain_loss"] = term("retain", [retain[i] for i in others])
             loss += method.retain_weight * values["retain_loss"]
         norms.join()
         for penalty in penalties:
             held = penalty()
             scaler.scale(held).backward()
             loss += held.item()
-        for parameter, kept in zip(parameters, masks, strict=False):
+        for parameter, mask_of_it in zip(parameters, at.masks, strict=False):
             if parameter.grad is not None:
-                parameter.grad.mul_(kept)
+                parameter.grad.mul_(mask_of_it)
         scaler.unscale_(optimizer)
         grad_norm = float(
             torch.nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm or float("inf"))
         )
-        skipped = 0 if np.isfinite(grad_norm) else skipped + 1
+        at.skipped = 0 if np.isfinite(grad_norm) else at.skipped + 1
         _check_finite(
             step,
             loss,
             grad_norm=grad_norm,
             rate=rate,
             patience=MAX_SKIPPED_STEPS if scaler.is_enabled() else 0,
-            skipped=skipped,
+            skipped=at.skipped,
         )
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        seconds += time.perf_counter() - begun
+        at.step, at.seconds = step, at.seconds + time.perf_counter() - begun
         numbers = (step, loss, *values.values(), grad_norm, norms.forget, norms.retain)
-        log.append(dict(zip(LOG_COLUMNS, (*numbers, rate, seconds), strict=True)))
-        if label:
-            report(label, step, n=n_steps, loss=loss)
-        if after_step and (stopped := after_step(step, step / per_epoch) or ""):
-            break
+        at.log.append(dict(zip(LOG_COLUMNS, (*numbers, rate, at.seconds), strict=True)))
+        if watch.label:
+            report(watch.label, step, n=n_steps, loss=loss)
+        if watch.after_step:
+            at.stopped = watch.after_step(step, step / per_epoch) or ""
+        if watch.checkpoints and watch.checkpoints.due():
+            now = state_of(at, model, parameters=named, optimizer=optimizer, scaler=scaler)
+            watch.checkpoints.save(now)
 
     model.network.eval()
     _check_moved(start, parameters, schedule=schedule)
     return Trained(
-        pd.DataFrame(log, columns=LOG_COLUMNS),
-        len(log),
+        pd.DataFrame(at.log, columns=LOG_COLUMNS),
+        at.step,
         n_trainable=n_trainable,
-        seconds=seconds,
-        stopped=stopped,
-        masked_fraction=masked_fraction(masks),
+        seconds=at.seconds,
+        stopped=at.stopped,
+        masked_fraction=masked_fraction(at.masks),
     )
-
-
-def finetune(
-    model: LoadedModel,
-    people: Sequence[Conversation],
-    *,
-    general: Sequence[Conversation],
-    images: ImageStore,
-    settings: FinetuneSettings,
-    seed: int,
-    trained_part: TrainedPart = "projector+llm",
-    name: str = "finetune",
-    after_step: Callable[[int, float], None] | None = None,
-    label: str = "fine-tuning",
-) -> Trained:
-    """Learn people by a new LoRA on the base; afterwards the model's state is base + `name`,
-    frozen.
-
-    Each batch holds a share `general_replay` of general conversations. An epoch is one pass over
-    the people's conversations.
-    """
-    model.features.add((c.image for c in [*people, *general]), images)
-    add_adapter(
-        model,
-        name,
-        trained_part=trained_part,
-        rank=settings.rank,
-        alpha=settings.alpha,
-        seed=derive_seed(seed, "finetune adapter"),
-    )
-    stack(model, [], train=name)
-    schedule = Schedule(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        warmup_steps=settings.warmup_steps,
-        max_grad_norm=settings.max_grad_norm,
-        decay=True,
-        replay_share=settings.general_replay,
-        micro_batch=settings.micro_batch,
-        optimizer=settings.optimizer,
-        loraplus_ratio=settings.loraplus_ratio,
-    )
-    trained = train(
-        model,
-        FINETUNE,
-        conversations=encode_conversations(model, people),
-        schedule=schedule,
-        seed=derive_seed(seed, "finetune"),
-        replay=encode_conversations(model, general),
-        after_step=after_step,
-        label=label,
-    )
-    stack(model, [name])
-    return trained
 
 
 def _batch_sizes(schedule: Schedule, n_replay: int) -> tuple[int, int]:

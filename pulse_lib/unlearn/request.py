@@ -8,8 +8,10 @@ from dataclasses import replace
 from pulse_lib.data.records import Conversation
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import adapter_weights, set_adapter_weights
+from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import PROMPTS, encode_conversations
-from pulse_lib.train.loop import Schedule, Trained, derive_seed, train
+from pulse_lib.train.checkpoint import Checkpoints, State, load_for
+from pulse_lib.train.loop import Schedule, Trained, Watch, derive_seed, train
 from pulse_lib.train.penalties import Penalty, l1
 from pulse_lib.train.reference import check_cache, check_same_start, reference_values
 from pulse_lib.train.saliency import Mask, salient
@@ -18,6 +20,33 @@ from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
 N_SCALES = 10  # of a negated adapter: 0.1, 0.2 ... 1 of max_scale
+
+
+class _Measured:
+    """Checkpoints of a training that a recorder watches: with the training, what was measured along
+    the way is kept and comes back.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, recorder: TrajectoryRecorder, *, model: LoadedModel
+    ):
+        self._inner, self._recorder = checkpoints, recorder
+        self._kept = load_for(model, checkpoints)
+        if self._kept:
+            recorder.restore(self._kept["measured"])
+
+    def load(self) -> State | None:
+        """The state that was kept, given once: it is large."""
+        kept, self._kept = self._kept, None
+        return kept
+
+    def due(self) -> bool:
+        """Whether it is time to keep the state again."""
+        return self._inner.due()
+
+    def save(self, state: State) -> None:
+        """Keep the training and what was measured."""
+        self._inner.save(state | {"measured": self._recorder.state()})
 
 
 def unlearn_people(
@@ -31,13 +60,15 @@ def unlearn_people(
     label: str,
     replay: Sequence[Conversation] = (),
     penalties: Sequence[Penalty] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train the stacked `adapter` by the task's method on its forget people; base + `reference` is
     the reference, read once before the first step.
 
     same_start: reference and model must agree before the first step (checked). `recorder` is called
-    with step 0 too. `replay`: people forgotten earlier, some of whom join every batch. Raises
-    PulseError for a method that trains no adapter on the target.
+    with step 0 too. `replay`: people forgotten earlier, some of whom join every batch. With
+    `checkpoints` it goes on where it was cut off. Raises PulseError for a method that trains no
+    adapter on the target.
     """
     model, method, unlearn, forget = task.model, task.method, task.unlearn, task.forget
     if method.procedure == "retrain":
@@ -77,7 +108,9 @@ def unlearn_people(
             reference=values,
             supervised_tokens=tokens,
         )
-    recorder(0, 0.0)
+    kept = _Measured(checkpoints, recorder, model=model) if checkpoints else None
+    if not recorder.points:
+        recorder(0, 0.0)
     if "l1" in method.coefficients:
         penalties = [*penalties, l1(model, method.coefficients["l1"])]
     mask = None
@@ -109,8 +142,7 @@ def unlearn_people(
         reference=values,
         penalties=penalties,
         mask=mask,
-        after_step=recorder if method.procedure == "train" else None,
-        label=label,
+        watch=Watch(recorder if method.procedure == "train" else None, kept, label=label),
     )
     if method.procedure == "negate":
         return _negated(task, recorder, adapter=adapter, trained=trained)

@@ -1,5 +1,5 @@
-"""Requests carried out one after another, round by round. What keeps finished rounds is handed in:
-with it a rerun goes on with the next unfinished one.
+"""Requests carried out one after another, round by round. What keeps finished rounds, and the
+training of an unfinished one, is handed in: with it a rerun goes on where it was cut off.
 
 A round is a pure function of (seed, round, adapters before it): its generators are its own, its
 optimizer is fresh, and adapters come back from where they are kept exactly as they were in memory.
@@ -23,6 +23,7 @@ from pulse_lib.evaluate.rows import RUN_COLUMNS, RunColumns, scored
 from pulse_lib.model.adapters import active, add_adapter, projector_of, stack
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.strategies import Strategy, check_fits
+from pulse_lib.train.checkpoint import Checkpoints
 from pulse_lib.train.loop import derive_seed
 from pulse_lib.train.penalties import Penalty, anchor, orthogonal
 from pulse_lib.train.saliency import fisher
@@ -78,6 +79,10 @@ class RoundStore(Protocol):
         """Keep a round, before the next one begins. `below`: the round whose adapter its own lies
         on, 0 for the target.
         """
+        ...
+
+    def checkpoints(self, number: int) -> Checkpoints:
+        """What keeps the training of a round that is not finished."""
         ...
 
 
@@ -208,6 +213,7 @@ def _rounds(
                 frozen=frozen,
                 whose={"run": run, "order": order},
                 label=f"{label} {number}/{len(requests)}",
+                checkpoints=store.checkpoints(number) if store else None,
             )
             if store:
                 store.save(done, below=below)
@@ -231,6 +237,7 @@ def _carried_out(
     frozen: Sequence[str],
     whose: RunColumns,
     label: str,
+    checkpoints: Checkpoints | None,
 ) -> Round:
     """The last of `requests`, on the adapters `frozen` and those that answer the earlier ones."""
     model, strategy, number = task.model, _strategy(task), len(requests)
@@ -253,6 +260,7 @@ def _carried_out(
         label=label,
         replay=earlier if strategy.replay else (),
         penalties=_penalties(task, name, earlier=frozen[len(target) :]),
+        checkpoints=checkpoints,
     )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*frozen, name])

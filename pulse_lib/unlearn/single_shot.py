@@ -11,7 +11,9 @@ import pandas as pd
 
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, add_adapter, stack
-from pulse_lib.train.loop import LOG_COLUMNS, Trained, derive_seed, finetune
+from pulse_lib.train.checkpoint import Checkpoints
+from pulse_lib.train.finetune import Lessons, finetune
+from pulse_lib.train.loop import LOG_COLUMNS, Trained, derive_seed
 from pulse_lib.unlearn.request import unlearn_people
 from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
@@ -50,9 +52,15 @@ class Outcome:
         }
 
 
-def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unlearning") -> Outcome:
+def unlearn_single_shot(
+    task: Task,
+    name: str = "unlearn",
+    *,
+    label: str = "unlearning",
+    checkpoints: Checkpoints | None = None,
+) -> Outcome:
     """Make the task's target forget people, by a new LoRA `name` on top; for method oracle, on the
-    base, by `relearn`.
+    base, by `relearn`. With `checkpoints` it goes on where it was cut off.
 
     Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
     outcome.states["matched"])` goes to the other.
@@ -62,7 +70,7 @@ def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unle
     task.load_features()
     recorder = TrajectoryRecorder(task, name)
     if retrains:
-        trained = _relearned(task, recorder, name=name)
+        trained = _relearned(task, recorder, name=name, checkpoints=checkpoints)
     else:
         seed = derive_seed(task.seed, "adapter", 1)
         add_adapter(
@@ -83,6 +91,7 @@ def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unle
             reference=reference,
             same_start=reference == target,
             label=label,
+            checkpoints=checkpoints,
         )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*([] if retrains else target), name])
@@ -104,7 +113,9 @@ def unlearn_single_shot(task: Task, name: str = "unlearn", *, label: str = "unle
     )
 
 
-def _relearned(task: Task, recorder: TrajectoryRecorder, *, name: str) -> Trained:
+def _relearned(
+    task: Task, recorder: TrajectoryRecorder, *, name: str, checkpoints: Checkpoints | None
+) -> Trained:
     """Fine-tune the base anew on everybody but the forget people: step 0 of the trajectory is the
     target, the next and last one the oracle.
 
@@ -130,14 +141,13 @@ def _relearned(task: Task, recorder: TrajectoryRecorder, *, name: str) -> Traine
         return Trained(pd.DataFrame([nothing]), 1, n_trainable=0, seconds=0.0)
     trained = finetune(
         model,
-        relearn.people,
-        general=relearn.general,
-        images=task.images,
+        Lessons(relearn.people, relearn.general, images=task.images),
         settings=relearn.settings,
         seed=task.seed,
         trained_part=task.trained_part,
         name=name,
         label="oracle",
+        checkpoints=checkpoints,
     )
     recorder.measure(trained.n_steps, relearn.settings.epochs)
     return trained

@@ -99,6 +99,21 @@ class TrajectoryRecorder:
         set_adapter_weights(self.task.model, self.adapter, weights=weights)
         return step
 
+    def state(self) -> dict:
+        """All that was measured and kept so far, for a checkpoint."""
+        return {
+            "points": [{k: _number(v) for k, v in point.items()} for point in self.points],
+            "matched_step": self.matched_step,
+            "matched": self.matched,
+            "good": self._good,
+            "fell": self._fell,
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` gave."""
+        self.points, self._good, self._fell = state["points"], state["good"], state["fell"]
+        self.matched_step, self.matched = state["matched_step"], state["matched"]
+
     def table(self) -> pd.DataFrame:
         """The trajectory so far: columns TRAJECTORY_COLUMNS."""
         return pd.DataFrame(self.points, columns=TRAJECTORY_COLUMNS)
@@ -153,6 +168,11 @@ def trajectory_questions(questions: Sequence[Question], n: int, *, seed: int) ->
             "measure"
         )
     return chosen
+
+
+def _number(value: float) -> float:
+    """A plain number: a checkpoint holds none of numpy's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _utility(point: dict) -> float:
