@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 89_000_000  # 270 MB in RGB; Pillow warns from here on
+_EVERYWHERE = ("PNG", "JPEG", "WEBP")  # what a browser shows too
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -73,7 +74,9 @@ def _read(encoded: bytes) -> tuple[Image.Image, bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's on large pictures; MOST_PIXELS decides
             with Image.open(io.BytesIO(encoded)) as image:
-                return as_seen(image), is_plain(image)
+                # Before it is loaded: Pillow turns a TIFF then, and forgets that it did.
+                as_it_is = image.format in _EVERYWHERE and is_plain(image)
+                return as_seen(image), as_it_is
     except UnidentifiedImageError:
         raise ValueError(f"it is no picture file (it begins with {encoded[:16]!r})") from None
     except Exception as error:  # Pillow's readers raise nearly anything on broken bytes

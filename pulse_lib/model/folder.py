@@ -8,15 +8,17 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from transformers import LlavaForConditionalGeneration, PretrainedConfig
+from safetensors.torch import load_file
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
 
 from pulse_lib.data.hub import is_lfs_pointer
 from pulse_lib.errors import PulseError
-from pulse_lib.files import show
+from pulse_lib.files import read_json, show
 
 CONVERTED = "llava-hf/llava-1.5-7b-hf"  # or -13b-hf: LLaVA-1.5 in transformers' own layout
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -58,12 +60,12 @@ def check_folder(folder: Path, fetch: str) -> None:
             break
 
 
-def check_shapes(folder: Path, config: PretrainedConfig, *, fetch: str) -> None:
+def check_shapes(folder: Path, config: PreTrainedConfig, *, fetch: str) -> None:
     """Raises PulseError naming the first weight whose shape is not what config.json says. Only the
     files' headers are read.
     """
     with torch.device("meta"):
-        network = LlavaForConditionalGeneration(config)
+        network = LlavaForConditionalGeneration(cast(LlavaConfig, config))
     expected = {_tail(k): tuple(v.shape) for k, v in network.state_dict().items()}
     for path in weight_files(folder, fetch):
         for key, shape in _shapes(path, fetch):
@@ -92,6 +94,27 @@ def check_tokenizer(folder: Path, processor: Any, *, image_token_id: int) -> Non
             f"{processor.image_token!r} is token {found}, config.json says {image_token_id}",
             fix="config and tokenizer are of two models; fetch both again",
         )
+
+
+def read_lora(config: Path, weights: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """A saved adapter's settings and tensors. Raises PulseError naming the file that is cut off, a
+    pointer, or something else.
+    """
+    again = "run the notebook that trains this adapter again"
+    said = read_json(config)
+    if not isinstance(said, dict) or said.get("peft_type") != "LORA":
+        raise PulseError(
+            f"{config} describes no LoRA: give a folder that this kit wrote, or {again}"
+        )
+    path = config
+    try:
+        settings = LoraConfig.from_pretrained(str(config.parent))
+        path = weights
+        return settings, load_file(weights)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise PulseError(
+            f"{path} cannot be read ({error}): it is cut off, or a git-lfs pointer; {again}"
+        ) from None
 
 
 def weight_files(folder: Path, fetch: str) -> list[Path]:

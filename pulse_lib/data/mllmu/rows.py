@@ -16,6 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from pulse_lib.data import pictures
+from pulse_lib.data.mllmu.answers import right_letter
 from pulse_lib.data.records import LETTERS, Modality, Person
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
@@ -26,8 +27,6 @@ MODALITY_OF: dict[str, Modality] = {
     "Pure_Text_Questions": "text",
 }
 _MODALITY_OF_TYPE: dict[str, Modality] = {"im": "multimodal", "pu": "text", "te": "text"}
-# B, b, (B), "B." and, with the option's words behind it, "B. nurse"
-_LETTER = re.compile(r"\(?([A-Za-z])(?:\)?[.:]?|[.:)]\s*(.+))", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -219,9 +218,12 @@ def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], 
             )
         if text:
             options[letter] = text
-    letter = _right_letter(
-        row, f"{column}.Correct_Answer", said=item.get("Correct_Answer"), options=options
-    )
+    try:
+        letter = right_letter(
+            row.text(f"{column}.Correct_Answer", item.get("Correct_Answer")), options
+        )
+    except ValueError as error:
+        raise row.error(f"{column}.Correct_Answer", str(error)) from None
     # The same words under two letters would be right and wrong at once.
     distinct = {letter: options[letter]}
     for other, text in options.items():
@@ -234,40 +236,6 @@ def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], 
         )
     letters = sorted(distinct)
     return tuple(distinct[key] for key in letters), letters.index(letter)
-
-
-def _right_letter(row: Row, column: str, *, said: object, options: Mapping[str, str]) -> str:
-    """The letter of the option that an answer names, by its letter, its words, or both. Raises
-    PulseError if they say different things.
-    """
-    text = row.text(column, said)
-    match = _LETTER.fullmatch(text)
-    named = match[1].upper() if match else ""
-    behind = match[2] if match else None
-    if named in options and behind is None:
-        return named
-    bare = match is not None and behind is None  # a letter that is none of the options
-    by_words = {a for a, option in options.items() if not bare and _alike(option, text)}
-    if named in options and behind and _alike(options[named], behind):
-        by_words.add(named)
-    if named in options and behind and not by_words:
-        raise row.error(
-            column, f"{text!r}, but option {named} is {options[named]!r}: one of them is wrong"
-        )
-    # Of options with the same words only the first is kept.
-    if len({options[a].casefold() for a in by_words}) != 1:
-        raise row.error(
-            column,
-            f"{text!r} is {'more than one' if by_words else 'no'} option; there are "
-            f"{', '.join(f'{a} {o!r}' for a, o in options.items()) or 'none'}",
-        )
-    return min(by_words)
-
-
-def _alike(option: str, said: str) -> bool:
-    """True if two texts say the same, but for case, spaces and a full stop."""
-    one, other = (" ".join(t.casefold().split()).rstrip(".") for t in (option, said))
-    return one == other
 
 
 def _open_questions(row: Row, column: str, *, cell: object) -> tuple[OpenQuestion, ...]:
