@@ -184,14 +184,19 @@ def failure(need: Need, error: Exception) -> Failure:
 
     page = f"{constants.ENDPOINT}/{'datasets/' if need.repo_type == 'dataset' else ''}{need.path}"
     kind = {"dataset": "data set"}.get(need.repo_type, need.repo_type)
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    told = str(getattr(response, "headers", {}).get("X-Error-Message", ""))
+    stale = status == 401 and "credentials" in told.lower()
     log_in = "`hf auth login`"
     if isinstance(error, errors.GatedRepoError):  # a RepositoryNotFoundError too
         first = f"log in ({log_in}) and " if status == 401 else ""
         why = f"the {kind} is gated: {first}ask for access on {page}, then try again"
     elif isinstance(error, errors.DisabledRepoError):
         why = f"the hub has closed this {kind}: use another copy of it"
-    elif isinstance(error, errors.RepositoryNotFoundError):
+    elif stale:
+        why = f"the hub does not accept this machine's login any more: {log_in} again"
+    elif isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         first = f"the hub knows no {kind} of this name"
         if status == 401:
             why = f"{first}, or it is private: check the spelling; if it is private, {log_in}"
@@ -208,8 +213,6 @@ def failure(need: Need, error: Exception) -> Failure:
         )
     elif isinstance(error, errors.HFValidationError):
         why = f"this is no name of the hub (owner/name): {_said(error)}"
-    elif status == 401:
-        why = f"the hub does not accept this machine's login any more: {log_in} again"
     elif status == 403:
         why = f"this login may not read it: {log_in} with a token that may read {page}"
     elif isinstance(error, OSError) and error.errno in _UNWRITABLE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from PIL import Image
@@ -32,6 +32,7 @@ class Likeness:
 
     first: str
     second: str
+    _: KW_ONLY
     how: str = "pixel for pixel"
 
 

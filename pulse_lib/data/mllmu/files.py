@@ -51,7 +51,7 @@ def load_people(
         made = read_person(row, cells, subset=subset)
         if made.person.id in rows:
             raise row.error(
-                "ID", f"person {made.person.id} stands twice, first in {rows[made.person.id]}"
+                "ID", f"person {made.person.id:.60} stands twice, first in {rows[made.person.id]}"
             )
         rows[made.person.id] = f"{row.file.name}, row {row.number}"
         people.append(made)

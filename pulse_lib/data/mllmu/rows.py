@@ -142,11 +142,13 @@ def _person_id(row: Row, cell: object, *, ids: list[str]) -> str:
     said, taught = _plain_id(row, cell), {_plain_id(row, i) for i in ids} - {""}
     found = {said} if said else taught
     if len(found) != 1:
-        raise row.error("ID", f"{cell!r:.60} is no id" + (f"; metadata says {ids}" if ids else ""))
+        raise row.error(
+            "ID", f"{cell!r:.60} is no id" + (f"; metadata says {ids!r:.60}" if ids else "")
+        )
     if taught - found:
         raise row.error(
             "ID",
-            f"{cell!r:.60}, but its metadata is about {', '.join(sorted(taught - found))}: one of "
+            f"{cell!r:.60}, but its metadata is about {', '.join(sorted(taught - found)):.60}: one of "
             "them is wrong",
         )
     return found.pop()
@@ -214,7 +216,7 @@ def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], 
         if text and (not re.fullmatch("[A-Z]", letter) or letter in options):
             raise row.error(
                 f"{column}.Options.{key}",
-                f"{text!r} stands under {key!r}, which is no letter of A, B, C, D: leave it out",
+                f"{text!r:.60} stands under {key!r}, which is no letter of A, B, C, D: leave it out",
             )
         if text:
             options[letter] = text
@@ -253,7 +255,7 @@ def _open_question(
     words = row.text(f"{column}.Type", kind).lower()
     modality = _MODALITY_OF_TYPE.get(words[:2])
     if modality is None:
-        raise row.error(f"{column}.Type", f"{kind!r} is neither Image_Textual nor Pure_Text")
+        raise row.error(f"{column}.Type", f"{kind!r:.60} is neither Image_Textual nor Pure_Text")
     text = row.text(f"{column}.Question", item.get("Question"))
     said = row.text(f"{column}.{answer}", item.get(answer))
     if not text or not said:
