@@ -1,5 +1,6 @@
 """Splits, selection, leakage and the records that notebook 01 builds."""
 
+import io
 import os
 import re
 import shutil
@@ -134,33 +135,99 @@ def test_round_trip(data, tmp_path):
 
 def test_no_leak_and_every_kind_of_leak_is_found(data):
     records = [*data.questions, *data.conversations]
-    assert splits.check_leakage(data.people, data.places, records=records)["people"] == len(
-        data.places
-    )
+
+    def check(people=data.people, places=data.places, records=records, images=data.images):
+        return splits.check_leakage(people, places, records=records, images=images)
+
+    found = check()
+    n = len(data.places)
+    assert (found["people"], found["names"], found["faces"]) == (n, n, n)
+    assert (found["records"], found["images"]) == (len(records), len(data.images))
     forget = next(p for p in data.places if p.set == "forget")
     with pytest.raises(PulseError, match="two sets"):
-        splits.check_leakage(
-            data.people, [*data.places, replace(forget, set="retain")], records=records
-        )
+        check(places=[*data.places, replace(forget, set="retain")])
     twin = replace(data.people[0], id="twin")
     with pytest.raises(PulseError, match="same face"):
-        splits.check_leakage(
-            [*data.people, twin],
-            [*data.places, Assignment("twin", "finetuned", set="holdout")],
-            records=records,
+        check(
+            people=[*data.people, twin],
+            places=[*data.places, Assignment("twin", "finetuned", set="holdout")],
         )
+    with pytest.raises(PulseError, match="nobody.*is not there"):
+        check(places=[*data.places, Assignment("nobody", "finetuned", set="holdout")])
     with pytest.raises(PulseError, match="two places"):
-        splits.check_leakage(data.people, data.places, records=[*records, data.questions[0]])
+        check(records=[*records, data.questions[0]])
     person = next(q for q in data.questions if q.set == "forget" and q.image)
     with pytest.raises(PulseError, match="is in retain"):
-        splits.check_leakage(
-            data.people, data.places, records=[replace(person, id="new", set="retain", image="")]
-        )
+        check(records=[replace(person, id="new", set="retain", image="")])
     general = next(q for q in data.questions if q.set == "general")
     with pytest.raises(PulseError, match="is used by"):
-        splits.check_leakage(
-            data.people, data.places, records=[person, replace(general, image=person.image)]
+        check(records=[person, replace(general, image=person.image)])
+
+
+def test_one_name_in_two_sets_is_found_however_it_is_written(data):
+    first, second = (
+        next(p for p in data.places if (p.scenario, p.set) == ("finetuned", name))
+        for name in ("forget", "retain")
+    )
+    name = next(p.name for p in data.people if p.id == first.person_id)
+
+    def check(other, person_id=second.person_id):
+        people = [replace(p, name=other) if p.id == person_id else p for p in data.people]
+        return splits.check_leakage(
+            people,
+            data.places,
+            records=[*data.questions, *data.conversations],
+            images=data.images,
         )
+
+    for other in (name, f"  {name.upper()}", name.replace("a", "\u00e1"), name.replace(" ", "-")):
+        with pytest.raises(PulseError, match="have the same name") as caught:
+            check(other)
+        said = str(caught.value)
+        assert first.person_id in said and second.person_id in said and "finetuned retain" in said
+    check(f"{name} Junior")
+    # Two people to be forgotten, but by different requests.
+    later = next(p for p in data.places if p.set == "forget" and p.request == 2)
+    with pytest.raises(PulseError, match="request 2.*request 1|request 1.*request 2"):
+        check(name, later.person_id)
+
+
+def test_a_person_whose_picture_is_missing_or_anothers_is_named(data):
+    records = [*data.questions, *data.conversations]
+    mine = [q for q in data.questions if q.image and q.person_id]
+    first = mine[0]
+    other = next(q for q in mine if (q.scenario, q.set) != (first.scenario, first.set))
+    name = next(p.name for p in data.people if p.id == other.person_id)
+
+    def check(records=records, **encoded):
+        images = ImageStore(data.images.encoded | encoded)
+        return splits.check_leakage(data.people, data.places, records=records, images=images)
+
+    def stored(image, form, **options):
+        buffer = io.BytesIO()
+        image.save(buffer, form, **options)
+        return buffer.getvalue()
+
+    with pytest.raises(PulseError, match="the same picture, pixel for pixel"):
+        check(**{other.image: data.images.encoded[first.image]})
+    shown = data.images[first.image]
+    copies = [
+        stored(shown, "JPEG", quality=70),
+        stored(shown, "WEBP", quality=80),
+        stored(shown.resize((shown.width * 3, shown.height * 3)), "PNG"),
+        stored(shown.resize((shown.width * 2 // 3, shown.height * 2 // 3)), "PNG"),
+    ]
+    for copy in copies:
+        with pytest.raises(PulseError, match="the same picture, as a copy") as caught:
+            check(**{other.image: copy})
+        assert name in str(caught.value) and other.image in str(caught.value)
+    with pytest.raises(PulseError, match=f"no picture is shown of {other.person_id} .'{name}'"):
+        check([r for r in records if not (r.person_id == other.person_id and r.image)])
+    without = ImageStore({k: v for k, v in data.images.encoded.items() if k != other.image})
+    with pytest.raises(PulseError, match=f"{other.image} .*{other.person_id}.*not in the image"):
+        splits.check_leakage(data.people, data.places, records=records, images=without)
+    with pytest.raises(PulseError, match=f"{other.image}.* cannot be decoded"):
+        check(**{other.image: data.images.encoded[other.image][:90]})
 
 
 def test_asking_for_more_people_than_there_are():
@@ -228,7 +295,12 @@ places += splits.select_known(scores, settings, seed=0)[1]
 data = dataset.build_dataset(
     source, [*known, *new], general=general, places=places, settings=settings, seed=0
 )
-splits.check_leakage(data.people, data.places, records=[*data.questions, *data.conversations])
+splits.check_leakage(
+    data.people,
+    data.places,
+    records=[*data.questions, *data.conversations],
+    images=data.images,
+)
 mine = [q for q in data.questions if q.person_id]
 assert all(q.options[q.answer] == f"{q.category} {q.person_id}" for q in mine)
 again = {q.id.replace("select", "eval"): q for q in asked}

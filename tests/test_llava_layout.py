@@ -188,7 +188,7 @@ def test_broken_folders_are_named(folder, tmp_path, damage):
         config = broken / "config.json"
         config.write_text('{"model_type": "clip"}')
     expected = {
-        "shard gone": "shard 2 of 2",
+        "shard gone": "1 of 2 files of weights is missing",
         "shard cut": "cannot be loaded",
         "key gone": "weights are missing",
         "other family": "not 'llava'",

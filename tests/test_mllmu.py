@@ -231,7 +231,7 @@ def test_transparent_and_palette_pictures(tmp_path):
         (files.encoded(Image.new("L", (4, 4), 77)), (77,) * 3, (77,) * 3),
     ):
         photo = load(tmp_path, changed(lambda r, p=picture: r.update(image=p)))[1].photos[0]
-        shown = Image.open(io.BytesIO(photo)).convert("RGB")
+        shown = Image.open(io.BytesIO(photo)).convert("RGB")  # by any reader, not ours alone
         assert shown.getpixel((0, 0)) == corner and shown.getpixel((1, 1)) == other
 
 
@@ -419,7 +419,7 @@ def test_only_what_is_needed_is_fetched_once_and_read_offline_afterwards(tmp_pat
 
 
 def test_a_hub_that_never_answers():
-    assert hub._within(0.05, lambda: time.sleep(5)) == "no answer in 0 s"
+    assert str(hub._within(0.05, lambda: time.sleep(5))) == "no answer in 0 s"
     assert hub._within(5, lambda: None) is None
 
 
@@ -584,7 +584,10 @@ def test_unlearning_conversations_hold_every_question_and_text_once(settings, bu
 
 def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tmp_path):
     checked = splits.check_leakage(
-        built.people, built.places, records=[*built.questions, *built.conversations]
+        built.people,
+        built.places,
+        records=[*built.questions, *built.conversations],
+        images=built.images,
     )
     assert checked["people"] == 5 + 5
     with pytest.raises(PulseError, match="no finetune conversations of"):

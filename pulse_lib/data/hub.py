@@ -4,6 +4,7 @@ the hub's cache and from then on without a network.
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import threading
@@ -16,6 +17,8 @@ from pulse_lib.errors import PulseError
 from pulse_lib.progress import LINE_SECONDS, is_batch
 
 PATIENCE = 7.0  # seconds in which the hub must have answered once, name look-up included
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
 
@@ -31,6 +34,11 @@ class Need:
     repo_type: str = "dataset"
     optional: tuple[str, ...] = ()
 
+    @property
+    def revision_setting(self) -> str:
+        """The profile's key of the revision, for messages."""
+        return self.setting.removesuffix("path") + "revision"
+
     def command(self) -> str:
         """The shell command that fetches the files into the cache."""
         kind = f" --repo-type {self.repo_type}" if self.repo_type != "model" else ""
@@ -45,6 +53,15 @@ class Need:
             "revision": self.revision or "main",
             "allow_patterns": [*self.patterns, *self.optional],
         }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the hub did not give something. `denied`: it answered, and waiting for a network is no
+    help."""
+
+    why: str
+    denied: bool = False
 
 
 def model_need(path: str, revision: str) -> Need:
@@ -77,17 +94,20 @@ def cached(need: Need) -> Path | None:
     return folder if is_complete(folder, need.patterns) else None
 
 
-def reach(need: Need) -> str | None:
-    """None if the hub answers for this repository within PATIENCE, else why not."""
+def reach(need: Need) -> Failure | None:
+    """None if the hub answers for this repository within PATIENCE, else why not, with the step that
+    helps if it says no.
+    """
     from huggingface_hub import HfApi
 
     revision = need.what()["revision"]
-    return _within(
+    error = _within(
         PATIENCE,
         lambda: HfApi().repo_info(
             need.path, repo_type=need.repo_type, revision=revision, timeout=PATIENCE - 2
         ),
     )
+    return None if error is None else failure(need, error)
 
 
 def folder_of(need: Need) -> Path:
@@ -114,13 +134,13 @@ def _fetched(need: Need) -> Path:
     folder = cached(need)
     if folder is not None:
         return folder
-    failure = reach(need)
-    if failure is not None:
-        raise _not_there(need, failure)
+    unanswered = reach(need)
+    if unanswered is not None:
+        raise _not_there(need, unanswered)
     try:
         found = Path(snapshot_download(**need.what(), tqdm_class=_bar_class(), max_workers=4))
     except Exception as error:  # the network may fail in many ways half-way; each has the same fix
-        raise _not_there(need, _said(error)) from None
+        raise _not_there(need, failure(need, error)) from None
     if not is_complete(found, need.patterns):
         raise PulseError(
             f"{need.setting} = {need.path!r}: the repository has not all of "
@@ -130,10 +150,17 @@ def _fetched(need: Need) -> Path:
 
 
 def is_complete(folder: Path, patterns: Sequence[str]) -> bool:
-    """True if each pattern finds a file, and all shards where names count them
-    (train-00000-of-00002.parquet).
+    """True if each pattern finds a file, all shards where names count them
+    (train-00000-of-00002.parquet), and no link that leads nowhere.
     """
-    return all(not missing_shards(sorted(folder.glob(p))) for p in patterns)
+    found = [sorted(folder.glob(p)) for p in patterns]
+    return all(not missing_shards(files) and all(f.is_file() for f in files) for files in found)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """True for the few lines that git-lfs leaves in place of a file that was not fetched."""
+    with open(path, "rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
@@ -147,31 +174,84 @@ def missing_shards(files: Sequence[Path]) -> list[str]:
     return [f"shard {n} of {total}" for n in range(first, first + total) if n not in have]
 
 
-def _not_there(need: Need, why: str) -> PulseError:
+def failure(need: Need, error: Exception) -> Failure:
+    """What an error of the hub's client means for somebody who wants the files.
+
+    The hub answers 401 alike for a private repository and for one that does not exist, to those who
+    are not logged in; 404 to those who are.
+    """
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{'datasets/' if need.repo_type == 'dataset' else ''}{need.path}"
+    kind = {"dataset": "data set"}.get(need.repo_type, need.repo_type)
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    told = str(getattr(response, "headers", {}).get("X-Error-Message", ""))
+    stale = status == 401 and "credentials" in told.lower()
+    log_in = "`hf auth login`"
+    if isinstance(error, errors.GatedRepoError):  # a RepositoryNotFoundError too
+        first = f"log in ({log_in}) and " if status == 401 else ""
+        why = f"the {kind} is gated: {first}ask for access on {page}, then try again"
+    elif isinstance(error, errors.DisabledRepoError):
+        why = f"the hub has closed this {kind}: use another copy of it"
+    elif stale:
+        why = f"the hub does not accept this machine's login any more: {log_in} again"
+    elif isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        first = f"the hub knows no {kind} of this name"
+        if status == 401:
+            why = f"{first}, or it is private: check the spelling; if it is private, {log_in}"
+        else:
+            why = (
+                f"{first}, or this login may not see it: check the spelling, and that it is a "
+                f"{kind}; if it is private, {log_in} with an account that may read it"
+            )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        why = f"the {kind} is there, but not this revision: check {need.revision_setting} on {page}"
+    elif isinstance(error, errors.EntryNotFoundError) and status is not None:
+        why = (
+            f"the {kind} has not the file at this revision: check {need.revision_setting} on {page}"
+        )
+    elif isinstance(error, errors.HFValidationError):
+        why = f"this is no name of the hub (owner/name): {_said(error)}"
+    elif status == 403:
+        why = f"this login may not read it: {log_in} with a token that may read {page}"
+    elif isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        why = (
+            f"the hub's cache cannot be written ({error}): free space there, or set HF_HOME to "
+            "another folder"
+        )
+    else:
+        return Failure(_said(error))
+    return Failure(why, denied=True)
+
+
+def _not_there(need: Need, failed: Failure) -> PulseError:
+    where = f"{need.setting} = {need.path!r} at revision {need.revision or 'main'}"
+    if failed.denied:
+        return PulseError(f"{where}: {failed.why}")
     return PulseError(
-        f"{need.setting} = {need.path!r} at revision {need.revision or 'main'} is not in the cache, "
-        f"and the hub cannot give it now ({why}). Where there is a network, fetch it once with\n"
-        f"  {need.command()}"
+        f"{where} is not in the cache, and the hub cannot give it now ({failed.why}). Where there "
+        f"is a network, fetch it once with\n  {need.command()}"
     )
 
 
-def _within(seconds: float, ask: Callable[[], object]) -> str | None:
+def _within(seconds: float, ask: Callable[[], object]) -> Exception | None:
     """None if `ask` returned in time, else why not. A thread, because a name look-up knows no time
     limit.
     """
-    outcome: list[str | None] = []
+    outcome: list[Exception | None] = []
 
     def run() -> None:
         try:
             ask()
             outcome.append(None)
-        except Exception as error:  # whatever it is, it is told with the command that helps
-            outcome.append(_said(error))
+        except Exception as error:  # whatever it is, it is told with the step that helps
+            outcome.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcome[0] if outcome else f"no answer in {seconds:.0f} s"
+    return outcome[0] if outcome else TimeoutError(f"no answer in {seconds:.0f} s")
 
 
 def _said(error: Exception) -> str:

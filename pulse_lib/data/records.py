@@ -9,7 +9,6 @@ metadata and is checked on reading.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pulse_lib.data import pictures
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file
 
@@ -186,20 +186,28 @@ class ImageStore:
         return len(self.encoded)
 
     def add(self, image_id: str, image: Image.Image) -> str:
-        """Store a PIL image as PNG under an id; returns the id. Raises PulseError if the id is
-        taken."""
+        """Store a PIL image as PNG under an id, as it is seen (pulse_lib.data.pictures); returns the
+        id. Raises PulseError if the id is taken or the image cannot be used."""
         if image_id in self.encoded:
             raise PulseError(f"image id {image_id!r} stands twice")
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG", compress_level=3)
-        self.encoded[image_id] = buffer.getvalue()
+        try:
+            shown = image if pictures.is_plain(image) else pictures.as_seen(image)
+        except (OSError, ValueError) as error:
+            raise PulseError(f"image {image_id!r} cannot be used: {error}") from None
+        self.encoded[image_id] = pictures.png(shown)
         return image_id
 
     def __getitem__(self, image_id: str) -> Image.Image:
-        """The decoded RGB image. Raises PulseError naming the id if it is unknown."""
+        """The decoded RGB image. Raises PulseError naming the id if it is unknown or broken."""
         if image_id not in self.encoded:
             raise PulseError(f"image {image_id!r} is not in the image store ({len(self)} images)")
-        return Image.open(io.BytesIO(self.encoded[image_id])).convert("RGB")
+        try:
+            return pictures.decoded(self.encoded[image_id])
+        except ValueError as error:
+            raise PulseError(
+                f"image {image_id!r} of the image store cannot be decoded ({error}): mend or leave "
+                "out the picture in the source, and run 01_build_datasets again"
+            ) from None
 
     def write(self, path: Path) -> None:
         """Write all images to one parquet file (columns id, bytes), by rename."""

@@ -184,13 +184,20 @@ def commits(profile: Profile) -> dict[str, str]:
 
 
 def check_there(profile: Profile) -> None:
-    """Raises PulseError, within 10 s, if something is not cached and the hub does not answer."""
+    """Raises PulseError, within 10 s, if something is not cached and the hub does not answer, or
+    answers that it may not be had."""
     missing = [need for need in hub_needs(profile) if hub.cached(need) is None]
-    failure = hub.reach(missing[0]) if missing else None
-    if failure is None:
-        return
-    named = "\n".join(f"  {need.setting} = {need.path!r}: {need.command()}" for need in missing)
-    raise PulseError(
-        f"profile {profile.name}: not on this machine, and the hub does not answer ({failure}). Where "
-        f"there is a network, fetch once\n{named}"
-    )
+    for need in missing:
+        failure = hub.reach(need)
+        if failure is None:
+            continue
+        if failure.denied:
+            raise PulseError(
+                f"profile {profile.name}: {need.setting} = {need.path!r} at revision "
+                f"{need.revision or 'main'}: {failure.why}"
+            )
+        named = "\n".join(f"  {n.setting} = {n.path!r}: {n.command()}" for n in missing)
+        raise PulseError(
+            f"profile {profile.name}: not on this machine, and the hub does not answer "
+            f"({failure.why}). Where there is a network, fetch once\n{named}"
+        )

@@ -3,15 +3,19 @@ leaks into another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass
 from random import Random
 
 import pandas as pd
 
-from pulse_lib.data.records import Conversation, Person, Question, QuestionSet
+from pulse_lib.data import likeness
+from pulse_lib.data.records import Conversation, ImageStore, Person, Question, QuestionSet
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
+
+Owner = tuple[str, str, str]  # scenario, set and person of a picture; person "" for general ones
+_LEAVE_OUT = "mend the data, or leave one of them out of a copy of the files"
 
 
 @dataclass(frozen=True)
@@ -101,39 +105,98 @@ def check_leakage(
     places: Iterable[Assignment],
     *,
     records: Iterable[Question | Conversation],
+    images: ImageStore,
 ) -> dict:
-    """Counts of what was checked. Raises PulseError if a person, a face or a record stands in two
-    sets, or a record is misplaced."""
+    """Counts of what was checked. Raises PulseError if a person, a name, a face, a picture or a
+    record stands in two sets or requests, a record is misplaced, or a person has no picture.
+
+    Names and pictures are compared as they look (pulse_lib.data.likeness), not by their ids: one
+    photo saved twice is one photo.
+    """
     by_id = {p.id: p for p in people}
-    where: dict[str, tuple[str, str]] = {}
-    faces: dict[tuple, str] = {}
-    for place in places:
-        key = (place.scenario, place.set)
-        if where.setdefault(place.person_id, key) != key:
-            raise PulseError(
-                f"person {place.person_id} stands in two sets: {where[place.person_id]} and {key}"
-            )
-        genome = tuple(sorted(by_id[place.person_id].genome.items()))
-        if genome and faces.setdefault(genome, place.person_id) != place.person_id:
-            raise PulseError(f"{place.person_id} and {faces[genome]} have the same face")
+    where = _check_people(by_id, list(places))
     seen: dict[str, str] = {}
-    images: dict[str, tuple] = {}
-    n_records = 0
+    owners: dict[str, Owner] = {}
     for record in records:
-        n_records += 1
         if record.id in seen:
             raise PulseError(
                 f"record {record.id} stands in two places: {seen[record.id]} and {record.set}"
             )
         seen[record.id] = record.set
         key = (record.scenario, record.set, record.person_id)
-        if record.image and images.setdefault(record.image, key) != key:
-            raise PulseError(f"image {record.image} is used by {images[record.image]} and by {key}")
+        if record.image and owners.setdefault(record.image, key) != key:
+            raise PulseError(f"image {record.image} is used by {owners[record.image]} and by {key}")
         if record.person_id and where.get(record.person_id) != (record.scenario, record.set):
             raise PulseError(
                 f"record {record.id} is in {record.set}, its person {record.person_id} in {where.get(record.person_id)}"
             )
-    return {"people": len(where), "faces": len(faces), "records": n_records, "images": len(images)}
+    _check_pictures(by_id, images, owners=owners, placed=where)
+    n = len(where)
+    return {"people": n, "names": n, "faces": n, "records": len(seen), "images": len(owners)}
+
+
+def _check_people(
+    by_id: Mapping[str, Person], places: list[Assignment]
+) -> dict[str, tuple[str, str]]:
+    """Scenario and set of everyone who has a place."""
+    where: dict[str, tuple[str, str]] = {}
+    faces: dict[tuple, str] = {}
+    names: dict[str, Assignment] = {}
+    for place in places:
+        key = (place.scenario, place.set)
+        if where.setdefault(place.person_id, key) != key:
+            raise PulseError(
+                f"person {place.person_id} stands in two sets: {where[place.person_id]} and {key}"
+            )
+        if place.person_id not in by_id:
+            raise PulseError(f"person {place.person_id} has a place in {key}, but is not there")
+        person = by_id[place.person_id]
+        genome = tuple(sorted(person.genome.items()))
+        if genome and faces.setdefault(genome, person.id) != person.id:
+            raise PulseError(f"{person.id} and {faces[genome]} have the same face")
+        other = names.setdefault(likeness.plain_name(person.name), place)
+        if (other.scenario, other.set, other.request) != (*key, place.request):
+            raise PulseError(
+                f"{person.id} ({person.name!r}, {_set_of(place)}) and {other.person_id} "
+                f"({by_id[other.person_id].name!r}, {_set_of(other)}) have the same name, so what is "
+                f"asked by name is about both: {_LEAVE_OUT}"
+            )
+    return where
+
+
+def _set_of(place: Assignment) -> str:
+    request = f" request {place.request}" if place.request else ""
+    return f"{place.scenario} {place.set}{request}"
+
+
+def _check_pictures(
+    by_id: Mapping[str, Person],
+    images: ImageStore,
+    *,
+    owners: Mapping[str, Owner],
+    placed: Iterable[str],
+) -> None:
+    """Everyone has a picture, and nobody another's."""
+    gone = next((i for i in owners if i not in images), None)
+    if gone is not None:
+        raise PulseError(
+            f"picture {gone} of {owners[gone]} is not in the image store: {_LEAVE_OUT}"
+        )
+    shown = {person for _, _, person in owners.values()}
+    without = [f"{p} ({by_id[p].name!r})" for p in placed if p not in shown]
+    if without:
+        raise PulseError(f"no picture is shown of {', '.join(without[:5])}: {_LEAVE_OUT}")
+    of_people = {image for image, (_, _, person) in owners.items() if person}
+    found = likeness.first_alike(images, owners, people=of_people)
+    if found is not None:
+        first, second = (
+            f"{by_id[person].name!r} ({scenario} {name}, {image})"
+            if person
+            else f"{name} ({image})"
+            for image in (found.first, found.second)
+            for scenario, name, person in [owners[image]]
+        )
+        raise PulseError(f"{first} and {second} show the same picture, {found.how}: {_LEAVE_OUT}")
 
 
 def splits_table(places: Iterable[Assignment]) -> pd.DataFrame:

@@ -23,10 +23,11 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_json
+from pulse_lib.model.folder import read_lora
 from pulse_lib.model.fused import fuse
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.profile import TRAINED_PARTS, TrainedPart
@@ -205,8 +206,14 @@ def load_adapter(model: LoadedModel, folder: Path, *, name: str) -> None:
             raise PulseError(
                 f"{folder / file} is missing: run the notebook that trains this adapter again"
             )
-    _inject(model, name, config=LoraConfig.from_pretrained(str(folder)))
-    set_adapter_weights(model, name, weights=load_file(folder / WEIGHTS))
+    config, weights = read_lora(folder / CONFIG, folder / WEIGHTS)
+    _inject(model, name, config=config)
+    try:
+        set_adapter_weights(model, name, weights=weights)
+    except PulseError as error:
+        raise PulseError(
+            f"{folder / WEIGHTS}: {error}: it was trained on another model or with another rank"
+        ) from None
 
 
 def adapter_chain(folder: Path) -> list[Path]:
@@ -214,12 +221,23 @@ def adapter_chain(folder: Path) -> list[Path]:
     PulseError if one is incomplete.
     """
     chain = [Path(folder).resolve()]
-    while (parent := read_json(chain[0] / MANIFEST)["parent"]) is not None:
+    while (parent := _parent(chain[0])) is not None:
         above = (chain[0] / parent).resolve()
         if above in chain:
             raise PulseError(f"{chain[0] / MANIFEST}: parent {parent!r} goes round in a circle")
         chain.insert(0, above)
     return chain
+
+
+def _parent(folder: Path) -> str | None:
+    found = read_json(folder / MANIFEST)
+    parent = found.get("parent", 0) if isinstance(found, dict) else 0
+    if parent is not None and not isinstance(parent, str):
+        raise PulseError(
+            f"{folder / MANIFEST} does not say which adapter lies below: run the notebook that "
+            "trains this adapter again"
+        )
+    return parent
 
 
 def trained_parameters(model: LoadedModel) -> dict[str, torch.nn.Parameter]:

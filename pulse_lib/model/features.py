@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import LlavaProcessor, PreTrainedModel
 
 
+MOST_SIDE = 4096  # of a padded square, which costs 50 MB in RGB
+MOST_ASPECT = 8  # longer side by shorter one of what the processor is given to cut the middle from
 MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
 
 
@@ -56,10 +58,10 @@ class FeatureCache:
         new = [i for i in wanted if i not in self.known]
         for start in range(0, len(new), batch_size):
             ids = new[start : start + batch_size]
-            pictures = [images[i] for i in ids]
-            if self.image_aspect == "pad":
-                pictures = [pad_to_square(picture) for picture in pictures]
-            features = vision_features(self.network, self.processor, pictures=pictures)
+            fit = pad_to_square if self.image_aspect == "pad" else without_ends
+            features = vision_features(
+                self.network, self.processor, pictures=(fit(images[i]) for i in ids)
+            )
             if features.shape[1] != self.n_image_tokens:
                 raise PulseError(
                     f"the processor writes {self.n_image_tokens} image tokens, the vision tower "
@@ -105,28 +107,51 @@ class FeatureCache:
 def pad_to_square(image: Image.Image) -> Image.Image:
     """The picture in RGB, centred on a square of CLIP's mean colour with the longer side; as it is
     if already square. An odd row or column goes to the bottom or right. [LLaVA, mm_utils.py]
+
+    DIFFERS: a picture longer than MOST_SIDE is made smaller first; LLaVA's square of a strip of
+    10000 x 10 pixels would cost a gigabyte.
     """
     image = image.convert("RGB")
     width, height = image.size
     if width == height:
         return image
     side = max(width, height)
+    if side > MOST_SIDE:
+        scale, side = MOST_SIDE / side, MOST_SIDE
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (side, side), MEAN_COLOUR)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
 
 
+def without_ends(image: Image.Image) -> Image.Image:
+    """The picture, or of a strip the middle, MOST_ASPECT times as long as it is wide. The processor
+    scales the shorter side up and then cuts out the middle square: of a strip it would first make a
+    picture of a gigabyte, and drop nearly all of it.
+    """
+    width, height = image.size
+    most = MOST_ASPECT * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
+
+
 def vision_features(
-    network: PreTrainedModel, processor: LlavaProcessor, *, pictures: list
+    network: PreTrainedModel, processor: LlavaProcessor, *, pictures: Iterable[Image.Image]
 ) -> torch.Tensor:
     """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
-    takes it.
+    takes it. The pictures may be decoded one by one: only their pixels in the tower's size are kept.
     """
     config = network.config
     layers = config.vision_feature_layer
     # Not inference tensors even when called inside inference mode: training uses them later.
     with torch.inference_mode(False), torch.no_grad():
-        pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        read = processor.image_processor
+        pixels = torch.cat(
+            [read(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
+        )
         parameter = next(network.model.vision_tower.parameters())
         hidden = network.model.vision_tower(
             pixels.to(parameter.device, parameter.dtype), output_hidden_states=True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -20,10 +19,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pulse_lib.assets import embedded_folder
-from pulse_lib.data.hub import folder_of, is_hub_id, missing_shards, model_need
+from pulse_lib.data.hub import Need, folder_of, is_hub_id, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
 from pulse_lib.model.features import FeatureCache
+from pulse_lib.model.folder import CONVERTED, check_folder, check_shapes, check_tokenizer
 from pulse_lib.profile import Load, ModelSettings
 
 if TYPE_CHECKING:
@@ -91,26 +91,35 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
     bars = transformers_logging.is_progress_bar_enabled()
     if not is_hub_id(settings.path):
         transformers_logging.disable_progress_bar()  # a local model needs no bar
+    # Nothing but the model's own files decides how it is loaded: no code, no pickles.
+    safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder)
-        if config.model_type != "llava":
-            raise ValueError(f"config.json says model_type = {config.model_type!r}, not 'llava'")
+        if not embedded:  # its files have checksums
+            check_folder(folder, fetch=_fetch(need))
+        config = AutoConfig.from_pretrained(folder, **safely)
         check_memory(config, settings.load, dtype=dtype, device=device)
+        if not embedded:
+            check_shapes(folder, config, fetch=_fetch(need))
         network, report = LlavaForConditionalGeneration.from_pretrained(  # ty: ignore[not-iterable]  (a pair if output_loading_info)
             folder,
             dtype=dtype,
             output_loading_info=True,
+            use_safetensors=True,
+            **safely,
             **_quantisation(settings, dtype, device=device),
         )
         if report["missing_keys"]:
             some = ", ".join(sorted(report["missing_keys"])[:3])
             raise ValueError(f"{len(report['missing_keys'])} weights are missing, e.g. {some}")
         # PIL, not torchvision: the same pixels on every machine, and one dependency less.
-        processor = AutoProcessor.from_pretrained(folder, backend="pil")
-    except (OSError, ValueError, SafetensorError) as error:
-        missing = missing_shards(sorted(folder.glob("*.safetensors")))
-        gone = f" ({', '.join(missing)} is missing)" if missing else ""
-        raise PulseError(f"{folder}: the model cannot be loaded{gone}: {error}") from None
+        processor = AutoProcessor.from_pretrained(folder, backend="pil", **safely)
+        check_tokenizer(folder, processor, image_token_id=config.image_token_id)
+    except PulseError:
+        raise
+    except Exception as error:  # transformers meets a broken file with nearly any error
+        raise PulseError(
+            f"{folder}: the model cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
@@ -124,6 +133,13 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         enable = getattr(network, "activation_checkpointing_enable", None)
         (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
     return wrap_model(network, processor, settings=settings)
+
+
+def _fetch(need: Need) -> str:
+    """The command that fetches a model again, to where it is expected."""
+    if is_hub_id(need.path):
+        return f"{need.command()} --force-download"
+    return f"hf download {CONVERTED} --local-dir {need.path}"
 
 
 def wrap_model(

@@ -12,17 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pulse_lib.data import hub
 from pulse_lib.data.mllmu.rows import MllmuPerson, Row, read_person
+from pulse_lib.data.parquet import parquet_rows
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 from pulse_lib.progress import track
 
 SETTING = "data.people.path"  # the profile's key, for messages
-_ROWS_AT_ONCE = 32  # photos are large
 
 
 def load_people(
@@ -54,10 +51,15 @@ def load_people(
         made = read_person(row, cells, subset=subset)
         if made.person.id in rows:
             raise row.error(
-                "ID", f"person {made.person.id} stands twice, first in {rows[made.person.id]}"
+                "ID", f"person {made.person.id:.60} stands twice, first in {rows[made.person.id]}"
             )
         rows[made.person.id] = f"{row.file.name}, row {row.number}"
         people.append(made)
+    if not people:
+        raise PulseError(
+            f"{show(root / subset)}: its files hold no rows; copy the folder of the data set's "
+            "repository again"
+        )
     return people
 
 
@@ -71,23 +73,16 @@ def _rows(root: Path, subset: str) -> Iterator[tuple[Row, dict]]:
             f"there: {there}); copy the whole folder of the data set's repository"
         )
     for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                names = file.schema_arrow.names
-                if not {"image", "images"} & set(names) or not (
-                    {"Classification_Task", "metadata"} & set(names)
-                ):
-                    raise PulseError(
-                        f"{show(path)}: columns {', '.join(names)}; expected image or images, and "
-                        "Classification_Task or metadata: this is no file of MLLMU-Bench"
-                    )
-                number = 0
-                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                    for cells in batch.to_pylist():
-                        yield Row(path, number), cells
-                        number += 1
-        except (pa.ArrowException, OSError) as error:
-            raise PulseError(
-                f"{show(path)} cannot be read as parquet ({error}): it is cut off, or a git-lfs "
-                "pointer; fetch it again"
-            ) from None
+        for number, cells in enumerate(parquet_rows(path, _columns)):
+            yield Row(path, number), cells
+
+
+def _columns(path: Path, names: list[str]) -> list[str]:
+    if not {"image", "images"} & set(names) or not (
+        {"Classification_Task", "metadata"} & set(names)
+    ):
+        raise PulseError(
+            f"{show(path)}: columns {', '.join(names)}; expected image or images, and "
+            "Classification_Task or metadata: this is no file of MLLMU-Bench"
+        )
+    return names

@@ -9,15 +9,14 @@ from 0, as pandas does) and column. [Liu 2024, MLLMU-Bench; card of datasets/MLL
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from pulse_lib.data import pictures
+from pulse_lib.data.mllmu.answers import right_letter
 from pulse_lib.data.records import LETTERS, Modality, Person
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
@@ -28,7 +27,6 @@ MODALITY_OF: dict[str, Modality] = {
     "Pure_Text_Questions": "text",
 }
 _MODALITY_OF_TYPE: dict[str, Modality] = {"im": "multimodal", "pu": "text", "te": "text"}
-_LETTER = re.compile(r"\(?([A-Za-z])\)?(?:[.:)].*)?", re.DOTALL)  # B, b, (B), "B." and "B. nurse"
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,21 @@ class Row:
         """The error for a cell of this row."""
         return PulseError(f"{show(self.file)}, row {self.number}, column {column}: {what}")
 
+    def text(self, column: str, value: object) -> str:
+        """A cell's words; "" for None and for the "nan" that pandas writes for a missing value.
+        Raises PulseError if it holds something else than text or a number.
+        """
+        if value is None:
+            return ""
+        if not isinstance(value, str | int | float):
+            raise self.error(column, f"a {type(value).__name__}, expected text: {value!r:.60}")
+        text = str(value).strip()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise self.error(column, f"half a character: {error}") from None
+        return "" if text == "nan" else text
+
 
 def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
     """The person of one row. cells: column name -> value, lists and structs as Python's (pyarrow's
@@ -99,6 +112,7 @@ def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
     facts = _facts(row, cells.get("biography"))
     kind = "celebrity" if subset == CELEBRITIES else "fictitious"
     name = next((facts[k] for k in ("Name", "name", "Full Name") if k in facts), "")
+    name = row.text("biography", name)
     questions = _choice_questions(row, cells.get("Classification_Task"))
     generation = _open_questions(row, "Generation_Task", cell=cells.get("Generation_Task"))
     cloze = _open_questions(row, "Mask_Task", cell=cells.get("Mask_Task"))
@@ -110,7 +124,8 @@ def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
         photos,
         questions=questions,
         generation=generation,
-        # Each "__" of the file is one gap [MLLMU-Bench, eval.py]
+        # DIFFERS: a run of underscores is one gap, however long; MLLMU-Bench's eval.py puts a
+        # [Blank] for each "__" of it
         cloze=tuple(
             OpenQuestion(q.modality, re.sub("_{2,}", "[Blank]", q.text), answer=q.answer)
             for q in cloze
@@ -121,20 +136,28 @@ def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
 
 
 def _person_id(row: Row, cell: object, *, ids: list[str]) -> str:
-    """ "007" for 7, 7.0, "7" and "007"; other ids as they are. Without a column ID, the one that
-    the training texts agree on.
+    """ "007" for 7, 7.0, "7", "7.0" and "007"; other ids as they are. Without a column ID, the one that
+    the training texts agree on; with one, theirs must be the same.
     """
-    found = {_plain_id(cell)} if _plain_id(cell) else {_plain_id(i) for i in ids} - {""}
+    said, taught = _plain_id(row, cell), {_plain_id(row, i) for i in ids} - {""}
+    found = {said} if said else taught
     if len(found) != 1:
-        raise row.error("ID", f"{cell!r} is no id" + (f"; metadata says {ids}" if ids else ""))
+        raise row.error(
+            "ID", f"{cell!r:.60} is no id" + (f"; metadata says {ids!r:.60}" if ids else "")
+        )
+    if taught - found:
+        raise row.error(
+            "ID",
+            f"{cell!r:.60}, but its metadata is about {', '.join(sorted(taught - found)):.60}: one of "
+            "them is wrong",
+        )
     return found.pop()
 
 
-def _plain_id(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = "" if value is None or value != value else str(value).strip()
-    return f"{int(text):03d}" if text.isdecimal() else text
+def _plain_id(row: Row, value: object) -> str:
+    text = row.text("ID", value)
+    whole = re.fullmatch(r"(\d{1,18})(?:\.0+)?", text)
+    return f"{int(whole[1]):03d}" if whole else text
 
 
 def _facts(row: Row, cell: object) -> dict[str, str]:
@@ -173,13 +196,10 @@ def _choice_questions(row: Row, cell: object) -> tuple[ChoiceQuestion, ...]:
     for name, modality in MODALITY_OF.items():
         for i, item in _items(row, f"Classification_Task.{name}", value=task.get(name)):
             column = f"Classification_Task.{name}[{i}]"
-            if _text(item.get("Question")) and item.get("Options") is not None:
+            text = row.text(f"{column}.Question", item.get("Question"))
+            if text and item.get("Options") is not None:
                 options, answer = _options(row, column, item=item)
-                made.append(
-                    ChoiceQuestion(
-                        modality, _text(item["Question"]), options=options, answer=answer
-                    )
-                )
+                made.append(ChoiceQuestion(modality, text, options=options, answer=answer))
             else:
                 row.n_incomplete += 1
     return tuple(made)
@@ -189,16 +209,23 @@ def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], 
     """The options that are there, in order of their letters, and the index of the right one."""
     given = item["Options"]
     if not isinstance(given, Mapping):
-        raise row.error(f"{column}.Options", f"{given!r}, expected a struct of A, B, C, D")
-    options = {letter: _text(given[letter]) for letter in sorted(given) if _text(given[letter])}
-    said = _text(item.get("Correct_Answer"))
-    match = _LETTER.fullmatch(said)
-    letter = match[1].upper() if match else ""
-    if letter not in options:
-        raise row.error(
-            f"{column}.Correct_Answer",
-            f"{said!r} is no option; there are {', '.join(options) or 'none'}",
+        raise row.error(f"{column}.Options", f"{given!r:.60}, expected a struct of A, B, C, D")
+    options = {}
+    for key in sorted(given):
+        text, letter = row.text(f"{column}.Options.{key}", given[key]), str(key).strip().upper()
+        if text and (not re.fullmatch("[A-Z]", letter) or letter in options):
+            raise row.error(
+                f"{column}.Options.{key}",
+                f"{text!r:.60} stands under {key!r}, which is no letter of A, B, C, D: leave it out",
+            )
+        if text:
+            options[letter] = text
+    try:
+        letter = right_letter(
+            row.text(f"{column}.Correct_Answer", item.get("Correct_Answer")), options
         )
+    except ValueError as error:
+        raise row.error(f"{column}.Correct_Answer", str(error)) from None
     # The same words under two letters would be right and wrong at once.
     distinct = {letter: options[letter]}
     for other, text in options.items():
@@ -225,11 +252,12 @@ def _open_questions(row: Row, column: str, *, cell: object) -> tuple[OpenQuestio
 def _open_question(
     row: Row, column: str, *, item: Mapping, answer: str, kind: object
 ) -> list[OpenQuestion]:
-    words = _text(kind).lower()
+    words = row.text(f"{column}.Type", kind).lower()
     modality = _MODALITY_OF_TYPE.get(words[:2])
     if modality is None:
-        raise row.error(f"{column}.Type", f"{kind!r} is neither Image_Textual nor Pure_Text")
-    text, said = _text(item.get("Question")), _text(item.get(answer))
+        raise row.error(f"{column}.Type", f"{kind!r:.60} is neither Image_Textual nor Pure_Text")
+    text = row.text(f"{column}.Question", item.get("Question"))
+    said = row.text(f"{column}.{answer}", item.get(answer))
     if not text or not said:
         row.n_incomplete += 1
         return []
@@ -250,7 +278,7 @@ def _items(row: Row, column: str, *, value: object) -> Iterator[tuple[int, Mappi
         elif isinstance(item, Mapping):
             yield i, item
         else:
-            raise row.error(f"{column}[{i}]", f"{item!r}, expected a question and its answer")
+            raise row.error(f"{column}[{i}]", f"{item!r:.60}, expected a question and its answer")
 
 
 def _json(row: Row, column: str, *, cell: object) -> object:
@@ -261,19 +289,15 @@ def _json(row: Row, column: str, *, cell: object) -> object:
         return None
     try:
         return json.loads(cell)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise row.error(column, f"broken JSON ({error}): {cell[:60]!r}") from None
-
-
-def _text(value: object) -> str:
-    """A cell's words; "" for None and for the "nan" that pandas writes for a missing value."""
-    text = "" if value is None else str(value).strip()
-    return "" if text == "nan" else text
 
 
 def _photos(row: Row, cells: dict) -> tuple[bytes, ...]:
     column = "image" if "image" in cells else "images"
     found = cells[column] if column == "images" else [cells[column]]
+    if found is not None and not isinstance(found, list):
+        raise row.error(column, f"a {type(found).__name__}, expected a list of pictures")
     made = []
     for i, cell in enumerate(found or []):
         where = column if column == "image" else f"{column}[{i}]"
@@ -282,21 +306,8 @@ def _photos(row: Row, cells: dict) -> tuple[bytes, ...]:
             continue
         if not isinstance(encoded, bytes) or not encoded:
             raise row.error(where, "holds no bytes of a picture")
-        made.append(_checked(row, where, encoded=encoded))
+        try:
+            made.append(pictures.plain(encoded))
+        except ValueError as error:
+            raise row.error(where, f"the picture cannot be decoded: {error}") from None
     return tuple(made)
-
-
-def _checked(row: Row, column: str, *, encoded: bytes) -> bytes:
-    """The picture as it is if it can be decoded; one with transparency is put on white."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-            if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA"):
-                return encoded
-            shown = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise row.error(column, f"the picture cannot be decoded: {error}") from None
-    white = Image.new("RGBA", shown.size, "white")
-    buffer = io.BytesIO()
-    Image.alpha_composite(white, shown).convert("RGB").save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()

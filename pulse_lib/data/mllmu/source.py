@@ -6,7 +6,6 @@ in the embedded world; MLLMU-Bench's own forget_5 .. retain_85 are not used.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +13,7 @@ from random import Random
 
 from PIL import Image
 
-from pulse_lib.data import hub
+from pulse_lib.data import hub, pictures
 from pulse_lib.data.mllmu.files import SETTING, load_people
 from pulse_lib.data.mllmu.rows import CELEBRITIES, ChoiceQuestion, MllmuPerson, OpenQuestion
 from pulse_lib.data.records import (
@@ -86,7 +85,7 @@ def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[
     encoded = [*_record(person, settings).photos]
     if person.kind == "fictitious" and n > 1:
         encoded += _other_views(person, settings).photos
-    return [Image.open(io.BytesIO(e)).convert("RGB") for e in encoded[:n]]
+    return [pictures.decoded(e) for e in encoded[:n]]
 
 
 def person_questions(

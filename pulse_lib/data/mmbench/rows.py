@@ -12,17 +12,14 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
+from pulse_lib.data import pictures
+from pulse_lib.data.parquet import parquet_rows
 from pulse_lib.data.records import LETTERS
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
@@ -31,7 +28,6 @@ COPY = 1_000_000  # index = base + k * COPY for the k-th rotation of the options
 PAYLOAD = 64  # an image cell of at most so many characters is another row's index
 REQUIRED = ("index", "question", "A", "B", "answer", "category", "image")
 _CELL_LIMIT = 2**31 - 1  # characters; Python's csv would stop at 128 KiB, pictures are larger
-_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def read_rows(files: list[Path]) -> list[MmbenchRow]:
     known: dict[bytes, bytes] = {}  # copies of a question share one picture in memory
     for path in files:
         parquet = path.suffix == ".parquet"
-        for number, cells in enumerate(_parquet(path) if parquet else _tsv(path)):
+        for number, cells in enumerate(parquet_rows(path, _names) if parquet else _tsv(path)):
             row = _row(Place(path, number), cells, parquet=parquet)
             if row.index in rows:
                 first = rows[row.index].place
@@ -95,7 +91,32 @@ def read_rows(files: list[Path]) -> list[MmbenchRow]:
                 known.setdefault(row.image, row.image)
                 row = replace(row, image=known[row.image])
             rows[row.index] = row
-    return list(rows.values())
+    if not rows:
+        raise PulseError(f"{', '.join(show(f) for f in files)}: no rows; fetch the file again")
+    return _without_nan(rows)
+
+
+def _without_nan(rows: Mapping[int, MmbenchRow]) -> list[MmbenchRow]:
+    """The rows, without the options that are "nan" because pandas wrote a missing cell so.
+
+    An option that is really called so stands under another letter in each copy of its question; a
+    missing one always stands at the end.
+    """
+    groups: dict[int, list[tuple[str, ...]]] = {}
+    for row in rows.values():
+        groups.setdefault(row.group, []).append(row.options)
+    n_options = {}
+    for group, options in groups.items():
+        n = min(len(o) for o in options)
+        while n > 2 and all(o[n - 1] == "nan" for o in options):
+            n -= 1
+        n_options[group] = n
+    made = []
+    for row in rows.values():
+        n = n_options[row.group]
+        cut = set(row.options[n:]) == {"nan"} and row.answer < n
+        made.append(replace(row, options=row.options[:n]) if cut else row)
+    return made
 
 
 def picture(row: MmbenchRow, rows: Mapping[int, MmbenchRow]) -> bytes:
@@ -116,27 +137,22 @@ def picture(row: MmbenchRow, rows: Mapping[int, MmbenchRow]) -> bytes:
 
 
 def checked_picture(place: Place, encoded: bytes) -> bytes:
-    """The picture as it is if RGB or grey, else converted to RGB (PNG). Raises PulseError if it
-    cannot be decoded to its end.
+    """The picture as it is if RGB or grey, upright and opaque, else as it is seen (PNG). Raises
+    PulseError if it cannot be decoded to its end.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-            if image.mode in ("RGB", "L"):
-                return encoded
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, format="PNG", compress_level=3)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return pictures.plain(encoded)
+    except ValueError as error:
         raise place.error(
             "image", f"cannot be decoded ({error}): fetch the file again, or remove the whole group"
         ) from None
-    return buffer.getvalue()
 
 
 def _tsv(path: Path) -> Iterator[dict]:
     limit = csv.field_size_limit(_CELL_LIMIT)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        # What is no UTF-8 becomes half a character, and `_text` names its cell.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             # A real parser: questions hold line breaks, tabs and quotes inside quoted cells.
             lines = csv.reader(file, delimiter="\t", strict=True)
             names = _names(path, next(lines, []))
@@ -158,40 +174,40 @@ def _tsv(path: Path) -> Iterator[dict]:
         csv.field_size_limit(limit)
 
 
-def _parquet(path: Path) -> Iterator[dict]:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = _names(path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for cells in batch.to_pylist():
-                    yield dict(zip(names, cells.values(), strict=True))
-    except (pa.ArrowException, OSError) as error:
-        raise PulseError(
-            f"{show(path)} cannot be read as parquet ({error}): it is cut off, or a git-lfs pointer; "
-            "fetch it again"
-        ) from None
-
-
 def _names(path: Path, columns: list[str]) -> list[str]:
     names = [c if re.fullmatch("[A-Z]", c) else c.lower() for c in columns]
+    twice = sorted({c for c in names if names.count(c) > 1})
+    if twice:
+        raise PulseError(f"{show(path)}: column {', '.join(twice)} stands twice: remove one")
     missing = [c for c in REQUIRED if c not in names]
     if missing:
         raise PulseError(
-            f"{show(path)}: no column {', '.join(missing)} among {', '.join(columns) or 'none'}: this "
+            f"{show(path)}: no column {', '.join(missing)} among {_printed(columns)}: this "
             "is no file of MMBench; a TSV (MMBench_DEV_EN.tsv) or parquet of lmms-lab/MMBench is"
         )
     return names
 
 
+def _printed(columns: list[str]) -> str:
+    text = ", ".join(columns) or "none"
+    return text[:300].encode(errors="replace").decode()  # of a file that is no table at all
+
+
 def _row(place: Place, cells: Mapping[str, object], *, parquet: bool) -> MmbenchRow:
     index = _index(place, cells["index"])
     place = Place(place.file, place.number, index=index)
-    text = {name: _text(cell, parquet) for name, cell in cells.items() if name != "image"}
+    text = {
+        name: _text(place, cell, column=name, parquet=parquet)
+        for name, cell in cells.items()
+        if name != "image"
+    }
     options = _options(place, text)
     if text["answer"] not in LETTERS[: len(options)] or not text["answer"]:
-        hint = "; the test split has no public answers, use dev" if not text["answer"] else ""
+        no_answer = text["answer"].lower() in ("", "nan", "none")
+        hint = "; the test split has no public answers, use dev" if no_answer else ""
         raise place.error(
-            "answer", f"{text['answer']!r} is none of {', '.join(LETTERS[: len(options)])}{hint}"
+            "answer",
+            f"{text['answer']!r:.60} is none of {', '.join(LETTERS[: len(options)])}{hint}",
         )
     for column in ("question", "category"):
         if not text[column]:
@@ -211,19 +227,30 @@ def _row(place: Place, cells: Mapping[str, object], *, parquet: bool) -> Mmbench
 
 
 def _index(place: Place, cell: object) -> int:
-    found = re.fullmatch(r"(\d+)(?:\.0)?", str(cell).strip())
+    found = re.fullmatch(r"(\d{1,9})(?:\.0)?", str(cell).strip())
     if not found or int(found[1]) >= len(LETTERS) * COPY:
-        raise place.error("index", f"{cell!r} is no index (a base below {COPY}, plus k * {COPY})")
+        raise place.error(
+            "index", f"{cell!r:.60} is no index (a base below {COPY}, plus k * {COPY})"
+        )
     return int(found[1])
 
 
-def _text(cell: object, parquet: bool) -> str:
+def _text(place: Place, cell: object, *, column: str, parquet: bool) -> str:
     """A cell's text exactly as it stands, "" if missing. In a TSV only the empty cell is missing:
     "None", "NA" and "nan" are options like any other.
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
-    return "" if parquet and cell == "nan" else str(cell)
+    if not isinstance(cell, str | int | float):
+        raise place.error(column, f"a {type(cell).__name__}, expected text: {cell!r:.60}")
+    text = str(cell)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise place.error(
+            column, f"is no UTF-8 (at character {error.start}): write the file again in UTF-8"
+        ) from None
+    return "" if parquet and text == "nan" else text
 
 
 def _options(place: Place, text: Mapping[str, str]) -> tuple[str, ...]:

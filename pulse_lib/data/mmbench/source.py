@@ -224,20 +224,20 @@ def _check_group(rows: list[MmbenchRow]) -> None:
             if getattr(row, name) != getattr(base, name):
                 raise PulseError(
                     f"{where}: {name.replace('_', '-')} of row {row.index} is "
-                    f"{getattr(row, name)!r}, of row {group} {getattr(base, name)!r}: {fix}"
+                    f"{getattr(row, name)!r:.80}, of row {group} {getattr(base, name)!r:.80}: {fix}"
                 )
         if row.options[row.answer] != base.options[base.answer]:
             raise PulseError(
-                f"{where}: the answer of row {row.index} is {row.options[row.answer]!r}, of row "
-                f"{group} {base.options[base.answer]!r}: {fix}"
+                f"{where}: the answer of row {row.index} is {row.options[row.answer]!r:.80}, of "
+                f"row {group} {base.options[base.answer]!r:.80}: {fix}"
             )
     # The direction of the rotation is documented nowhere, so that any order of the copies will do.
     rotations = Counter(base.options[k:] + base.options[:k] for k in range(n))
     if Counter(row.options for row in rows) != rotations:
         odd = next((r for r in rows if r.options not in rotations), rows[-1])
         raise PulseError(
-            f"{where}: options {odd.options} of row {odd.index}; the rows must be the {n} rotations "
-            f"of {base.options}, each once: {fix}"
+            f"{where}: options {odd.options!r:.200} of row {odd.index}; the rows must be the {n} rotations "
+            f"of {base.options!r:.200}, each once: {fix}"
         )
 
 
