@@ -110,7 +110,7 @@ def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
         photos,
         questions=questions,
         generation=generation,
-        # Each "__" of the file is one gap [MLLMU-Bench, eval.py]
+        # DIFFERS: MLLMU-Bench, eval.py, makes two gaps of "____"; here any run of them is one
         cloze=tuple(
             OpenQuestion(q.modality, re.sub("_{2,}", "[Blank]", q.text), answer=q.answer)
             for q in cloze

@@ -208,10 +208,10 @@ def _projector_title(table: pd.DataFrame) -> str:
         values="value",
         observed=True,
     )
-    said = []
+    points = []
     for part, name in (("projector+llm", "with the projector"), ("llm", "LLM only")):
         gap = wide[part]["forget_text"] - wide[part]["forget_multimodal"]
-        said.append(f"{spread_text(100 * gap, '{:+.0f}').replace('-', '−')} points {name}")
-    states = [s for s in table["selection"].unique() if s != "before"]
-    state = " and ".join(SELECTIONS[s] for s in states)
-    return f"Text-only minus multimodal forget accuracy ({state}{over(table[table['trained_part'] != ''])}): {', '.join(said)}"
+        points.append(f"{spread_text(100 * gap, '{:+.0f}').replace('-', '−')} points {name}")
+    after = table[table["trained_part"] != ""].assign(trained_part="")
+    state = " and ".join(SELECTIONS[selection] for selection in after["selection"].unique())
+    return f"Text-only minus multimodal forget accuracy ({state}{over(after)}): {', '.join(points)}"
