@@ -191,7 +191,8 @@ _ROWS = (
         forget_loss="simnpo",
         retain_loss="nll",
         loss=f"-(2/beta) log sigmoid(-beta m - gamma), m = mean of log p, on forget + {_NLL}",
-        source=f"Fan et al. 2024, arXiv 2410.07163, Eq. 4; {_OU}",
+        # The authors' code and Open-Unlearning (delta) have gamma within beta: ours is beta times it.
+        source=f"Fan et al. 2024, arXiv 2410.07163, Eq. 4; {_OU} (gamma = beta delta)",
         coefficients={"beta": 4.5, "gamma": 0.0},
         forget_weight=0.125,
         needs=("retain_train",),
@@ -202,6 +203,7 @@ _ROWS = (
         forget_loss="rmu",
         retain_loss="rmu",
         loss="|h - steering |h_ref| u|^2 on forget + |h - h_ref|^2 on retain_train, means over H",
+        # DIFFERS: the authors train one matrix in three layers; here the adapter learns everywhere.
         source="Li et al. 2024, arXiv 2403.03218; length as in arXiv 2408.06223",
         coefficients={"steering": 5.0},
         needs=("retain_train", "reference", "hidden states"),
@@ -212,7 +214,8 @@ _ROWS = (
         forget_loss="undial",
         retain_loss="",
         loss="cross-entropy to softmax(reference - beta onehot(answer)) on forget",
-        source="Dong et al. 2024, arXiv 2402.10052",
+        # DIFFERS: Open-Unlearning's mean is over prompt and padding too.
+        source=f"Dong et al. 2024, arXiv 2402.10052; beta: {_OU}",
         coefficients={"beta": 10.0},
         needs=("reference",),
     ),
@@ -232,7 +235,8 @@ _ROWS = (
         forget_loss="satimp",
         retain_loss="nll",
         loss=f"mean of stopgrad(p^beta1 (1-p)^beta2) log p on forget + {_NLL}",
-        source="Yang et al. 2025, arXiv 2505.11953, and its README",
+        # The authors' own README recommends beta2 = 0.1.
+        source=f"Yang et al. 2025, arXiv 2505.11953; {_OU} (its README: beta2 = 0.1)",
         coefficients={"beta1": 5.0, "beta2": 1.0},
         retain_weight=0.1,
         needs=("retain_train",),

@@ -32,7 +32,7 @@ from pulse_lib.methods import get
 from pulse_lib.model.adapters import adapter_weights, add_adapter, stack
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.profile import FinetuneSettings
-from pulse_lib.runs.manifest import CHECKPOINT
+from pulse_lib.runs.place import CHECKPOINT
 from pulse_lib.train import checkpoint, loop
 from pulse_lib.train.finetune import Lessons, finetune
 from pulse_lib.train.loop import Schedule, Watch, train

@@ -7,75 +7,76 @@ import pandas as pd
 import pytest
 
 from pulse_lib.files import REPOSITORY
+from pulse_lib.report.words import series_label
 from pulse_lib.strategies import STRATEGIES
 
 README = (REPOSITORY / "README.md").read_text()
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 THREE_SEEDS = REFERENCE / "three_seeds"
-METRICS = ["forget_multimodal", "forget_text", "retain_multimodal", "retain_text", "general"]
+STATES = {"final": "last step", "matched": "matched forgetting"}
 
 
-def readme_rows() -> list[list[str]]:
-    lines = [
-        line for line in README.splitlines() if re.match(r"\| (finetuned|pretrained) \|", line)
-    ]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def test_the_table_is_the_reference_table():
-    table = pd.read_csv(REFERENCE / "single_shot.csv", keep_default_na=False)
-    rows = readme_rows()
-    assert len(rows) == len(table)
-    for shown, (_, kept) in zip(rows, table.iterrows(), strict=True):
-        assert shown[:4] == [
-            kept["scenario"],
-            kept["method"],
-            kept["trained_part"],
-            kept["selection"],
-        ]
-        for text, name in zip(shown[4:], [*METRICS, "invalid_rate"], strict=True):
-            assert text == ("-" if kept[name] == "" else f"{float(kept[name]):.2f}"), (shown, name)
-
-
-def cells(first: str) -> list[list[str]]:
-    """The body of the table whose first heading this is."""
-    table = README[README.index(f"| {first} |") :].partition("\n\n")[0].splitlines()[2:]
+def cells(after: str, first: str) -> list[list[str]]:
+    """The body of the first table after a text whose first heading this is."""
+    rest = README[README.index(after) :]
+    table = rest[rest.index(f"| {first} |") :].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
-def two_digits(values) -> list[str]:
-    return ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
+def two_digits(*values) -> str:
+    return " / ".join("-" if np.isnan(v) else f"{v:.2f}" for v in values)
 
 
-def test_the_ranking_is_the_reference_ranking():
-    table = pd.read_csv(THREE_SEEDS / "ranking.csv")
-    part = table["trained_part"].map({"projector+llm": "", "llm": ", LLM only"})
-    table["name"] = table["method"] + part
-    shown = {line[0]: line[1:] for line in cells("method | pre-trained: kept")}
-    ranked = dict(list(table.groupby("scenario")))
-    assert list(shown)[: len(ranked["pretrained"])] == list(ranked["pretrained"]["name"])
-    for first, scenario in ((0, "pretrained"), (4, "finetuned")):
-        expected = {
-            line["name"]: [
-                *two_digits([line["kept"], line["general_kept"]]),
-                f"{line['n_reached']} of {line['n_seeds']}",
-                "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
-            ]
-            for line in ranked[scenario].to_dict("records")
-        }
-        there = {name: line[first : first + 4] for name, line in shown.items()}
-        assert there == dict.fromkeys(shown, ["-"] * 4) | expected
+def pair(line: dict, name: str, ending: str = "") -> str:
+    return two_digits(*(line[f"{name}_{m}{ending}"] for m in ("multimodal", "text")))
+
+
+@pytest.mark.parametrize(
+    ("after", "scenario"),
+    [("Fine-tuned knowledge, `base", "finetuned"), ("Pre-trained knowledge:", "pretrained")],
+)
+def test_the_table_is_the_reference_table(after, scenario):
+    table = pd.read_csv(REFERENCE / "single_shot.csv").query(f"scenario == '{scenario}'")
+    names = {"base": "base model", "before": "before"}
+    assert cells(after, "method") == [
+        [
+            names.get(line["method"]) or series_label(line["method"], line["trained_part"]),
+            STATES.get(line["selection"], ""),
+            *(pair(line, name) for name in ("forget", "retain")),
+            *(two_digits(line[name]) for name in ("general", "invalid_rate")),
+        ]
+        for line in table.to_dict("records")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "scenario"),
+    [("Pre-trained knowledge:", "pretrained"), ("Fine-tuned knowledge:", "finetuned")],
+)
+def test_the_ranking_is_the_reference_ranking(after, scenario):
+    table = pd.read_csv(THREE_SEEDS / "ranking.csv").query(f"scenario == '{scenario}'")
+    section = README.index("### One request")
+    shown = cells(README[section:][README[section:].index(after) :], "method")
+    assert shown == [
+        [
+            series_label(line["method"], line["trained_part"]),
+            *(two_digits(line[name]) for name in ("kept", "general_kept")),
+            f"{line['n_reached']} of {line['n_seeds']}",
+            "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
+        ]
+        for line in table.to_dict("records")
+    ]
 
 
 def test_what_is_left_after_five_requests_is_the_reference_table():
-    said = ("forget_multimodal", "forget_text")
-    likeliest = (f"{name}_likelihood" for name in said)
-    names = [*said, *likeliest, "reload_multimodal", "reload_text", "retain_kept", "general_kept"]
     table = pd.read_csv(THREE_SEEDS / "after_requests.csv").to_dict("records")
-    assert cells("method / strategy") == [
+    assert cells("### Five requests", "method, strategy") == [
         [
-            f"{line['method']}/{line['policy']}",
-            *two_digits([line[name] for name in names]),
+            f"{series_label(line['method'], line['trained_part'])}, {line['policy']}",
+            pair(line, "forget"),
+            pair(line, "forget", "_likelihood"),
+            pair(line, "reload"),
+            two_digits(line["retain_kept"], line["general_kept"]),
             f"{line['seconds']:.0f}",
             "reached" if line["aim"] else "no",
         ]

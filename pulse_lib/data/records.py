@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -153,13 +153,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd"))
 
 
-def read_table(path: Path) -> pa.Table:
-    """A parquet table written by `write_table`. Raises PulseError if missing, truncated or of
+def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """A parquet table written by `write_table`, or some of its columns. Raises PulseError if missing, truncated or of
     another schema version."""
     if not Path(path).is_file():
         raise PulseError(f"{path} is missing: run the notebook that writes it first")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:
         raise PulseError(
             f"{path} cannot be read ({error}): delete it and run its notebook again"

@@ -44,7 +44,7 @@ def extract(
 
     `options` maps letter to text and is used exactly as given. `rules`: vlmevalkit_2024 (in force
     when LLaVA-1.5 was evaluated), vlmevalkit_2026 (letter only near the end, "answer is x", no text
-    match in long responses), lmms_eval (letters A-E whatever the options). Raises PulseError for
+    match in long responses), lmms_eval (letters A-E whatever the options; without its static mode). Raises PulseError for
     unknown rules. [VLMEvalKit matching_util.py; lmms-eval mmbench_evals.py]
     """
     if rules not in RULES:

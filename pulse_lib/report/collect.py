@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.rows import ROW_SCHEMA
 from pulse_lib.files import read_json, show
 from pulse_lib.profile import Profile
 from pulse_lib.report.stats import clusters
 from pulse_lib.runs.kinds import ALIASES, DEFAULTS
 from pulse_lib.runs.manifest import found_runs, require
 
-# Columns that only pictures of single answers need; they stay in the files.
+# Columns that only pictures of single answers need; they stay in the files. person_id becomes
+# `cluster`, options `n_options`.
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
-
+SLIM = [name for name in ROW_SCHEMA.names if name not in (*TEXTS, "person_id")]
 
 AXES: dict[str, str] = {name: name for name in DEFAULTS} | ALIASES  # by column
 
@@ -68,15 +72,17 @@ class Study:
         """Bootstrap resamples for every interval."""
         return self.profile.evaluate.n_bootstrap
 
-    def full_rows(self, run: str) -> pd.DataFrame:
-        """All columns of one run's rows, texts and options included. Raises PulseError listing the
-        runs if there is no such run."""
+    def full_rows(self, run: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+        """All columns of one run's rows, texts and options included, or those named. Not to be
+        changed: the last one read is kept. Raises PulseError listing the runs if there is no such
+        run."""
         found = {r.name: r for r in self.runs}
         if run not in found:
             raise PulseError(
                 f"{self.out} holds no complete run {run!r}. Complete runs: {', '.join(found)}"
             )
-        return read_table(found[run].folder / "rows.parquet").to_pandas()
+        path, result = found[run].folder / "rows.parquet", found[run].manifest["result"]
+        return _full_rows(path, columns, result=result)
 
     @functools.cached_property
     def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
@@ -100,6 +106,12 @@ class Study:
     def answers(self, **values) -> pd.DataFrame:
         """The rows whose columns have these values, e.g. state="before", scenario="finetuned"."""
         return pick(self.rows, **values)
+
+
+@functools.lru_cache(maxsize=1)  # a run's states are asked for one after another
+def _full_rows(path: Path, columns: tuple[str, ...], *, result: str) -> pd.DataFrame:
+    """The rows in a file; `result` is their run's, so that a run made anew is read anew."""
+    return read_table(path, columns=columns or None).to_pandas()
 
 
 def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
@@ -169,18 +181,40 @@ def collect(out: Path, profile: Profile) -> Study:
 
 
 def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
-    """All rows, slim: texts left in their files, names as categories, `kind` of run and `cluster`
-    (see stats) added."""
-    frames = []
-    for run in runs:
-        frame = read_table(run.folder / "rows.parquet").to_pandas()
-        frame["n_options"] = frame["options"].map(len)
-        frames.append(frame.drop(columns=TEXTS).assign(run=run.name, kind=run.kind))
-    rows = pd.concat(frames, ignore_index=True)
-    rows["cluster"] = clusters(rows)
-    rows = rows.drop(columns=["person_id"])
-    names = [c for c in rows if not pd.api.types.is_numeric_dtype(rows[c])]  # a bool is numeric
-    return rows.astype(dict.fromkeys(names, "category"))
+    """All rows, slim: texts left in their files, names as categories (in alphabetical order),
+    `kind` of run and `cluster` (see stats) added."""
+    table = pa.concat_tables([_slim(run) for run in runs]).unify_dictionaries()
+    rows = table.to_pandas()
+    # to_pandas keeps the order in which names came; sorted, one code means one place in every table
+    return rows.assign(**{c: _in_order(rows[c]) for c in rows if rows[c].dtype == "category"})
+
+
+def _slim(run: Run) -> pa.Table:
+    """The rows of one run, read without their texts and encoded before the next one is read."""
+    table = read_table(run.folder / "rows.parquet", columns=[*SLIM, "person_id", "options"])
+    units = clusters(table.select(["person_id", "group", "question_id"]).to_pandas())
+    added = {
+        "n_options": pc.list_value_length(table["options"]).cast(pa.int64()),
+        "run": _repeated(run.name, table.num_rows),
+        "kind": _repeated(run.kind, table.num_rows),
+        "cluster": pa.array(units, pa.string()),
+    }
+    columns = {name: table[name] for name in SLIM} | added
+    return pa.table({name: _encoded(column) for name, column in columns.items()})
+
+
+def _repeated(value: str, n: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, pa.string()), n)
+
+
+def _encoded(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.dictionary_encode(column.cast(pa.string()))
+    return column
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    return column.cat.reorder_categories(sorted(column.cat.categories))
 
 
 def _read_paths(runs: Iterable[Run]) -> pd.DataFrame:

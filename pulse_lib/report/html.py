@@ -17,7 +17,7 @@ from pulse_lib.report.collect import Run, Study, records
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.tables.settings import all_settings
-from pulse_lib.report.words import SCENARIOS, label, series_label
+from pulse_lib.report.words import SCENARIOS, label, readable, series_label
 
 SECTIONS = {
     "findings": "The paper's findings, here",
@@ -75,7 +75,7 @@ def report(
         findings=[_finding(f) for f in findings],
         figures=_figures(gallery),
         tables=[
-            {"name": name, "caption": caption, "table": html_table(tables[name])}
+            {"name": name, "caption": caption, "table": html_table(readable(tables[name]))}
             for name, caption in TABLES.items()
             if name in tables  # MMBench was not asked
         ],

@@ -170,25 +170,24 @@ def _one_seed(
     cells: Mapping[str, pd.DataFrame], study_seed: int, *, value: str, n_resamples: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int, int]:
     """(means, resampled means, number of clusters, number of answers) of one seed."""
-    frames = {name: frame[frame["seed"] == study_seed] for name, frame in cells.items()}
-    joined = {
-        key: np.concatenate([np.asarray(f[key]) for f in frames.values()])
-        for key in ("set", "cluster", value)
+    frames = {
+        name: frame.loc[frame["seed"] == study_seed, ["set", "cluster", value]]
+        for name, frame in cells.items()
     }
+    values = np.concatenate([np.asarray(f[value]) for f in frames.values()]).astype(float)
     cell = np.repeat(np.arange(len(frames)), [len(f) for f in frames.values()])
-    set_code, set_names = pd.factorize(joined["set"], sort=True)
+    set_code, set_names = _coded([f["set"] for f in frames.values()])
+    cluster, _ = _coded([f["cluster"] for f in frames.values()])
     n_clusters = 0
     total, size = np.zeros((2, n_resamples, len(frames)))
     sums, counts = np.zeros((2, len(frames)))
     for code, set_name in enumerate(set_names):
         here = set_code == code
-        unit, units = pd.factorize(joined["cluster"][here], sort=True)
+        unit, units = pd.factorize(cluster[here], sort=True)
         place = unit * len(frames) + cell[here]  # one box per cluster and cell
         shape = (len(units), len(frames))
         count = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
-        summed = np.bincount(
-            place, joined[value][here].astype(float), minlength=shape[0] * shape[1]
-        ).reshape(shape)
+        summed = np.bincount(place, values[here], minlength=shape[0] * shape[1]).reshape(shape)
         stream = (seed, int(study_seed), zlib.crc32(str(set_name).encode()))
         weights = resample_weights(len(units), n_resamples, seed=stream)
         total += weights @ summed
@@ -200,6 +199,17 @@ def _one_seed(
         means = dict(zip(frames, sums / counts, strict=True))
         resampled = dict(zip(frames, (total / size).T, strict=True))
     return means, resampled, n_clusters, len(cell)
+
+
+def _coded(columns: list[pd.Series]) -> tuple[np.ndarray, np.ndarray]:
+    """Each row of all columns as the place of its value among the sorted values, and these values.
+    Columns of one set of categories are in that order already: no text is compared."""
+    kind = columns[0].dtype
+    if isinstance(kind, pd.CategoricalDtype) and all(column.dtype == kind for column in columns):
+        places, codes = pd.factorize(np.concatenate([c.cat.codes for c in columns]), sort=True)
+        return places, np.asarray(kind.categories[codes])
+    every = np.concatenate([np.asarray(column) for column in columns])
+    return pd.factorize(every, sort=True)
 
 
 @functools.lru_cache(maxsize=128)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
+import pandas as pd
+
+from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS, Method
 from pulse_lib.profile import Scenario
 
 Selection = Literal["final", "matched"]  # the states of a single-shot run
@@ -47,6 +49,7 @@ SELECTIONS = {
     "final": "last step",
     "matched": "matched forgetting",
 }
+_PARTS = {"projector+llm": "projector + LLM", "llm": "LLM only"}
 
 
 def label(method: str) -> str:
@@ -58,7 +61,20 @@ def label(method: str) -> str:
 
 def series_label(method: str, trained_part: str = "projector+llm") -> str:
     """A method's name with its trained part where that is not the default: "GA, LLM only"."""
-    return label(method) + (", LLM only" if trained_part == "llm" else "")
+    return label(method) + (f", {_PARTS['llm']}" if trained_part == "llm" else "")
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the names that figures use in place of ids (ga_retain -> GradDiff): for a
+    reader; files keep the ids."""
+    names: dict[str, Callable[[str], str]] = {
+        "method": lambda method: label(SELECTIONS.get(method, method)),
+        "scenario": lambda scenario: dict(SCENARIOS).get(scenario, scenario),
+        "trained_part": lambda part: _PARTS.get(part, part),
+        "selection": lambda selection: SELECTIONS.get(selection, selection),
+    }
+    there = [column for column in names if column in table]
+    return table.assign(**{c: table[c].astype(object).map(names[c], "ignore") for c in there})
 
 
 def heading(metric: Metric) -> str:
@@ -70,3 +86,21 @@ def method_order(methods: Iterable[str]) -> list[str]:
     """The methods as figures and tables list them: the paper's three first."""
     there, table = set(methods) - NO_METHODS, dict.fromkeys([*PAPER_METHODS, *METHODS, *VARIANTS])
     return [method for method in [*table, *sorted(there - set(table))] if method in there]
+
+
+# What a loss function gives, by its name in losses.py; a mean over answer tokens if it is not here
+_UNITS = {
+    "npo": "nats per answer",
+    "dpo": "nats per pair of answers",
+    "simnpo": "nats per token, answers alike",
+    "rmu": "squared distance of hidden states",
+    "muse_klr": "of raw logits, no unit",
+    "muse_npo": "of raw logits, no unit",
+}
+
+
+def loss_unit(method: Method) -> str:
+    """The unit of a method's loss for an axis: "nats per token", or those of both terms where they
+    differ."""
+    units = [_UNITS.get(n, "nats per token") for n in (method.forget_loss, method.retain_loss) if n]
+    return units[0] if len(set(units)) == 1 else f"forget: {units[0]};\nretain: {units[1]}"

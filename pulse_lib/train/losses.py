@@ -119,7 +119,9 @@ def simnpo(mean_logprob: torch.Tensor, beta: float, gamma: float) -> torch.Tenso
     >= 0.
 
     m is the mean log p of a sequence's answer tokens, so long answers weigh no more than short
-    ones; there is no reference. [Fan et al. 2024, arXiv 2410.07163, Eq. 4]
+    ones; there is no reference. gamma stands beside beta m, as in the paper: the authors' code and
+    Open-Unlearning (delta) compute beta (-m - gamma), so ours is beta times theirs.
+    [Fan et al. 2024, arXiv 2410.07163, Eq. 4]
     """
     return -(2 / beta) * F.logsigmoid(-beta * mean_logprob - gamma).mean()
 
@@ -135,7 +137,8 @@ def undial(
     a token, >= 0.
 
     Its least value is that target's entropy, not 0. No gradient goes to the reference.
-    [Dong et al. 2024, arXiv 2402.10052]
+    DIFFERS: Open-Unlearning's mean is over all positions, prompt and padding too. [Dong et al. 2024,
+    arXiv 2402.10052]
     """
     counted = labels != IGNORE
     model = _log_softmax(logits[counted])
@@ -166,7 +169,7 @@ def satimp(
     """Mean over answer tokens of stopgrad(p^beta1 (1 - p)^beta2) log p, nats a token, <= 0; beta2 =
     0 is wga.
 
-    [Yang et al. 2025, arXiv 2505.11953]
+    The authors' README recommends beta1 = 5, beta2 = 0.1. [Yang et al. 2025, arXiv 2505.11953]
     """
     logp = token_logprobs(logits, labels)
     weight = (beta1 * logp).exp() * (-torch.expm1(logp)) ** beta2
@@ -199,7 +202,8 @@ def rmu(
     mask (B, T) bool -> scalar.
 
     control: (H,), the same everywhere (a steering vector), or (B, T, H) (the reference's own hidden
-    states, to hold retain). No gradient goes to it. [Li et al. 2024, arXiv 2403.03218]
+    states, to hold retain). No gradient goes to it. DIFFERS: the authors' mean is over all
+    positions, here it is over those of answers. [Li et al. 2024, arXiv 2403.03218]
     """
     where = mask.bool()
     found = _wide(hidden[where])

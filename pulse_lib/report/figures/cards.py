@@ -90,9 +90,8 @@ def question_cards(
     grid = np.reshape(
         figure.subplots(rows, 2 * columns, width_ratios=[1, 1.75] * columns, squeeze=False), (-1, 2)
     )
-    for pair in grid:
-        for ax in pair:
-            ax.axis("off")
+    for ax in np.ravel(grid):  # places left over stay empty
+        ax.axis("off")
     for i, (question, (left, right)) in enumerate(zip(questions, grid, strict=False)):
         answers = {"before": before[i]} if before is not None else {}
         answers |= (
@@ -108,7 +107,9 @@ def question_card(
     left: Axes, right: Axes, *, question: Question, images: ImageStore, answers: dict[str, str]
 ) -> None:
     """Draw one question: the picture into `left`, text, options and named answers (raw responses)
-    into `right`."""
+    into `right`, both without ticks and grid."""
+    for ax in (left, right):
+        ax.axis("off")
     if question.image:
         left.imshow(images[question.image], interpolation="nearest")
     else:

@@ -24,12 +24,21 @@ from pulse_lib.report.figures.style import (
     empty_figure,
     legend_outside,
     looks,
+    over,
     reference_line,
     series_looks,
     spread_text,
     title,
 )
-from pulse_lib.report.words import SCENARIOS, SETS, Metric, heading, label, series_label
+from pulse_lib.report.words import (
+    SCENARIOS,
+    SELECTIONS,
+    SETS,
+    Metric,
+    heading,
+    label,
+    series_label,
+)
 
 _RED = "#b00020"
 _WAYS: dict[str, tuple[str, Look]] = {
@@ -147,7 +156,7 @@ def _matched_title(table: pd.DataFrame, matched_at: float) -> str:
         return f"No method{but} reached forget accuracy {matched_at:g} on every seed"
     apart = ", retraining apart" if retrained.any() else ""
     return (
-        f"At forget accuracy {matched_at:g}{apart}, most general ability is kept by"
+        f"At forget accuracy at most {matched_at:g}{apart}, most general ability is kept by"
         f" {' and '.join(said)}"
     )
 
@@ -162,12 +171,12 @@ _PAPER: Look = {"marker": "|", "markersize": 13, "markeredgewidth": 2, "color": 
 
 @drawn
 def projector(table: pd.DataFrame) -> Figure:
-    """Projector or not, from `intervals.projector`: accuracies before, with projector and LLM
-    trained, and with the LLM only."""
+    """Projector or not, from `intervals.projector`, of the one state in it: accuracies before, with
+    projector and LLM trained, and with the LLM only."""
     if table.empty:
         return empty_figure(
-            "No method has complete runs with both trained parts (projector+llm and llm), so they"
-            " cannot be compared."
+            "No method has complete runs with both trained parts (projector+llm and llm) in this"
+            " state, so they cannot be compared."
         )
     groups = table[["scenario", "method"]].drop_duplicates().values.tolist()
     names = [f"{label(method)}\n{SCENARIOS[scenario]}" for scenario, method in groups]
@@ -186,7 +195,8 @@ def projector(table: pd.DataFrame) -> Figure:
     axes[0, 0].set_xlim(-0.03, 1.03)
     axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
     parts = [dot(name, **({"color": INK} | look)) for _, name, look in _PARTS.values()]
-    legend_outside(figure, [*parts, dot("paper (13B)", **_PAPER)])
+    quoted = [dot("paper (13B)", **_PAPER)] if table["paper"].notna().any() else []
+    legend_outside(figure, [*parts, *quoted])
     title(figure, _projector_title(table))
     return figure
 
@@ -198,8 +208,10 @@ def _projector_title(table: pd.DataFrame) -> str:
         values="value",
         observed=True,
     )
-    said = []
+    points = []
     for part, name in (("projector+llm", "with the projector"), ("llm", "LLM only")):
         gap = wide[part]["forget_text"] - wide[part]["forget_multimodal"]
-        said.append(f"{spread_text(100 * gap, '{:+.0f}').replace('-', '−')} points {name}")
-    return f"Text-only minus multimodal forget accuracy: {', '.join(said)}"
+        points.append(f"{spread_text(100 * gap, '{:+.0f}').replace('-', '−')} points {name}")
+    after = table[table["trained_part"] != ""].assign(trained_part="")
+    state = " and ".join(SELECTIONS[selection] for selection in after["selection"].unique())
+    return f"Text-only minus multimodal forget accuracy ({state}{over(after)}): {', '.join(points)}"

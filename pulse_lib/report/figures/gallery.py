@@ -102,6 +102,14 @@ ENTRIES = (
         draw=lambda table, _: comparisons.projector(table),
     ),
     Entry(
+        "projector_matched",
+        "And at matched forgetting?",
+        reading="The same at the first step whose forget accuracy is at or below the matched level, where"
+        " both have forgotten equally much. The paper reports end points only.",
+        table="projector_matched",
+        draw=lambda table, _: comparisons.projector(table),
+    ),
+    Entry(
         "figure5",
         "What is left after five requests, one after another?",
         reading="The paper's Figure 5, with unusable answers beside it: everything is measured again after"

@@ -23,6 +23,7 @@ from pulse_lib.report.figures.style import (
     drawn,
     empty_figure,
     legend_outside,
+    over,
     panels,
     series_handles,
     series_looks,
@@ -161,4 +162,5 @@ def _radar_title(table: pd.DataFrame) -> str:
         for s, name in SCENARIOS.items()
         if s in set(general["scenario"])
     ]
-    return f"General ability kept ({SELECTIONS[general['selection'].iloc[0]]}): {'; '.join(said)}"
+    state = SELECTIONS[general["selection"].iloc[0]]
+    return f"General ability kept ({state}{over(general)}): {'; '.join(said)}"

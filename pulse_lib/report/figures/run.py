@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from pulse_lib.evaluate.accuracy import MATCHED_AT, both_modalities
+from pulse_lib.methods import Method
 from pulse_lib.report.figures.style import (
     BEFORE,
     COLOURS,
@@ -24,10 +27,10 @@ from pulse_lib.report.figures.style import (
     reference_line,
     title,
 )
-from pulse_lib.report.words import METRICS
+from pulse_lib.report.words import METRICS, loss_unit
 
 _TERMS = {  # of a loss, by the column of log.csv
-    "loss": (INK, "total"),
+    "loss": (INK, "loss"),
     "forget_loss": (COLOURS[3], "forget term"),
     "retain_loss": (COLOURS[0], "retain term"),
 }
@@ -58,44 +61,62 @@ def run_path(
     if table.empty:
         return empty_figure("This run's path is empty.")
     figure, ax = _accuracies(table["step"], table)
-    reached = f"{matched_at:g} was not reached"
+    reached = f"forget accuracy {matched_at:g} was not reached"
     if matched_step is not None:
         reference_line(ax, matched_step, text=f"matched, step {matched_step}", axis="x")
-        reached = f"forget accuracy {matched_at:g} at step {matched_step}"
+        reached = f"first at or below {matched_at:g} at step {matched_step}"
     reference_line(ax, matched_at, text=f"{matched_at:g}")
     ax.set_xlabel("step (updates of the weights)")
     start, end = table.iloc[0], table.iloc[-1]
     said = (
-        f"forget {both_modalities(start):.2f} → {both_modalities(end):.2f}, general"
-        f" {start['general']:.2f} → {end['general']:.2f}; {reached}"
+        f"forget (mean of both modalities) {both_modalities(start):.2f} →"
+        f" {both_modalities(end):.2f}, general {start['general']:.2f} → {end['general']:.2f}; {reached}"
     )
     title(figure, said, name=name)
     return figure
 
 
 @drawn
-def training_curve(table: pd.DataFrame, name: str = "") -> Figure:
-    """A run's log.csv: the loss (and its forget and retain terms where there are any) over steps,
-    and the learning rate."""
+def training_curve(table: pd.DataFrame, method: Method | None = None, *, name: str = "") -> Figure:
+    """A run's log.csv: the loss over steps, its forget and retain terms where it has both, and the
+    learning rate. method: whose loss it is, for the unit; without it the axis names none.
+    """
     if table.empty:
         return empty_figure("This run's log is empty.")
     figure = new_figure(9, 3.4)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    for column, (colour, text) in _TERMS.items():
-        if column in table and table[column].notna().any():
-            values = table[column]
-            smooth = values.rolling(max(1, len(table) // 40), center=True, min_periods=1).mean()
-            ax.plot(table["step"], values, color=colour, linewidth=0.8, alpha=0.35)
-            ax.plot(table["step"], smooth, color=colour, label=text)
-    ax.set_ylabel("loss (nats per token)")
-    legend_outside(figure, ax.get_legend_handles_labels()[0])
+    wide = max(1, len(table) // 40)
+    for column in _terms_of(table):
+        colour, text = _TERMS[column]
+        values = table[column]
+        smooth = values.rolling(wide, center=True, min_periods=1).mean()
+        ax.plot(table["step"], values, color=colour, linewidth=0.8, alpha=0.35)
+        ax.plot(table["step"], smooth, color=colour, label=text)
+    ax.set_ylabel(f"loss ({loss_unit(method)})" if method else "loss")
+    every = Line2D([], [], color=BEFORE, linewidth=0.8, alpha=0.5, label="pale: every step")
+    bold = Line2D([], [], color="none", label=f"bold: mean of {wide} steps")
+    shown = ax.get_legend_handles_labels()[0]
+    legend_outside(figure, [*shown, *([every, bold] if wide > 1 else [])])
     below.plot(table["step"], table["learning_rate"], color=BEFORE)
     below.set_ylabel("rate")
     below.set_xlabel("step (updates of the weights)")
-    n = max(1, len(table) // 20)
-    start, end = table["loss"].iloc[:n].mean(), table["loss"].iloc[-n:].mean()
-    title(figure, f"loss {start:.2f} → {end:.2f} in {int(table['step'].max())} steps", name=name)
+    title(figure, _curve_title(table), name=name)
     return figure
+
+
+def _terms_of(table: pd.DataFrame) -> list[str]:
+    """The columns worth a line. A forget term alone is the loss, and of fine-tuning it would be
+    called by a wrong name."""
+    there = [column for column in _TERMS if column in table and table[column].notna().any()]
+    alone = there == ["loss", "forget_loss"] and np.allclose(table["loss"], table["forget_loss"])
+    return ["loss"] if alone else there
+
+
+def _curve_title(table: pd.DataFrame) -> str:
+    n, steps = max(1, len(table) // 20), int(table["step"].max())
+    start, end = table["loss"].iloc[:n].mean(), table["loss"].iloc[-n:].mean()
+    how = f" (means of the first and last {n})" if n > 1 else ""
+    return f"loss {start:.2f} → {end:.2f} in {steps} steps{how}"
 
 
 @drawn
@@ -109,8 +130,8 @@ def rounds(table: pd.DataFrame, name: str = "") -> Figure:
     start, end = table.iloc[0], table.iloc[-1]
     retain = [both_modalities(state, "retain") for state in (start, end)]
     said = (
-        f"after {table.index.max()} requests retain {retain[0]:.2f} → {retain[1]:.2f}, general"
-        f" {start['general']:.2f} → {end['general']:.2f}"
+        f"after {table.index.max()} requests retain (mean of both modalities) {retain[0]:.2f} →"
+        f" {retain[1]:.2f}, general {start['general']:.2f} → {end['general']:.2f}"
     )
     title(figure, said, name=name)
     return figure
@@ -134,8 +155,8 @@ def request_grid(
     figure.colorbar(ax.collections[0], ax=ax, label="accuracy (share correct)", shrink=0.85)
     waiting, done = grid.iloc[1].iloc[1:].mean(), grid.iloc[-1].mean()
     said = (
-        f"after one request those still to come are at {waiting:.2f}, after all everybody is at"
-        f" {done:.2f}"
+        f"after one request those still to come are at {waiting:.2f} on average, after all"
+        f" everybody is at {done:.2f}"
     )
     title(figure, said, name=name)
     return figure

@@ -23,6 +23,7 @@ from pulse_lib.report.figures.style import (
     drawn,
     empty_figure,
     legend_outside,
+    over,
     panels,
     reference_line,
     series_looks,
@@ -137,7 +138,7 @@ def _requests_title(table: pd.DataFrame) -> str:
     ]
     forget = spread_text(pick(end, measure="forget")["value"], "{:.2f}")
     return (
-        f"After {last} requests forget accuracy is {forget}; of its start remains:"
+        f"After {last} requests forget accuracy is {forget}{over(table)}; of its start remains:"
         f" {', '.join(said)}"
     )
 
@@ -165,7 +166,7 @@ def _relapse_title(table: pd.DataFrame) -> str:
     rise = (done["value"] - per.cummin()).max()
     waiting = pick(table[table["turn"] > 1], round=1)["value"]
     fell = (
-        f"one request leaves those still to come at {spread_text(waiting, '{:.2f}')}; "
+        f"one request leaves those still to come at {spread_text(waiting, '{:.2f}')}{over(table)}; "
         if len(waiting)
         else ""
     )
@@ -204,7 +205,7 @@ def round_figure(requests: pd.DataFrame, relapse: pd.DataFrame, *, number: int) 
     axes[0].set_ylabel("accuracy (share correct)")
     general = pick(requests, measure="general", round=number)["value"]
     text = f"After request {number}" if number else "Before the first request"
-    said = f"general accuracy {general.min():.2f} to {general.max():.2f}"
+    said = f"general accuracy {spread_text(general, '{:.2f}')}{over(requests)}"
     title(figure, f"{text}: {said}; grey strokes: before, dotted: chance")
     return figure
 
@@ -278,8 +279,8 @@ def after_requests(table: pd.DataFrame) -> Figure:
 def _after_title(table: pd.DataFrame, names: list[str]) -> str:
     reached = [name for name, aim in zip(names, table["aim"], strict=True) if aim]
     what = (
-        f"Forgotten (at most {SUCCESS_FORGET}) with {100 * SUCCESS_RETAINED:.0f} % of retain and"
-        " general kept after all requests"
+        f"Forgotten (at most {SUCCESS_FORGET}) with at least {100 * SUCCESS_RETAINED:.0f} % of retain"
+        " and general kept after all requests"
     )
     if reached:
         return f"{what}: {len(reached)} of {len(names)} configurations ({'; '.join(reached)})"

@@ -145,6 +145,17 @@ def spread_text(values: pd.Series, form: str = "{:.0f}") -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def over(table: pd.DataFrame) -> str:
+    """What the ranges of a title go over: ", from method to method" if there are several, "" if
+    there is one; where it has several seeds, that each value is their mean."""
+    who = [column for column in ("method", "policy", "trained_part") if column in table]
+    several = len(table[who].drop_duplicates()) > 1
+    seeds = table["seed"].nunique() if "seed" in table else table["n_seeds"].max()
+    return (", from method to method" if several else "") + (
+        f", means of {seeds:.0f} seeds" if seeds > 1 else ""
+    )
+
+
 def dot(label: str, **look: Any) -> Line2D:
     """A mark without a line, for a legend."""
     mark: Look = {"linestyle": "", "marker": "o", "markersize": 7} | look

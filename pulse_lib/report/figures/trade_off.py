@@ -22,6 +22,7 @@ from pulse_lib.report.figures.style import (
     drawn,
     empty_figure,
     legend_outside,
+    over,
     panels,
     reference_line,
     series_handles,
@@ -144,6 +145,6 @@ def _trade_off_title(table: pd.DataFrame, against: Against, *, matched_at: float
             means = matched.groupby(["method", "trained_part"], observed=True)[against].mean()
             said.append(f"{spread_text(100 * means / before)} % ({name})")
     return (
-        f"At forget accuracy {matched_at:g}, of accuracy on the {METRICS[against]} remains:"
-        f" {'; '.join(said) or 'not reached by any'}"
+        f"When forget accuracy is first at most {matched_at:g}, of accuracy on the"
+        f" {METRICS[against]} remains{over(table)}: {'; '.join(said) or 'not reached by any'}"
     )

@@ -201,21 +201,22 @@ def at_matched(study: Study) -> pd.DataFrame:
     return _frame(lines, "measure", "n_runs")
 
 
-def projector(study: Study) -> pd.DataFrame:
-    """Projector or not: accuracies (0-1) before and after, at the last step, of every method run
-    with both trained parts.
+def projector(study: Study, selection: Selection = "final") -> pd.DataFrame:
+    """Projector or not: accuracies (0-1) before and after, at the last step or matched forgetting,
+    of every method that has this state with both trained parts.
 
-    measure: of paper.METRICS; paper = the paper's value where it reports one (GA, fine-tuned).
+    measure: of paper.METRICS; paper = the paper's value where it reports one (GA, fine-tuned, last
+    step).
     """
     quoted = paper.projector_table().set_index(["method", "trained_part"])
-    found = {tuple(w[k] for k in SETTINGS): (w, b, a) for w, b, a in states(study, ["final"])}
+    found = {tuple(w[k] for k in SETTINGS): (w, b, a) for w, b, a in states(study, [selection])}
     lines = []
     for (scenario, method, part), (whose, before, after) in found.items():
         if part != "projector+llm" or (scenario, method, "llm") not in found:
             continue
         alone, _, after_alone = found[scenario, method, "llm"]
         start = whose | {"trained_part": "", "selection": "before"}
-        reported = scenario == "finetuned" and method == "ga"
+        reported = (scenario, method, selection) == ("finetuned", "ga", "final")
         for who, rows in ((start, before), (whose, after), (alone, after_alone)):
             for metric in paper.METRICS:
                 key = (method if who["trained_part"] else "before", who["trained_part"])
@@ -224,6 +225,11 @@ def projector(study: Study) -> pd.DataFrame:
                 found_here = accuracy(rows, metric, n_resamples=study.n_resamples)
                 lines.append(who | named | spread(found_here))
     return _frame(lines, "measure", "paper")
+
+
+def projector_matched(study: Study) -> pd.DataFrame:
+    """`projector` at matched forgetting."""
+    return projector(study, "matched")
 
 
 def paths(study: Study) -> pd.DataFrame:

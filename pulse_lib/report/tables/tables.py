@@ -24,6 +24,7 @@ from pulse_lib.report.words import SCENARIOS, method_order
 
 SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY]
 SEQUENTIAL = ["scenario", *SEQUENCE, "order", "seed", "round"]
+SCORED = ("question_id", "options", "correct", "invalid", "category", "group")  # by score_rows
 MMBENCH = ["vanilla_0", "vanilla_all", "circular", "parse_rate"]
 
 
@@ -180,9 +181,9 @@ def mmbench(study: Study) -> pd.DataFrame:
     embedded world. Raises ValueError if a group of rows is incomplete."""
     lines = []
     for (run, state, number), slim in study.parts.items():
-        if not (slim["group"].astype(str) != "").any():
+        if not (slim["group"] != "").any():
             continue
-        rows = study.full_rows(run)
+        rows = study.full_rows(run, ("state", "round", *SCORED))
         scores = score_rows(rows[(rows["state"] == state) & (rows["round"] == number)])
         line = {"run": run, "state": state, "round": number}
         line |= {name: scores[name] for name in ("n_questions", "n_rows", *MMBENCH)}

@@ -1,0 +1,560 @@
+"""What a person reads: that notebooks, README and docs say what the figures, tables and files show."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_study as made
+import typer
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from PIL import Image
+
+from pulse_lib import methods
+from pulse_lib.data import records
+from pulse_lib.data.world import people as world
+from pulse_lib.evaluate.extract import extract
+from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import load_profile
+from pulse_lib.report import collect, figures, widgets
+from pulse_lib.report import html as page
+from pulse_lib.report.figures.gallery import Gallery, find
+from pulse_lib.report.findings import ledger
+from pulse_lib.report.findings.claims import FINDINGS
+from pulse_lib.report.tables import tables
+from pulse_lib.report.tables.display import whole
+from pulse_lib.report.words import label, readable
+from pulse_lib.runs.kinds import KINDS
+
+README = (REPOSITORY / "README.md").read_text()
+REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+TEXTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "out"
+    return collect.collect(made.write_study(out, methods=("ga", "ga_retain")), made.PROFILE)
+
+
+def cells(path: Path, kind: str) -> list[str]:
+    return [c.source for c in nbformat.read(path, 4).cells if c.cell_type == kind]
+
+
+def code_with(number: str, text: str) -> str:
+    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(number))
+    (cell,) = (c for c in cells(path, "code") if text in c)
+    return cell
+
+
+def words_of(figure) -> list[str]:
+    every = figure.findobj(lambda a: hasattr(a, "get_text"))
+    return [t.get_text().replace("\N{NO-BREAK SPACE}", " ") for t in every]
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def log_of(method: methods.Method, n: int = 100) -> pd.DataFrame:
+    """A log as the training loop writes it."""
+    step = np.arange(1, n + 1)
+    log = pd.DataFrame({"step": step, "forget_loss": 3 - step / 50, "learning_rate": 0.01})
+    log["retain_loss"] = step / 200 if method.retain_loss else np.nan
+    log["loss"] = method.forget_weight * log["forget_loss"]
+    log["loss"] += method.retain_weight * log["retain_loss"].fillna(0)
+    return log
+
+
+def test_fine_tuning_has_no_forget_term():
+    said = words_of(figures.training_curve(log_of(methods.FINETUNE), methods.FINETUNE))
+    assert not [text for text in said if "forget" in text] and "loss (nats per token)" in said
+
+
+def test_two_terms_are_named_and_so_is_one_under_a_penalty():
+    graddiff = methods.get("ga_retain")
+    said = words_of(figures.training_curve(log_of(graddiff), graddiff))
+    assert {"loss", "forget term", "retain term"} <= set(said)
+    ga = methods.get("ga")
+    penalised = log_of(ga).assign(loss=lambda log: log["loss"] + 0.1)
+    assert {"loss", "forget term"} <= set(words_of(figures.training_curve(penalised, ga)))
+
+
+@pytest.mark.parametrize("method", [*methods.METHODS.values(), *methods.VARIANTS.values()])
+def test_a_curves_unit_is_that_of_the_loss(method):
+    """By what the loss is given: sequences' log-probabilities are not means over tokens, nor are
+    distances of hidden states."""
+    (axis,) = (
+        t
+        for t in words_of(figures.training_curve(log_of(method), method))
+        if t.startswith("loss (")
+    )
+    forget = re.sub(r"\s*retain: .*", "", axis)
+    assert ("nats per answer" in forget) == (method.forget_loss == "npo")
+    assert ("pair of answers" in forget) == (method.forget_loss == "dpo")
+    assert ("hidden states" in forget) == (method.forget_loss == "rmu")
+    assert ("no unit" in forget) == method.forget_loss.startswith("muse")
+    if method.retain_loss == "nll":
+        assert re.search(r"nats per token\)$", axis)
+
+
+def test_without_a_method_a_curve_claims_no_unit():
+    said = words_of(figures.training_curve(log_of(methods.get("npo"))))
+    assert "loss" in said and not [text for text in said if "nats" in text]
+
+
+def test_a_curves_title_says_what_it_averages():
+    log = log_of(methods.FINETUNE)
+    title = figures.training_curve(log).get_suptitle().replace("\n", " ")
+    first, last = log["loss"].iloc[:5].mean(), log["loss"].iloc[-5:].mean()
+    assert f"{first:.2f} → {last:.2f} in 100 steps (means of the first and last 5)" in title
+    assert "means" not in figures.training_curve(log[:10]).get_suptitle()
+
+
+def test_notebooks_hand_a_curve_its_method():
+    calls = [c for p in NOTEBOOKS for c in cells(p, "code") if "training_curve(" in c]
+    assert len(calls) == 3
+    assert all(re.search(r"training_curve\([\w.\[\]-]+, [\w.]+\)", call) for call in calls)
+
+
+def test_titles_say_what_their_ranges_go_over(study):
+    gallery = Gallery(study)
+    for name in ("figure4_last_step", "path_general", "projector", "figure5", "relapse"):
+        title = gallery.show(name).get_suptitle().replace("\n", " ")
+        several = len(
+            gallery.table(find(name).table).query("method != 'before'")["method"].unique()
+        )
+        assert ("from method to method" in title) == (several > 1 and name != "projector"), name
+    three = gallery.table("requests").assign(n_seeds=3)
+    assert "means of 3 seeds" in figures.requests(three).get_suptitle().replace("\n", " ")
+
+
+# --- cards ----------------------------------------------------------------------------------------
+
+
+def test_no_ticks_and_no_grid_on_a_card_that_a_person_sees(study, monkeypatch):
+    monkeypatch.setenv("PULSE_BATCH", "0")
+    seen = []
+    monkeypatch.setattr(widgets, "png", lambda figure: seen.append(figure) or b"")
+    box = widgets.answer_browser(study)
+    box.children[2].children[0].value = 2
+    assert len(seen) >= 2
+    for figure in seen:
+        assert len(figure.axes) in (1, 2) and not any(ax.axison for ax in figure.axes)
+
+
+def test_a_face_on_a_card_is_the_picture_and_nothing_else(study, monkeypatch):
+    """The widget's own PNG: inside the face's frame there are only the picture's colours."""
+    monkeypatch.setenv("PULSE_BATCH", "0")
+    kept = {}
+    card = widgets.answer_card
+
+    def keep(line, questions, *, images):
+        kept.update(line=line, figure=card(line, questions, images=images))
+        kept["image"] = np.asarray(images[questions[line["question_id"]].image])
+        return kept["figure"]
+
+    monkeypatch.setattr(widgets, "answer_card", keep)
+    monkeypatch.setattr(
+        widgets,
+        "chosen",
+        lambda table, *args, **filters: table[table["modality"] == "multimodal"].head(1),
+    )
+    picture = widgets.answer_browser(study).children[-1]
+    shown = np.asarray(Image.open(io.BytesIO(picture.value)).convert("RGB"))
+    frame = kept["figure"].axes[0].get_window_extent()
+    height = len(shown)
+    inside = shown[
+        int(height - frame.y1) + 2 : int(height - frame.y0) - 1,
+        int(frame.x0) + 2 : int(frame.x1) - 1,
+    ]
+    there = {tuple(colour) for colour in kept["image"].reshape(-1, 3)}
+    drawn = {tuple(colour) for colour in inside.reshape(-1, 3)}
+    assert len(inside) > 100 and drawn <= there
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", list(methods.METHODS))
+def test_the_line_that_defines_a_method_is_not_cut(method):
+    """Notebook 03's own cell, for every method, as its HTML shows it."""
+    cell, settings = code_with("03", "chosen.describe()"), load_profile("tiny")
+    body, _, last = cell.rpartition("\nwhole(")
+    given = {"settings": settings, "scenario": "finetuned", "method": method}
+    given |= {"methods": methods, "pd": pd, "whole": whole}
+    exec(body, given)
+    text = html.unescape(eval(f"whole({last}", given)._repr_html_())
+    for name in ("loss", "source"):
+        value = getattr(methods.METHODS[method], name)
+        assert re.search(rf"<th>{name}</th>\s*<td>{re.escape(value)}</td>", text), value
+
+
+def test_no_table_of_a_notebook_is_cut(study):
+    """Where 05 shows a table, it is shown to its last word, line and column."""
+    code = "\n".join(cells(NOTEBOOKS[-1], "code"))
+    ends = [c.rstrip().splitlines()[-1] for c in cells(NOTEBOOKS[-1], "code")]
+    assert not [line for line in ends if re.match(r"(every_table\[|single_shot|found\.)", line)]
+    assert code.count("whole(") >= 6
+    long = pd.DataFrame({f"column {i}": ["word " * 30] * 80 for i in range(30)})
+    text = whole(long)._repr_html_()
+    assert "..." not in text and text.count("word " * 29 + "word") == 80 * 30
+    assert repr(whole(long)).count("word") == 80 * 30 * 30
+
+
+def test_a_method_has_one_name_for_a_reader(study):
+    """In tables as in figures; the files keep the ids."""
+    every = tables.all_tables(study)
+    assert "ga_retain" in set(every["single_shot"]["method"])
+    shown = whole(every["single_shot"])._repr_html_()
+    assert "GradDiff" in shown and "ga_retain" not in shown
+    assert "fine-tuned knowledge" in shown and "last step" in shown
+    gallery = Gallery(study, images={})
+    gallery.images.update(dict.fromkeys((e.name for e in page.ENTRIES), b""))
+    text = page.report(study, gallery, tables=every, findings=ledger.ledger(study))
+    body = text[text.index('<section id="tables">') : text.index('<section id="limits">')]
+    assert "GradDiff" in body and "ga_retain" not in body
+    some = readable(pd.DataFrame({"method": ["before", None]}))["method"]
+    assert some[0] == "before" and some.isna()[1]
+
+
+def test_readme_calls_no_method_by_its_id():
+    """In tables and in sentences; commands need the ids."""
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    tables_there = "\n".join(line for line in prose.splitlines() if line.startswith("|"))
+    for method in methods.METHODS:
+        if label(method) != method:
+            assert not re.search(rf"(?<![\w/]){method}(?![\w/])", tables_there), method
+
+
+# --- verdicts and figures -------------------------------------------------------------------------
+
+
+def test_a_figure_shows_the_state_that_the_verdict_above_it_speaks_of(study):
+    gallery, seen = Gallery(study), []
+    for cell in cells(NOTEBOOKS[-1], "code"):
+        prefixes = tuple(re.findall(r'"([\w-]+)"', "".join(re.findall(r"say\((.*?)\)\)", cell))))
+        drawn = re.findall(r'gallery\.show\("(\w+)"\)', cell)
+        if not prefixes or not drawn:
+            continue
+        spoken = {c.id.rpartition("-")[2] for c in FINDINGS if c.id.startswith(prefixes)}
+        spoken &= {"final", "matched"}
+        shown = set()
+        for name in drawn:
+            table = find(name).select(gallery.table(find(name).table))
+            shown |= set(table.get("selection", pd.Series(dtype=object)).dropna()) - {"before", ""}
+            shown |= {"matched"} if name == "matched" else set()
+        assert spoken <= shown or not shown, (cell, spoken, shown)
+        seen += spoken
+    assert {"final", "matched"} <= set(seen)
+
+
+def test_the_projector_figures_name_their_state(study):
+    gallery = Gallery(study)
+    assert "(last step)" in gallery.show("projector").get_suptitle().replace("\n", " ")
+    assert "(matched forgetting)" in gallery.show("projector_matched").get_suptitle().replace(
+        "\n", " "
+    )
+    matched = gallery.table("projector_matched")
+    single = tables.single_shot(study).query("method == 'ga' and selection == 'matched'")
+    for row in single.query("scenario == 'finetuned'").to_dict("records"):
+        here = matched.query(f"trained_part == '{row['trained_part']}'").set_index("measure")
+        assert here["value"]["forget_text"] == pytest.approx(row["forget_text"])
+    # the paper's numbers are end points
+    assert matched["paper"].isna().all() and gallery.table("projector")["paper"].notna().any()
+
+
+# --- minutes --------------------------------------------------------------------------------------
+
+RUNS_OF = {
+    "01": "data/",
+    "02": "target/",
+    "03": "single_shot/",
+    "04": "sequential/",
+    "05": "analysis",
+}
+
+
+def minutes(number: str) -> str:
+    times = pd.read_csv(REFERENCE / "times.csv")
+    own = times[times["run"].str.startswith(RUNS_OF[number])]["seconds"] / 60
+    low, high = f"{own.min():.1f}", f"{own.max():.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
+@pytest.mark.parametrize("number", RUNS_OF)
+def test_minutes_are_those_of_the_reference_run(number):
+    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(number))
+    top = cells(path, "markdown")[0]
+    line = next(line for line in top.splitlines() if "profile `tiny`" in line)
+    said = [cell.strip() for cell in line.strip("|").split("|")][2]
+    assert said.startswith(f"{minutes(number)} on a slow machine with two cores")
+    row = next(line for line in README.splitlines() if line.startswith(f"| [{number} · "))
+    assert row.strip("| ").split("|")[-1].strip() == minutes(number)
+
+
+def span(path: Path) -> float:
+    times = pd.read_csv(path)
+    ends = pd.to_datetime(times["finished"])
+    return (ends.max() - (ends - pd.to_timedelta(times["seconds"], unit="s")).min()).seconds / 60
+
+
+def test_readme_says_how_long_and_how_large():
+    times = pd.read_csv(REFERENCE / "times.csv")
+    assert f"the demo took {span(REFERENCE / 'times.csv'):.0f} minutes" in README
+    assert f"at most {times['peak_memory_mib'].max() / 1024:.1f} GB of\nmemory" in README
+    assert round(span(REFERENCE / "three_seeds" / "times.csv")) == 119
+    assert (
+        f"{span(REFERENCE / 'three_seeds' / 'times.csv') / 60:.0f}" == "2"
+        and "two\nhours" in README
+    )
+    kinds = times["run"].str.partition("/")[0].value_counts()
+    said = (
+        f"{kinds['single_shot']} single-shot and\n              # {kinds['sequential']} sequential"
+    )
+    assert said in README
+
+
+# --- what another processor gives -----------------------------------------------------------------
+
+
+def numbers(text: str) -> list[list[float]]:
+    return [
+        [float(n) for n in re.search(r"(\S+) \[(\S+), (\S+)\]$", part)[0].translate(
+            str.maketrans("−[],", "-   ")).split()]
+        for part in text.split("; ")
+    ]  # fmt: skip
+
+
+def test_what_another_processor_gives_is_as_told():
+    here, there = (
+        {name: pd.read_csv(folder / f"{name}.csv") for name in ("ledger", "ranking")}
+        for folder in (REFERENCE, REFERENCE / "other_processor")
+    )
+    assert list(here["ledger"]["verdict"]) == list(there["ledger"]["verdict"])
+    who = ["scenario", "method", "trained_part"]
+    assert here["ranking"][who].equals(there["ranking"][who])
+    pairs = [
+        (ours, theirs)
+        for a, b in zip(here["ledger"]["here"], there["ledger"]["here"], strict=True)
+        for ours, theirs in zip(numbers(a), numbers(b), strict=True)
+    ]
+    outside = sum(not low <= theirs[0] <= high for (_, low, high), theirs in pairs)
+    assert f"all {len(here['ledger'])} verdicts" in README
+    for text in (README, (REFERENCE / "README.md").read_text()):
+        assert f"{outside} of the {len(pairs)} numbers" in text
+
+
+# --- widths ---------------------------------------------------------------------------------------
+
+PAGE = 830  # pixels, of README's column on its host
+_FONT = FontProperties(family="DejaVu Sans", size=16)  # wider than the fonts that hosts use
+
+
+def width(word: str, weight: str = "normal") -> float:
+    """Of a word in pixels, at 16 px."""
+    font = _FONT.copy()
+    font.set_weight(weight)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", word).translate(str.maketrans("", "", "`*\\"))
+    return TextPath((0, 0), plain, prop=font).get_extents().width if plain else 0.0
+
+
+def narrowest(table: list[str]) -> float:
+    """The least width of a table: the longest word of each column, its padding and border."""
+    lines = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in table]
+    head, body = lines[0], lines[2:]
+    total = 1.0
+    for i in range(len(head)):
+        words = [(w, "bold") for w in head[i].split()]
+        words += [
+            (w, "normal")
+            for line in body
+            for w in re.sub(r" / ", "\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}", line[i]).split()
+        ]
+        # the cells of the accuracies do not break at their slash
+        total += max((width(w, kind) for w, kind in words), default=0) + 27
+    return total
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.stem)
+def test_no_table_and_no_command_is_wider_than_the_page(path):
+    text = path.read_text()
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert narrowest(table.splitlines()) <= PAGE, table.splitlines()[0]
+    if path.name == "README.md":  # code scrolls, but what scrolls is not seen
+        for block in re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL):
+            assert all(len(line) <= 98 for line in block.splitlines()), block
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def commands_in(text: str) -> list[list[str]]:
+    text = text.replace("\\\n", " ")
+    found = re.findall(r"python -m pulse_lib ((?:[^`#\n(;)]|\\\n)+)", text)
+    return [shlex.split(line) for line in found if line.strip()]
+
+
+def every_command() -> list[tuple[str, list[str]]]:
+    places = [*TEXTS, REFERENCE / "README.md", *NOTEBOOKS]
+    texts = {
+        str(p): "\n".join(cells(p, "markdown")) if p.suffix == ".ipynb" else p.read_text()
+        for p in places
+    }
+    return [(name, words) for name, text in texts.items() for words in commands_in(text)]
+
+
+def test_commands_that_a_page_names_are_there():
+    from pulse_lib.__main__ import app
+
+    top = typer.main.get_command(app)
+    seen = set()
+    for name, words in every_command():
+        assert words[0] in top.commands, (name, words)
+        command = top.commands[words[0]]
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        given = {w for w in words[1:] if re.match(r"--?[a-z]", w)}
+        extra = {"-p"} if words[0] == "notebook" else set()
+        assert given <= options | extra, (name, words)
+        seen.add(words[0])
+    assert {"run", "notebook", "search", "measure", "export", "status"} <= seen
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_hosted_notebook_says_how_to_make_what_it_reads(path):
+    (kind,) = (kind for kind, row in KINDS.items() if row.notebook == path.stem)
+    read = KINDS[kind].inputs
+    wanted = (
+        [KINDS[k].notebook[:2] for k in KINDS if k != kind]
+        if read is None
+        else [KINDS[k].notebook[:2] for k in read({"scenario": "finetuned"})]
+    )
+    text = next(t for t in cells(path, "markdown") if t.startswith("## Setup"))
+    assert re.findall(r"`!python -m pulse_lib notebook (\d\d)`", text) == wanted
+    assert ("On Colab and Kaggle" in text) == bool(wanted) or path.stem.startswith("01")
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+
+def test_simnpos_gamma_is_beta_times_that_of_the_authors_code():
+    torch = pytest.importorskip("torch")
+    from pulse_lib.train.losses import simnpo
+
+    m, beta, delta = torch.tensor([-0.3, -2.0], dtype=torch.float64), 4.5, 0.4
+    theirs = -(2 / beta) * torch.nn.functional.logsigmoid(beta * (-m - delta)).mean()
+    assert torch.isclose(simnpo(m, beta, beta * delta), theirs)
+
+
+def test_the_table_says_whose_numbers_it_has():
+    satimp = methods.METHODS["satimp"]
+    assert satimp.coefficients == {"beta1": 5.0, "beta2": 1.0} and satimp.retain_weight == 0.1
+    assert "README: beta2 = 0.1" in satimp.source and "beta2 = 0.1" in README
+    assert "beta1 = 5, beta2 = 1 and weight 0.1" in README
+    assert (
+        methods.METHODS["simnpo"].coefficients["gamma"] == 0.0 and "(0 here by default)" in README
+    )
+
+
+def test_lmms_evals_static_mode_is_not_here():
+    """It would take a capital letter anywhere in an answer for the option."""
+    said = (REPOSITORY / "docs" / "measure.md").read_text()
+    options = {"A": "Rome", "B": "Paris", "C": "Oslo"}
+    assert extract("Cannot tell", options, "lmms_eval") is None and "static mode" in said
+
+
+def test_a_run_of_underscores_is_one_gap():
+    said = (REPOSITORY / "docs" / "measure.md").read_text()
+    assert re.sub("_{2,}", "[Blank]", "born in ____.") == "born in [Blank]."
+    assert "A gap is a run of two or more underscores" in said
+
+
+def test_numbers_of_the_world_are_those_of_the_docs():
+    said = (REPOSITORY / "docs" / "embedded_model.md").read_text()
+    celebrities, everybody = world.celebrities(), [*world.celebrities(), *world.fictitious()]
+    assert f"the {len(everybody)} people" in said
+    assert f"{len(celebrities)} celebrities" in README
+    assert f"of {len(world.FIRST_NAMES)} first and {len(world.LAST_NAMES)} last names" in said
+    assert {len(values) for values in world.ATTRIBUTES.values()} == {
+        20
+    } and "twenty possible" in said
+    assert len(world.ATTRIBUTES) == 5 and "five facts" in said
+    assert len(methods.METHODS) == 19 and "Nineteen single-shot\nmethods" in README
+
+
+def test_what_readme_says_of_the_search_is_in_its_file():
+    trials = pd.read_csv(REFERENCE / "search.csv")
+    rates = trials["values"].map(lambda text: json.loads(text)["learning_rate"])
+    most = rates.groupby(trials["method"]).max()
+    low = most[most <= 0.0065].index
+    assert {m for m in low if "/" not in m} == {"ga", "ceu", "saliency"}
+    assert "Saliency,\nCE-U and GA drew no learning rate above 0.0065" in README
+    assert (most > 0.012).mean() > 0.5
+
+
+def test_what_readme_says_of_three_seeds_is_in_its_ledger():
+    one, three = (
+        pd.read_csv(folder / "ledger.csv") for folder in (REFERENCE, REFERENCE / "three_seeds")
+    )
+    new = three[(one["verdict"] != three["verdict"])]
+    assert list(new["finding"]) == [
+        "splitting-hurts-retain-final",
+        "splitting-hurts-retain-matched",
+        "splitting-hurts-general-matched",
+    ] and set(new["verdict"]) == {"holds"}
+    rows = dict(re.findall(r"^\| ([^|]*\.) \| ([^|]*) \|$", README, flags=re.MULTILINE))
+    assert rows == dict(zip(one["claim"], one["verdict"], strict=True))
+
+
+# --- growth ---------------------------------------------------------------------------------------
+
+
+def test_rows_are_read_by_need_and_are_the_same(study):
+    """Against all columns read at once, which is what grew: a column of texts costs hundreds of
+    bytes a row."""
+    rows = study.rows
+    frames = []
+    for run in study.runs:
+        frame = records.read_table(run.folder / "rows.parquet").to_pandas()
+        frame["n_options"] = frame["options"].map(len)
+        frames.append(frame.assign(run=run.name, kind=run.kind))
+    plain = pd.concat(frames, ignore_index=True)
+    unit = plain["person_id"].where(plain["person_id"] != "", plain["group"])
+    plain["cluster"] = unit.where(unit != "", plain["question_id"])
+    assert set(rows) == set(plain) - {*collect.TEXTS, "person_id"}
+    for column in rows:
+        assert rows[column].tolist() == plain[column].tolist(), column
+        if not pd.api.types.is_numeric_dtype(rows[column]):
+            assert list(rows[column].cat.categories) == sorted(plain[column].unique())
+    assert rows.memory_usage(index=False).sum() / len(rows) < 100  # bytes a row
+
+
+def test_an_interval_is_the_same_for_texts_and_categories(study):
+    from pulse_lib.report import stats
+
+    rows = collect.headline(study.answers(kind="single_shot", set="forget"))
+    texts = rows.astype({"cluster": str, "set": str})
+    found = [stats.accuracy(r, by="modality", n_resamples=300) for r in (rows, texts)]
+    assert found[0] == found[1] and found[0].low < found[0].high
+
+
+def test_a_runs_file_is_read_once_for_all_its_states(study, monkeypatch):
+    reads = []
+    read = collect.read_table
+    monkeypatch.setattr(
+        collect, "read_table", lambda path, **more: reads.append(path) or read(path, **more)
+    )
+    run = study.of("sequential")[0].name
+    for _ in range(3):
+        frame = study.full_rows(run, ("question_id", "correct"))
+    assert len(reads) == 1 and list(frame) == ["question_id", "correct"]
+    assert "response" in study.full_rows(run) and len(reads) == 2
