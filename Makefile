@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PYTHONUTF8 := 1
 
-.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check setup
+.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability setup
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: 10 to 20 minutes on two cores, 3 GB of memory"
@@ -23,6 +23,7 @@ help:
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
+	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 30 to 45 minutes"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -82,6 +83,9 @@ pretrain-tiny: $(READY)
 gpu-check: $(READY)
 	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."
 	@$(PY) benchmarks/gpu_check.py --out outputs/reference/gpu
+
+check-reliability: $(READY)
+	@$(PY) benchmarks/reliability.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info
