@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pulse_lib.files import show
 MOST_BYTES = 200_000
 MOST_NODES = 20_000  # written out, without anchors and aliases
 DEEPEST = 20
+_BRACKETS = re.compile(r"(?:[\[{]\s*){25}")
 
 
 class _Refused(Exception):
@@ -31,7 +33,12 @@ class _Loader(yaml.SafeLoader):
                         "remove one"
                     )
                 lines[key] = line
-        return super().construct_mapping(node, deep)
+        made = super().construct_mapping(node, deep)
+        for key in made:
+            if not isinstance(key, str):
+                line = node.start_mark.line + 1
+                raise _Refused(f"line {line}: key {str(key)[:60]!r} is no text: no setting has it")
+        return made
 
 
 def read_mapping(path: Path) -> dict:
@@ -40,6 +47,8 @@ def read_mapping(path: Path) -> dict:
     """
     try:
         text = _text(path)
+        if _BRACKETS.search(text):  # the reader takes minutes over thousands of them
+            raise RecursionError
         _measured(yaml.compose(text, _Loader), 0)
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -48,7 +57,7 @@ def read_mapping(path: Path) -> dict:
         raise PulseError(f"{show(path)}, {error}") from None
     except RecursionError:
         raise PulseError(f"{show(path)}: nested too deep, {DEEPEST} levels at most") from None
-    except ValueError as error:  # a date that there is not, a number of thousands of digits
+    except (ValueError, KeyError) as error:  # no such date, thousands of digits, !!bool maybe
         raise PulseError(f"{show(path)}: a value cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise PulseError(
@@ -91,6 +100,10 @@ def _measured(node: yaml.Node | None, so_far: int, *, above: tuple[yaml.Node, ..
     so_far += 1
     if so_far > MOST_NODES:
         raise _Refused(f"{line}: more than {MOST_NODES} values, aliases written out")
+    if isinstance(node, yaml.ScalarNode) and any(
+        char == "\0" or "\ud800" <= char <= "\udfff" for char in node.value
+    ):
+        raise _Refused(f"{line}: {node.value[:60]!r} holds a character that is no text")
     if isinstance(node, yaml.CollectionNode):
         for child in node.value:
             for part in child if isinstance(child, tuple) else (child,):
