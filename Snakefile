@@ -7,7 +7,8 @@
 # sequential=npo_klr/replay,ga, rebuild=library|keep. Snakemake's own settings: profiles/default.
 #
 # Which runs are to be done is decided by the kit (pulse_lib/study/grid.py: parameters, inputs, code cells), not by file times:
-# only those runs become jobs, and what is done is a plain source file here.
+# only those runs become jobs. What Snakemake sees of a job is a small file that says that it ended, since it removes what it
+# takes for outputs before a job begins; results are put in place by the job itself, whole.
 import os
 import re
 import sys
@@ -21,7 +22,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS
 from pulse_lib.study import grid
-from pulse_lib.study.jobs import job_command
+from pulse_lib.study.jobs import ENDED, job_command, job_file, slug
 
 try:
     options = grid.options_from_texts(**config)
@@ -33,7 +34,7 @@ except PulseError as error:
 # From the working folder, which the front has put into the study's own: so no name that a person chose (run #1, a{x}) is in a
 # path that Snakemake reads.
 OUT = Path(os.path.relpath(SPECS[0].out)).as_posix().replace("{", "{{").replace("}", "}}")
-TODO = {spec.name: spec for spec in PLAN.todo}
+TODO = {slug(spec.name): spec for spec in PLAN.todo}
 
 
 def names(kind):
@@ -41,14 +42,20 @@ def names(kind):
     return "|".join(re.escape(name) for name, spec in TODO.items() if spec.kind == kind) or r"(?!)"
 
 
+def ended(spec):
+    """The file that says that a run ended well (job_command makes it)."""
+    return os.path.relpath(job_file(spec, ENDED))
+
+
 def inputs(wildcards):
-    """The manifests that a run waits for."""
-    return [f"{os.path.relpath(folder)}/manifest.json" for folder in TODO[wildcards.run].inputs]
+    """What a run waits for; what is done already is not named, so that its times decide nothing."""
+    folders = set(TODO[wildcards.run].inputs)
+    return [ended(spec) for spec in PLAN.todo if spec.folder in folders]
 
 
 rule all:
     input:
-        [f"{OUT}/{spec.name}/manifest.json" for spec in PLAN.todo],
+        [ended(spec) for spec in PLAN.todo],
 
 
 for kind, row in KINDS.items():
@@ -59,8 +66,7 @@ for kind, row in KINDS.items():
         input:
             inputs,
         output:
-            f"{OUT}/{{run}}/manifest.json",
-            f"{OUT}/{{run}}/notebook.ipynb",
+            f"{OUT}/.logs/{{run}}.done",
         wildcard_constraints:
             run=names(kind),
         priority: row.priority

@@ -21,7 +21,7 @@ from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.profile import ModelSettings, load_profile
-from pulse_lib.runs.identity import file_hash
+from pulse_lib.runs.checked import file_hash
 
 CONVERSATIONS = [tiny.conversation(i) for i in range(4)]
 

@@ -19,7 +19,8 @@ from pulse_lib import runs
 from pulse_lib.__main__ import app
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
-from pulse_lib.study.jobs import alone
+from pulse_lib.runs.locks import alone
+from pulse_lib.runs.place import half_folder
 from pulse_lib.study.notebook import (
     convert,
     find_notebook,
@@ -165,7 +166,8 @@ def test_a_run_leaves_results_a_manifest_and_the_executed_copy(kit, monkeypatch)
 
 
 def test_a_failing_cell_is_a_failure_that_names_log_cell_and_reason(kit, monkeypatch):
-    run_data(kit)  # an older result that must not pass for this one
+    older = run_data(kit)  # it must not pass for this one, and stays in force
+    half = half_folder(folder(kit))
     monkeypatch.setenv("TRAP_01", "raise ValueError('loss is NaN at step 3')")
     with pytest.raises(PulseError) as caught:
         run_data(kit)
@@ -176,18 +178,24 @@ def test_a_failing_cell_is_a_failure_that_names_log_cell_and_reason(kit, monkeyp
         "cell",
     ):
         assert words in str(caught.value)
-    log = (folder(kit) / "log.txt").read_text()
+    log = (half / "log.txt").read_text()
+    assert str(half / "log.txt") in str(caught.value)
     assert "loss is NaN at step 3" in log and "Traceback" in log and "\x1b[" not in log
-    assert not (folder(kit) / "manifest.json").exists()
-    assert not (folder(kit) / "notebook.ipynb").exists()
-    assert (folder(kit) / "failed.ipynb").exists()
+    assert not (half / "manifest.json").exists() and (half / "failed.ipynb").exists()
+    assert runs.require(folder(kit), "01_build_datasets", checksums=True) == older
+    assert (folder(kit) / "notebook.ipynb").exists()
 
 
-def test_a_cell_that_fails_after_the_manifest_takes_it_back(kit, monkeypatch):
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cell_that_fails_after_the_manifest_takes_it_back(kit, monkeypatch, there):
+    older = run_data(kit) if there else None
     monkeypatch.setenv("LATE_TRAP_01", "1 / 0")
     with pytest.raises(PulseError, match="ZeroDivisionError"):
         run_data(kit)
-    assert not (folder(kit) / "manifest.json").exists()
+    if there:
+        assert runs.require(folder(kit), "01_build_datasets", checksums=True) == older
+    else:
+        assert not folder(kit).exists()
 
 
 @pytest.mark.parametrize("trap", ["TRAP_01", "LATE_TRAP_01"])
@@ -195,27 +203,31 @@ def test_a_killed_kernel_is_a_failure(kit, monkeypatch, trap):
     monkeypatch.setenv(trap, "import signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(PulseError, match="failed.*(died|DeadKernel|ended)"):
         run_data(kit)
-    assert not (folder(kit) / "manifest.json").exists()
-    assert not (folder(kit) / "notebook.ipynb").exists()
+    assert not folder(kit).exists()
+    assert not (half_folder(folder(kit)) / "manifest.json").exists()
+    assert not (half_folder(folder(kit)) / "notebook.ipynb").exists()
 
 
 def test_a_notebook_that_never_begins_its_run_is_no_success(kit):
-    run_data(kit)
+    older = run_data(kit)
     write_notebook(
         kit.notebooks / "01_build_datasets.ipynb",
         [LINES[k] for k in ("profile", "seed", "out_dir")],
         ["print(1)"],
     )
-    with pytest.raises(PulseError, match="was not written by this run"):
+    with pytest.raises(PulseError, match="ended without a complete result"):
         run_data(kit)
-    assert not (folder(kit) / "manifest.json").exists()
+    assert runs.require(folder(kit), "01_build_datasets") == older
 
 
 def test_two_processes_do_not_write_into_one_folder(kit, monkeypatch):
-    monkeypatch.setattr("pulse_lib.study.jobs.Lock.__init__.__defaults__", (0.0,))
+    monkeypatch.setattr("pulse_lib.runs.locks.Lock.__init__.__kwdefaults__", {"patience": 0.0})
+    monkeypatch.setattr("pulse_lib.runs.locks.alone.__kwdefaults__", {"patience": 0.0})
     with (
         alone(runs.spec_of("data", kit.shared)),
-        pytest.raises(PulseError, match="is being written by another process"),
+        pytest.raises(
+            PulseError, match=rf"written by another process \(.*process {os.getpid()} on"
+        ),
     ):
         run_data(kit)
 
@@ -237,7 +249,7 @@ def test_a_failing_notebook_ends_with_exit_code_1_and_the_name_of_its_log(kit):
     done = command("notebook", "01", "--quiet", *shared, TRAP_01="raise RuntimeError('no')")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: 01_build_datasets failed" in done.stderr and "RuntimeError: no" in done.stderr
-    assert str(folder(kit) / "log.txt") in done.stderr
+    assert str(half_folder(folder(kit)) / "log.txt") in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,20 @@ def test_half_written_truncated_and_altered_results_are_refused(kit):
         runs.require(spec.folder, spec.notebook)
 
 
-def test_starting_again_removes_what_an_older_run_left(kit):
+def test_starting_again_leaves_the_older_result_in_force_until_the_new_one_is_whole(kit):
     spec = data_spec(kit)
     kit.finish(spec)
-    (spec.folder / "adapters").mkdir()
-    (spec.folder / "adapters" / "matched.txt").write_text("of an older run")
     started = runs.start(spec, kit.profile)
-    assert not list(started.folder.iterdir())
-    with pytest.raises(PulseError, match="is missing"):
-        runs.require(spec.folder, spec.notebook)
+    assert started.folder == spec.folder.with_name("seed-0.half")
+    (started.folder / "splits.csv").write_text("half of another attempt")
+    again = runs.start(spec, kit.profile)
+    assert [path.name for path in again.folder.iterdir()] == ["half-made.json"]
+    assert runs.require(spec.folder, spec.notebook, checksums=True)
+    assert state(kit, spec).state == "done"
+    write_results(again.folder, spec.files, "y")
+    runs.finish(again)
+    assert again.folder == spec.folder and (spec.folder / "rows.parquet").read_text() == "y"
+    assert [path.name for path in spec.folder.parent.iterdir()] == ["seed-0"]
 
 
 def test_rounds_are_kept_only_if_whole_and_of_this_very_run(kit):
@@ -206,11 +211,11 @@ def test_rounds_are_kept_only_if_whole_and_of_this_very_run(kit):
     manifest.finish_round(started, 2, files=["rows.parquet"])
     (started.folder / "round-2" / "rows.parquet").write_text("row")  # cut off afterwards
     again = runs.start(spec, kit.profile)
-    assert [p.name for p in again.folder.iterdir()] == ["round-1"]
+    assert sorted(p.name for p in again.folder.iterdir()) == ["half-made.json", "round-1"]
     assert manifest.finished_round(again, 1)["note"] == 7
     kit.profile_file.write_text(kit.profile_file.read_text().replace("1.0e-3", "2.0e-3"))
     other = runs.start(spec, kit.profile)
-    assert not list(other.folder.iterdir())
+    assert [p.name for p in other.folder.iterdir()] == ["half-made.json"]
 
 
 # --- stale or not -----------------------------------------------------------------------------

@@ -170,12 +170,12 @@ def test_a_failure_is_named_the_others_go_on_and_the_next_run_does_what_is_left(
     assert (
         "FAILED 03_unlearn_single_shot" in text
         and "npo cannot" in text
-        and str(npo / "log.txt") in text
+        and f"{npo}.half/log.txt" in text
     )
     assert "not run  analysis" in text and "done   data/seed-0" in text
     assert "0 of 4 done  data: starting" in text and "Report" not in text
     kept = (ga / "manifest.json").read_text()
-    assert (npo / "failed.ipynb").exists() and not (npo / "manifest.json").exists()
+    assert Path(f"{npo}.half/failed.ipynb").exists() and not npo.exists()
 
     monkeypatch.delenv("TRAP_03")
     done, text = front(kit, monkeypatch, ["ga", "npo"])

@@ -134,12 +134,6 @@ def _git_commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def plain(value: T) -> T:
     """`value` as it comes back from a JSON file (tuples are lists there)."""
     return json.loads(json.dumps(value))

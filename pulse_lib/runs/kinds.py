@@ -16,6 +16,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import KIT, local_path
 from pulse_lib.methods import METHODS, VARIANTS
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
+from pulse_lib.profile.load import PARAMS
 from pulse_lib.strategies import STRATEGIES
 
 Kind = Literal["data", "target", "single_shot", "sequential", "analysis"]
@@ -169,8 +170,14 @@ def run_folder(kind: Kind, out: Path, **axes: object) -> Path:
 def out_folder(profile: str, out_dir: str = "") -> Path:
     """The study's folder, absolute: outputs/<profile>, or out_dir (a relative one starts at the
     repository root).
+
+    A profile of your own with the name of one in params/ has its folder's name in front:
+    outputs/other-smoke for other/smoke.yaml.
     """
     name = re.sub(r"\.ya?ml$", "", Path(profile).name)
+    given, shipped = local_path(profile).resolve(), PARAMS / f"{name}.yaml"
+    if name != profile and shipped.is_file() and given != shipped.resolve():
+        name = f"{given.parent.name}-{name}"
     return local_path(out_dir or Path("outputs") / name).resolve()
 
 
@@ -206,8 +213,14 @@ def run_folders(out: Path) -> list[tuple[Kind, Path]]:
     for kind, row in KINDS.items():
         if row.inputs is not None:
             pattern = re.sub(r"[^/]*\{[^/]*", "*", row.folder)
-            found += [(kind, p) for p in sorted(Path(out).glob(pattern)) if p.is_dir()]
+            paths = sorted(Path(out).glob(pattern))
+            found += [(kind, p) for p in paths if p.is_dir() and is_place(p)]
     return found
+
+
+def is_place(folder: Path) -> bool:
+    """Whether a folder is a run's place by its name, not one beside it (place.py)."""
+    return folder.suffix not in (".half", ".old") and not folder.name.startswith(".")
 
 
 def notebooks_folder() -> Path:

@@ -1,8 +1,9 @@
 """Run folders: what makes one complete, stale or resumable, and how files get into them whole.
 
 A run is a folder of result files and a `manifest.json`, which is written last and by rename: a
-folder is complete if and only if its manifest can be read and names files that are there in full
-size. A run is stale when what it was made from (parameters, the profile's fields that its kind
+folder is complete if and only if its manifest can be read and names files that are there, as they
+were written, and of a run made in batch the executed notebook is there. It is made beside its place
+and put there whole (place.py). A run is stale when what it was made from (parameters, the profile's fields that its kind
 depends on, code cells of its notebook, inputs, embedded model) differs from now. Modules of the
 library that changed since are named; whether that makes it stale, the reader decides.
 """
@@ -10,7 +11,6 @@ library that changed since are named; whether that makes it stale, the reader de
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -22,14 +22,15 @@ from typing import Literal
 
 from pulse_lib.data.source import commits
 from pulse_lib.errors import PulseError
-from pulse_lib.files import replace_file, show, write_error, write_json
+from pulse_lib.files import show, write_json
 from pulse_lib.profile import Profile, overridden
 from pulse_lib.profile import profile_of as profile_from
+from pulse_lib.runs import locks, place
+from pulse_lib.runs.checked import SCHEMA_VERSION, file_hash, remember, require
 from pulse_lib.runs.identity import (
     circumstances,
     differing,
     explain,
-    file_hash,
     fingerprint,
     identity,
     plain,
@@ -46,9 +47,9 @@ from pulse_lib.runs.kinds import (
     run_name,
 )
 from pulse_lib.runs.library import changed_files, library_hash, library_of
-
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2  # 1: settings by whole section, before each kind named its fields
+from pulse_lib.runs.owner import check_profile, remember_profile
+from pulse_lib.runs.place import EXECUTED, MANIFEST, OURS, Building
+from pulse_lib.runs.place import check_writable as check_writable
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,13 @@ class Started:
     identity: dict
     fingerprint: str
     inputs: dict[str, dict]  # name of an input -> its manifest
+    building: Building | None = None
     clock: float = field(default_factory=time.monotonic)
 
     @property
     def folder(self) -> Path:
-        """Where the result files go."""
-        return self.spec.folder
+        """Where the result files go: beside the run's place until it is finished, then that."""
+        return self.building.folder if self.building else self.spec.folder
 
     def input(self, kind: Kind) -> Path:
         """The folder of the run of that kind that this one reads."""
@@ -94,43 +96,91 @@ class State:
 
 
 def start(spec: RunSpec, profile: Profile) -> Started:
-    """Begin a run: inputs checked to the byte, the folder there and writable, results of an older
-    run gone.
+    """Begin a run: inputs checked to the byte, its lock held, a folder beside its place to write to.
 
-    The rounds of a sequential run stay if they are whole and belong to this very run (same
-    fingerprint), so that it resumes. Raises PulseError naming the missing or broken input, or the
-    folder that cannot be written.
+    What lies in its place stays in force until `finish`; a whole result there is named, with what
+    hangs on it. The rounds of a sequential run are taken over if they are whole and belong to this
+    very run (same fingerprint), so that it resumes. Raises PulseError before anything is touched: a
+    missing or broken input, another profile's folder, files there that are not ours, a folder that
+    cannot be written, or who else is writing it.
     """
     if KINDS[spec.kind].inputs is None:
         spec = reading_all(spec, profile)
+    check_profile(spec.out, profile)
+    seen = checked_file(spec.folder, spec.out)
+    place.check_replaceable(spec.folder, seen)
     manifests = {
-        run_name(path, spec.out): require(path, notebook_of(path, spec.out), checksums=True)
+        run_name(path, spec.out): require(
+            path, notebook_of(path, spec.out), checksums=True, seen=checked_file(path, spec.out)
+        )
         for path in spec.inputs
     }
     found = identity(spec, profile, manifests=manifests)
-    started = Started(
-        spec, profile, identity=found, fingerprint=fingerprint(found), inputs=manifests
-    )
-    check_writable(spec.folder)
+    mark = fingerprint(found)
+    locks.hold(spec)
     try:
-        _clear(spec, started.fingerprint)
-    except OSError as error:
-        raise write_error(error, spec.folder) from None
-    return started
+        place.settle(spec.folder, seen)
+        _tell_what_is_replaced(spec)
+        building = place.begin(
+            spec.folder, mark, seen=seen, keep=lambda path: _round(path, mark) is not None
+        )
+        _take_over_rounds(spec.folder, building.folder, mark=mark)
+        remember_profile(spec.out, profile)
+    except BaseException:
+        locks.let_go(spec)
+        raise
+    return Started(
+        spec, profile, identity=found, fingerprint=mark, inputs=manifests, building=building
+    )
 
 
-def _clear(spec: RunSpec, mark: str) -> None:
-    (spec.folder / MANIFEST).unlink(missing_ok=True)  # first: from here on the folder is no result
-    for path in spec.folder.iterdir():
-        if path.name.startswith("round-") and _round(path, mark):
-            continue
-        if path.name != "log.txt":  # the batch runner is writing to it
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def checked_file(folder: Path, out: Path) -> Path:
+    """Where the checksums found in a run's folder are kept."""
+    return locks.logs_folder(out) / f"{locks.slug(run_name(folder, out))}.checked"
+
+
+def _tell_what_is_replaced(spec: RunSpec) -> None:
+    """By hand only: a study has said it before."""
+    if os.environ.get("PULSE_FRONT"):
+        return
+    try:
+        made = require(spec.folder, spec.notebook)["finished"]
+    except (PulseError, KeyError):
+        return
+    readers = reading(spec)
+    more = f" and {len(readers) - 3} more" if len(readers) > 3 else ""
+    hangs = "No run has read it."
+    if readers:
+        n = "1 run has" if len(readers) == 1 else f"{len(readers)} runs have"
+        hangs = f"{n} read it, stale if this one differs: {', '.join(readers[:3])}{more}."
+    print(
+        f"{show(spec.folder)} holds a whole result of {made}. It stays in force until this run is "
+        f"finished, which then replaces it. {hangs}"
+    )
+
+
+def reading(spec: RunSpec) -> list[str]:
+    """Names of the complete runs in the study's folder that were made from this one."""
+    folders = [folder for _, folder in run_folders(spec.out)]
+    folders += [spec.out / row.folder for row in KINDS.values() if row.inputs is None]
+    found = []
+    for folder in folders:
+        inputs = place.mapping_in(folder / MANIFEST).get("inputs")
+        if isinstance(inputs, dict) and spec.name in inputs:
+            found.append(run_name(folder, spec.out))
+    return found
+
+
+def _take_over_rounds(folder: Path, half: Path, *, mark: str) -> None:
+    """Rounds of a result that is made again from the very same things, say since a file broke."""
+    for path in sorted(folder.glob("round-*")):
+        if _round(path, mark) and not (half / path.name).exists():
+            shutil.copytree(path, half / path.name)
 
 
 def _round(folder: Path, mark: str) -> dict | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = place.mapping_in(folder / MANIFEST)
         files = manifest["files"].items()
         whole = all(file_hash(folder / name) == entry["sha256"] for name, entry in files)
         return manifest if whole and manifest["fingerprint"] == mark else None
@@ -139,13 +189,17 @@ def _round(folder: Path, mark: str) -> dict | None:
 
 
 def finish(started: Started, files: Iterable[str] = (), *, extra: Mapping | None = None) -> dict:
-    """The manifest, written last: the run is complete from here on. `files` come on top of the
-    files that its kind declares.
+    """The manifest, written last, and the run put in its place: complete from here on. `files` come
+    on top of the files that its kind declares. In batch the runner puts it in place, with the
+    executed notebook.
 
-    Raises PulseError if a declared file is not there: a run does not finish without its results.
+    Raises PulseError if a declared file is not there (a run does not finish without its results), or
+    an input was made anew meanwhile.
     """
-    spec, folder = started.spec, started.spec.folder
-    listed = _list_files(folder, [*spec.files, *files])
+    spec, folder = started.spec, started.folder
+    declared = _list_files(folder, [*spec.files, *files])
+    _check_inputs(started)
+    listed = declared | _list_files(folder, _others(folder, declared))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "kind": spec.kind,
@@ -156,7 +210,7 @@ def finish(started: Started, files: Iterable[str] = (), *, extra: Mapping | None
         "files": listed,
         "identity": started.identity,
         "fingerprint": started.fingerprint,
-        "result": result_hash(started.fingerprint, listed),
+        "result": result_hash(started.fingerprint, declared),
         "library": library_of(spec.kind),
         "library_hash": library_hash(),
         "commits": commits(started.profile),
@@ -167,7 +221,33 @@ def finish(started: Started, files: Iterable[str] = (), *, extra: Mapping | None
         **(extra or {}),
     }
     write_json(folder / MANIFEST, manifest)
+    if not locks.in_runners_hands(spec):
+        if folder != spec.folder and started.building:
+            complete(spec, manifest)
+            started.building.folder = spec.folder
+        locks.let_go(spec)
     return manifest
+
+
+def complete(spec: RunSpec, manifest: Mapping) -> None:
+    """Put a run with its manifest in its place. With its lock held."""
+    seen = checked_file(spec.folder, spec.out)
+    place.put_in_place(spec.folder, manifest["files"], seen=seen)
+    found = {}
+    for name, entry in manifest["files"].items():
+        at = (spec.folder / name).stat()
+        found[name] = [at.st_size, at.st_mtime_ns, at.st_ino, entry["sha256"]]
+    remember(seen, found)
+
+
+def _check_inputs(started: Started) -> None:
+    for path in started.spec.inputs if started.building else ():
+        name, notebook = run_name(path, started.spec.out), notebook_of(path, started.spec.out)
+        if require(path, notebook)["result"] != started.inputs[name]["result"]:
+            raise PulseError(
+                f"{show(path)} was made anew while this run was reading it: run "
+                f"{started.spec.notebook} again"
+            )
 
 
 def finish_round(
@@ -195,54 +275,6 @@ def finished_round(started: Started, number: int) -> dict | None:
     return _round(started.folder / f"round-{number}", started.fingerprint)
 
 
-def require(folder: Path, notebook: str, *, checksums: bool = False) -> dict:
-    """The manifest of a complete run. Raises PulseError: missing, incomplete, or a file that is not
-    as the manifest says.
-
-    Sizes are always compared; checksums=True reads the files as well.
-    """
-    folder = Path(folder)
-    path = folder / MANIFEST
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise PulseError(f"{show(folder)} is missing: run {notebook} first")
-    if not path.is_file():
-        raise PulseError(
-            f"{show(folder)} is incomplete (no {MANIFEST}: interrupted or still running): "
-            f"run {notebook} again"
-        )
-    try:
-        manifest = json.loads(path.read_text())
-        version = manifest["schema_version"]
-        if version == SCHEMA_VERSION:
-            files = manifest["files"]
-            manifest["result"], manifest["identity"]["profile"], manifest["fingerprint"]
-            manifest["library"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise PulseError(
-            f"{show(path)} is half-written, so the run is incomplete: run {notebook} again"
-        ) from None
-    if version != SCHEMA_VERSION:
-        raise PulseError(
-            f"{show(path)} was written by another version of this library (layout {version}, this "
-            f"one reads {SCHEMA_VERSION}): run {notebook} again"
-        )
-    for name, entry in files.items():
-        file = folder / name
-        if not file.is_file():
-            raise PulseError(f"{show(file)} is missing: run {notebook} again")
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            raise PulseError(
-                f"{show(file)} is truncated ({size} of {entry['bytes']} bytes): "
-                f"run {notebook} again"
-            )
-        if checksums and file_hash(file) != entry["sha256"]:
-            raise PulseError(
-                f"{show(file)} was changed after it was written (checksum): run {notebook} again"
-            )
-    return manifest
-
-
 def profile_of(manifest: Mapping) -> Profile:
     """The profile that a run was made with, from its manifest; a setting that the manifest does not
     have gets its default. Raises PulseError if it has one that this version does not know.
@@ -260,18 +292,25 @@ def study_of(run: Path, manifest: Mapping) -> Path:
 def status(spec: RunSpec, profile: Profile) -> State:
     """Whether a run is done, stale (and why) or missing.
 
-    Raises PulseError only if the notebook itself cannot be read.
+    Raises PulseError only if the notebook itself cannot be read, or the folder is another profile's.
     """
+    check_profile(spec.out, profile)
     if KINDS[spec.kind].inputs is None and not spec.inputs:
         spec = reading_all(spec, profile)
+    _settle(spec)
     try:
-        manifest = require(spec.folder, spec.notebook)
+        manifest = require(spec.folder, spec.notebook, seen=checked_file(spec.folder, spec.out))
     except PulseError as error:
         return State("stale" if (spec.folder / MANIFEST).is_file() else "missing", str(error))
+    if manifest.get("run_id") and not (spec.folder / EXECUTED).is_file():
+        why = f"{show(spec.folder / EXECUTED)}, the executed notebook, is missing"
+        return State("stale", why, manifest=manifest)
     manifests = {}
     for path in spec.inputs:
         try:
-            manifests[run_name(path, spec.out)] = require(path, notebook_of(path, spec.out))
+            manifests[run_name(path, spec.out)] = require(
+                path, notebook_of(path, spec.out), seen=checked_file(path, spec.out)
+            )
         except PulseError as error:
             return State("stale", f"input: {error}", manifest=manifest)
     now = identity(spec, profile, manifests=manifests)
@@ -305,14 +344,14 @@ def _without_effect(spec: RunSpec, profile: Profile, *, manifest: Mapping) -> tu
     return tuple(said)
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder and write a few KiB into it.
-
-    Raises PulseError naming the folder and the fix if that fails.
-    """
-    probe = Path(folder) / ".probe"
-    replace_file(probe, lambda tmp: tmp.write_bytes(b"\0" * 4096))
-    probe.unlink(missing_ok=True)
+def _settle(spec: RunSpec) -> None:
+    """What a crash in the moment of the change left is put right, unless somebody is at it."""
+    if place.old_folder(spec.folder).exists():
+        try:
+            with locks.alone(spec, patience=0.0):
+                place.settle(spec.folder, checked_file(spec.folder, spec.out))
+        except (PulseError, OSError):
+            pass
 
 
 # --- what is in a study's folder --------------------------------------------------------------
@@ -336,11 +375,14 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
     found = []
     for kind, folder in run_folders(out):
         try:
-            manifest = require(folder, KINDS[kind].notebook)
+            manifest = require(folder, KINDS[kind].notebook, seen=checked_file(folder, out))
             made = manifest["identity"]["profile"]
             now = plain(fields(kind, manifest["parameters"], profile=profile))
         except PulseError as error:
             found.append((folder, str(error)))
+            continue
+        except (KeyError, TypeError, ValueError):  # of another version, or written by somebody else
+            found.append((folder, f"{show(folder / MANIFEST)} does not fit this version"))
             continue
         other = differing(made, now, word="profile")
         found.append((folder, f"made with other settings ({'; '.join(other)})" if other else ""))
@@ -365,3 +407,16 @@ def _list_files(folder: Path, names: Iterable[str]) -> dict[str, dict]:
                 "sha256": file_hash(member),
             }
     return found
+
+
+def _others(folder: Path, declared: Mapping) -> list[str]:
+    """What else a notebook left for a reader: listed too, so that it counts as ours."""
+    kept = {place.CHECKPOINT, *OURS}
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        path.as_posix()
+        for path in paths
+        if path.as_posix() not in declared
+        and path.parts[0] not in kept
+        and not any(part.startswith(".") for part in path.parts)
+    ]

@@ -23,6 +23,7 @@ from pulse_lib.files import KIT, read_json, show, write_error, write_json
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
 from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
+from pulse_lib.runs.place import log_file
 from pulse_lib.study import grid, jobs
 
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
@@ -259,7 +260,7 @@ def _failures(plan: grid.Plan, console: Console, *, code: int) -> None:
         done = {path for path in plan.states if plan.states[path].state == "done"}
         waiting = [path for path in spec.inputs if path in plan.states and path not in done]
         failed, progress = (jobs.job_file(spec, suffix) for suffix in ("failed", "progress"))
-        log = next(p for p in (spec.folder / "log.txt", snakemake_log) if p.exists())
+        log = next(p for p in (log_file(spec.folder), snakemake_log) if p.exists())
         if failed.exists():
             why = _read(failed).removeprefix(f"{spec.notebook} failed ({spec.name}): ")
             more = "" if "log: " in why else f"\n  log: {show(log)}"

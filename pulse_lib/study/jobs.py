@@ -1,10 +1,7 @@
-"""Runs as jobs beside one another: their command lines, their small files under <out>/.logs, and
-locks.
-"""
+"""Runs as jobs beside one another: their command lines and their small files under <out>/.logs."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import sys
@@ -15,78 +12,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
-from pulse_lib.files import REPOSITORY, show, write_error
+from pulse_lib.files import REPOSITORY, write_error
 from pulse_lib.runs.kinds import RunSpec
+from pulse_lib.runs.locks import Lock as Lock
+from pulse_lib.runs.locks import alone as alone
+from pulse_lib.runs.locks import is_held, job_file, logs_folder
+from pulse_lib.runs.locks import slug as slug
 
-
-def logs_folder(out: Path) -> Path:
-    """Where a study keeps what is no result: progress, locks, Snakemake's own log."""
-    return Path(out) / ".logs"
-
-
-def slug(name: str) -> str:
-    """A run's name as a file name."""
-    return name.replace("/", "__")
-
-
-def job_file(spec: RunSpec, suffix: str) -> Path:
-    """A small file of a run: "progress" (where it is), "failed" (why it failed: Snakemake knows
-    that a job failed, not why), "lock".
-    """
-    return logs_folder(spec.out) / f"{slug(spec.name)}.{suffix}"
+# job_file: what Snakemake sees of a run. It removes a job's outputs before the job begins: so a run's
+# own files, which stay in force meanwhile, are none.
+ENDED = "done"
 
 
 def job_command(spec: RunSpec, threads: int) -> str:
-    """The shell command of a run inside a study; its output goes to the run's log.txt."""
+    """The shell command of a run inside a study; its output goes to the run's log.txt.
+
+    Snakemake gives up a job whose output is older than an input, as it is when the clock was set
+    back in between: what has ended is dated back first, so that times decide nothing.
+    """
     words = [sys.executable, "-m", "pulse_lib", "notebook", spec.notebook, "--quiet"]
     words += ["--threads", str(threads)]
     for key, value in spec.parameters.items():
         words += ["-p", key, str(value)]
     progress = shlex.quote(str(job_file(spec, "progress")))
+    logs, done = shlex.quote(str(logs_folder(spec.out))), job_file(spec, ENDED)
+    date_back = f"find {logs} -name '*.{ENDED}' -exec touch -t 200001010000 {{}} +"
     return (
         f"cd {shlex.quote(str(REPOSITORY))} && PULSE_PROGRESS_FILE={progress} {shlex.join(words)}"
+        f" && {date_back} && touch {shlex.quote(str(done))}"
     )
-
-
-class Lock:
-    """A lock on a file, held within `with`; the system drops it when its process ends, however that
-    ends.
-    """
-
-    def __init__(self, path: Path, busy: str, *, patience: float = 10.0):
-        self.path, self.busy, self.patience = path, busy, patience
-
-    def __enter__(self) -> Lock:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "a+")
-        except OSError as error:
-            raise write_error(error, self.path) from None
-        until = time.monotonic() + self.patience
-        while True:
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return self
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    self.file.close()
-                    where = f"lock: {show(self.path)}"
-                    raise PulseError(f"{self.busy}: wait for it, or end it ({where})") from None
-                time.sleep(0.2)
-
-    def __exit__(self, *_) -> None:
-        self.file.close()
-
-    def write(self, text: str) -> None:
-        """Replace the content of the locked file."""
-        self.file.truncate(0)
-        self.file.write(text)
-        self.file.flush()
-
-
-def alone(spec: RunSpec) -> Lock:
-    """The lock of a run folder: two processes writing into one would mix their results."""
-    return Lock(job_file(spec, "lock"), f"{show(spec.folder)} is being written by another process")
 
 
 @contextmanager
@@ -129,25 +83,12 @@ def end_with_front() -> None:
     if not front:
         return
     lock, token = front.rsplit("|", 1)
-    if not _is_held(Path(lock), token):
+    if not is_held(Path(lock), token):
         raise PulseError("the study that this run belongs to has ended")
 
     def watch() -> None:
-        while _is_held(Path(lock), token):
+        while is_held(Path(lock), token):
             time.sleep(1.0)
         os._exit(75)  # the kernel notices by itself that its parent is gone
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _is_held(lock: Path, token: str) -> bool:
-    try:
-        with open(lock) as file:
-            if file.read().strip() != token:
-                return False
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # possible only if nobody holds it
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False

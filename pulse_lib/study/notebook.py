@@ -19,11 +19,21 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import PACKAGE, from_here, show
 from pulse_lib.profile import check_type, load_profile
 from pulse_lib.runs.kinds import ALIASES, RunSpec, kind_of, notebooks_folder, spec_of
-from pulse_lib.runs.manifest import MANIFEST, check_writable, require
-from pulse_lib.study.jobs import alone, logs_folder, slug
+from pulse_lib.runs.locks import Lock, alone, logs_folder, slug
+from pulse_lib.runs.manifest import checked_file, complete, require
+from pulse_lib.runs.owner import check_profile
+from pulse_lib.runs.place import (
+    EXECUTED,
+    FAILED,
+    LOG,
+    MANIFEST,
+    check_replaceable,
+    half_folder,
+    open_half,
+    settle,
+)
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
-EXECUTED, FAILED, LOG = "notebook.ipynb", "failed.ipynb", "log.txt"
 
 
 def find_notebook(name: str) -> Path:
@@ -151,16 +161,24 @@ def run_notebook(
     """The manifest of the run that a notebook made, executed in a fresh kernel of this Python from
     the repository root.
 
+    The result and the executed notebook take the run's place together, at the end; what is there
+    stays in force until then, and log and notebook of an attempt that fails lie beside it.
+
     threads: OMP_NUM_THREADS of the kernel (None: as it is here). echo: its output also goes to the
     terminal, beside log.txt. Raises PulseError naming the log if a cell fails, the kernel dies, or
     no manifest was written by this very run.
     """
     path = find_notebook(name)
     spec, values = resolve(path, parameters or {})
-    check_writable(spec.folder)
-    with alone(spec), open(spec.folder / LOG, "w", encoding="utf-8", buffering=1) as log:
-        tee = _Tee(log, sys.stderr if echo else None)
-        _execute(path, spec, parameters=values, threads=threads, log=tee)
+    seen = checked_file(spec.folder, spec.out)
+    check_profile(spec.out, load_profile(str(values["profile"])))
+    check_replaceable(spec.folder, seen)  # before the lock makes a folder there
+    with alone(spec) as lock:
+        settle(spec.folder, seen)
+        half = open_half(spec.folder, seen)
+        with open(half / LOG, "w", encoding="utf-8", buffering=1) as log:
+            tee = _Tee(log, sys.stderr if echo else None)
+            _execute(path, spec, parameters=values, threads=threads, log=tee, lock=lock)
     return require(spec.folder, spec.notebook)
 
 
@@ -189,11 +207,12 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _execute(
-    path: Path, spec: RunSpec, *, parameters: dict, threads: int | None, log: _Tee
+    path: Path, spec: RunSpec, *, parameters: dict, threads: int | None, log: _Tee, lock: Lock
 ) -> None:
     papermill = _papermill()
-    run_id = uuid.uuid4().hex
-    env = {
+    half, run_id = half_folder(spec.folder), uuid.uuid4().hex
+    locked, files = lock.for_child()
+    env = locked | {
         "PULSE_BATCH": "1",
         "PULSE_RUN_ID": run_id,
         "PULSE_NOTEBOOKS": str(notebooks_folder().resolve()),
@@ -204,7 +223,8 @@ def _execute(
             "MKL_NUM_THREADS": str(threads),
             "OPENBLAS_NUM_THREADS": str(threads),
         }
-    # While it runs the copy lies outside the folder, which the notebook clears when it begins.
+    # While it runs the copy lies outside the half-made folder, which the notebook clears when it
+    # begins.
     copy = logs_folder(spec.out) / f"{slug(spec.name)}.ipynb"
     begun = time.monotonic()
     trouble = "it was interrupted"
@@ -218,9 +238,14 @@ def _execute(
             stdout_file=log,
             stderr_file=log,
             start_timeout=180,  # a cold disk and two kernels at once
-            kernel_manager_class=_kernel_of_this_python(env),
+            kernel_manager_class=_kernel_of_this_python(env, files),
         )
-        trouble = _unfinished(spec, run_id)
+        manifest = _finished(spec, run_id)
+        os.replace(copy, half / EXECUTED)
+        complete(spec, manifest)
+        trouble = ""
+    except PulseError as error:
+        trouble = str(error)
     except papermill.PapermillExecutionError as error:
         log.write("\n" + _without_colours("\n".join(error.traceback)) + "\n")
         trouble = f"cell {error.exec_count}: {error.ename}: {_without_colours(error.evalue)}"
@@ -229,29 +254,28 @@ def _execute(
         trouble = f"{type(error).__name__}: {str(error).strip() or 'the kernel ended'}"
     finally:
         if trouble:  # also if interrupted: a manifest that a failed notebook has left must not pass
-            (spec.folder / MANIFEST).unlink(missing_ok=True)
-        if copy.exists():
-            os.replace(copy, spec.folder / (FAILED if trouble else EXECUTED))
+            (half / MANIFEST).unlink(missing_ok=True)
+            if copy.exists():
+                os.replace(copy, half / FAILED)
     if trouble:
         raise PulseError(
-            f"{spec.notebook} failed ({spec.name}): {trouble}\n  log: {show(spec.folder / LOG)}"
+            f"{spec.notebook} failed ({spec.name}): {trouble}\n  log: {show(half / LOG)}"
         )
     log.write(f"done in {time.monotonic() - begun:.0f} s\n")
 
 
-def _unfinished(spec: RunSpec, run_id: str) -> str:
+def _finished(spec: RunSpec, run_id: str) -> dict:
+    """The manifest that this run left. Raises PulseError if it left none."""
     try:
-        manifest = require(spec.folder, spec.notebook)
+        manifest = require(half_folder(spec.folder), spec.notebook)
     except PulseError as error:
-        return f"it ended without a complete result: {error}"
-    return (
-        ""
-        if manifest["run_id"] == run_id
-        else "the manifest in its folder was not written by this run"
-    )
+        raise PulseError(f"it ended without a complete result: {error}") from None
+    if manifest["run_id"] != run_id:
+        raise PulseError("the manifest in its folder was not written by this run")
+    return manifest
 
 
-def _kernel_of_this_python(env: Mapping[str, str]) -> type:
+def _kernel_of_this_python(env: Mapping[str, str], files: tuple[int, ...]) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
@@ -273,6 +297,10 @@ def _kernel_of_this_python(env: Mapping[str, str]) -> type:
         @property
         def kernel_spec(self):
             return spec
+
+        async def start_kernel(self, **options):  # ty: ignore[incompatible-mutable-override]
+            # With the lock's open file the kernel holds the lock too, should the runner be killed
+            return await super().start_kernel(**options, pass_fds=files)
 
     return KernelOfThisPython
 

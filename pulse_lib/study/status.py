@@ -30,7 +30,7 @@ def show_status(options: grid.Options, console: Console) -> None:
         made = state.manifest
         seconds = str(made.get("seconds", ""))
         note = "; ".join(notes)
-        table.add_row(spec.name, state.state, made.get("finished", ""), seconds, note)
+        table.add_row(spec.name, state.state, str(made.get("finished", "")), seconds, note)
     for folder, why in found_runs(out, profile):
         if folder not in plan.states:
             table.add_row(folder.relative_to(out).as_posix(), "other", "", "", why)
