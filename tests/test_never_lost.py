@@ -506,6 +506,32 @@ def test_looking_again_reads_nothing(kit, monkeypatch):
         state(kit, spec)
 
 
+def test_a_plan_of_many_runs_reads_what_they_share_once(kit, monkeypatch):
+    """500 runs in three seconds: notebook and profile are not parsed for each."""
+    from pulse_lib.profile import yaml_file
+    from pulse_lib.runs import library
+
+    kit.profile_file.write_text(
+        kit.profile_file.read_text() + "tuned: {pretrained: {ga: {learning_rate: 2.0e-3}}}\n"
+    )
+    for seed in range(3):
+        for spec in kit.study(seeds=[seed])[:2]:
+            kit.finish(spec)
+    read, composed, profile = [], [], kit.profile
+    real, compose = library.read_json, yaml_file.yaml.compose
+    monkeypatch.setattr(library, "read_json", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(
+        yaml_file.yaml, "compose", lambda *words: composed.append(words) or compose(*words)
+    )
+    library._code_cells.cache_clear()
+    yaml_file._composed.cache_clear()
+    specs = kit.study(seeds=[0, 1, 2])
+    composed.clear()
+    plan = grid.plan(profile, specs)
+    assert [plan.states[spec.folder].state for spec in specs[:-1]] == ["done"] * 6
+    assert len(read) == len(set(read)) <= 3 and len(composed) <= len(profile.files)
+
+
 BROKEN = {
     "cut off": '{"schema_version": 2, "files": {"a"',
     "a list": "[]",
