@@ -226,6 +226,20 @@ def test_a_file_of_the_readers_own_among_results_is_refused_too(kit):
     assert text_of(spec) == "y"
 
 
+def test_copies_that_the_reader_made_are_left_alone(kit):
+    spec = data_spec(kit)
+    kit.finish(spec)
+    copies = [spec.folder.with_name(f"seed-0.{end}") for end in ("old", "bak")]
+    for copy in copies:
+        shutil.copytree(spec.folder, copy)
+    before = tree(copies[0])
+    assert state(kit, spec).state == "done"
+    kit.finish(spec, "y")
+    assert text_of(spec) == "y" and all(tree(copy) == before for copy in copies)
+    shutil.rmtree(spec.folder)
+    assert state(kit, spec).state == "missing" and tree(copies[0]) == before
+
+
 def test_what_an_editor_left_is_taken_along(kit):
     spec = data_spec(kit)
     kit.finish(spec)

@@ -221,7 +221,7 @@ def run_folders(out: Path) -> list[tuple[Kind, Path]]:
 
 def is_place(folder: Path) -> bool:
     """Whether a folder is a run's place by its name, not one beside it (place.py)."""
-    return folder.suffix not in (".half", ".old") and not folder.name.startswith(".")
+    return folder.suffix != ".half" and not folder.name.startswith(".")
 
 
 def notebooks_folder() -> Path:
