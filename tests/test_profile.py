@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
@@ -392,3 +393,59 @@ def test_a_run_records_the_commit_that_a_branch_meant(tmp_path, monkeypatch):
     for name in ("config.json", "model-00001-of-00001.safetensors"):
         (snapshot / name).write_text("{}")
     assert data_source.commits(profile) == {"model.path": commit}
+
+
+# --- hostile files ----------------------------------------------------------------------------
+
+BOMB = "a: &a [l, l, l, l, l, l, l, l, l]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)
+)
+HOSTILE = {
+    "latin-1": ("description: é\n".encode("latin-1"), "line 1: byte 0xe9 is not UTF-8 text"),
+    "utf-16": ("description: x\n".encode("utf-16"), "is not UTF-8 text"),
+    "400 digits": (b"unlearn: {rank: " + b"9" * 400 + b"}\n", "at most 1000000000"),
+    "5000 digits": (b"unlearn: {rank: " + b"9" * 5000 + b"}\n", "cannot be read"),
+    "no date": (b"description: 2026-13-45\n", "cannot be read: month must be in"),
+    "no tag": (b"model: {gradient_checkpointing: !!bool maybe}\n", "cannot be read"),
+    "deep": (b"unlearn: " + b"[" * 5000, "nested too deep"),
+    "wide": (b"unlearn: " + b"{" * 3000, "nested too deep"),
+    "indented": (b"".join(b" " * i + b"a:\n" for i in range(60)), "nested too deep, 20 levels"),
+    "bomb": (BOMB.encode(), "values, aliases written out"),
+    "itself": (b"a: &a [*a]\n", "an alias stands inside its own anchor"),
+    "number as key": (b"1: 2\n", "key '1' is no text"),
+    "nothing as key": (b"unlearn: {null: 2}\n", "key 'None' is no text"),
+    "half a character": (b'description: "\\ud800"\n', "holds a character that is no text"),
+    "zero byte": (b'model: {path: "\\0"}\n', "holds a character that is no text"),
+    "long parent": (b"extends: " + b"y" * 400 + b"\n", "is too long, 255 at most"),
+    "another file": (b"# " + b"x" * 300_000, "too many for a profile"),
+    "long value": (b"unlearn: {rank: " + b"x" * 5000 + b"}\n", "(5002 characters)"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_a_sentence(tmp_path, name):
+    data, words = HOSTILE[name]
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data if b"extends" in data else b"extends: smoke\n" + data)
+    with pytest.raises(PulseError) as caught:
+        load_profile(str(path))
+    assert words.replace("line 1:", "line 2:") in str(caught.value)
+    assert "mine.yaml" in str(caught.value) and len(str(caught.value)) < 800
+
+
+def test_a_profile_of_many_mistakes_is_read_or_refused_and_never_breaks(tmp_path):
+    """Bytes of a good profile changed at random."""
+    good, draw = (PARAMS / "smoke.yaml").read_bytes(), random.Random(0)
+    path = tmp_path / "mine.yaml"
+    for _ in range(60):
+        data = bytearray(good)
+        for _ in range(draw.randint(1, 6)):
+            at = draw.randrange(len(data))
+            data[at : at + draw.randint(0, 8)] = bytes(
+                draw.choices(b"{}[]:,&*!|>'\"\n \t#-?09e.~\x00\xff", k=3)
+            )
+        path.write_bytes(data)
+        try:
+            json.dumps(load_profile(str(path)).as_dict(), allow_nan=False)
+        except PulseError as error:
+            assert "mine.yaml" in str(error)

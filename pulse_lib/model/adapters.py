@@ -15,14 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    PeftModel,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from pulse_lib.errors import PulseError
@@ -30,6 +22,14 @@ from pulse_lib.files import read_json, replace_file, write_json
 from pulse_lib.model.folder import read_lora
 from pulse_lib.model.fused import fuse
 from pulse_lib.model.load import LoadedModel
+from pulse_lib.model.lora import (
+    LoraConfig,
+    LoraLayer,
+    PeftConfig,
+    PeftModel,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from pulse_lib.profile import TRAINED_PARTS, TrainedPart
 
 # peft matches the whole module path. The vision tower never gets an adapter.

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-from peft.tuners.lora import Linear, LoraLayer
+
+from pulse_lib.model.lora import Linear, LoraLayer
 
 MOST_BYTES = 2**28  # of all the matrices: as much again is kept for each stack of frozen adapters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         torch.set_flush_denormal(True)  # half the time of a training step: benchmarks/denormals.py
         dtype = torch.bfloat16 if settings.load == "16bit" else dtype
     embedded = settings.path == "embedded"
+    if embedded and device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(1)  # as in batch: too small to share, and threads wait for each other
     need = model_need(settings.path, settings.revision)
     folder = embedded_folder() if embedded else folder_of(need)
     bars = transformers_logging.is_progress_bar_enabled()
@@ -197,6 +200,9 @@ def mend_quantised(network: PreTrainedModel, load: Load) -> None:
 
     Raises PulseError naming a layer that is quantised by accident, or is not.
     """
+    from pulse_lib.model.lora import use_bitsandbytes
+
+    use_bitsandbytes()
     import bitsandbytes as bnb  # only quantised loading needs it: it is slow to import
 
     kind = bnb.nn.Linear4bit if load == "4bit" else bnb.nn.Linear8bitLt
@@ -249,4 +255,7 @@ def _quantisation(settings: ModelSettings, dtype: torch.dtype, *, device: torch.
         quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(NOT_QUANTISED))
     else:
         return {}
+    from pulse_lib.model.lora import use_bitsandbytes  # peft is slow to import
+
+    use_bitsandbytes()
     return {"quantization_config": quantised, "device_map": {"": str(device)}}

@@ -43,7 +43,12 @@ def said(error: ValidationError, cls: type) -> tuple[str, str]:
     if found["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return key, f"key {key} is missing: it is {_allowed(_hint(cls, loc))}"
     fix = "; YAML reads 1e-4 as text: write 1.0e-4" if _is_number(value) else ""
-    return key, f"{key} = {value!r}: expected {_allowed(_hint(cls, loc))}{fix}"
+    return key, f"{key} = {_short(value)}: expected {_allowed(_hint(cls, loc))}{fix}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:60]}... ({len(text)} characters)"
 
 
 _UNKNOWN = "unexpected_keyword_argument"

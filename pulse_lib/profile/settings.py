@@ -40,8 +40,15 @@ ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
 
 TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
-Count = Annotated[int, Field(strict=True, ge=1, description="a whole number, 1 or more")]
-CountOrNone = Annotated[int, Field(strict=True, ge=0, description="a whole number, 0 or more")]
+MOST = 1_000_000_000  # more is a slip of the finger, and no library below takes it
+Count = Annotated[
+    int,
+    Field(strict=True, ge=1, le=MOST, description=f"a whole number, 1 or more, at most {MOST}"),
+]
+CountOrNone = Annotated[
+    int,
+    Field(strict=True, ge=0, le=MOST, description=f"a whole number, 0 or more, at most {MOST}"),
+]
 Positive = Annotated[
     float, Field(strict=True, allow_inf_nan=False, gt=0, description="a number above 0")
 ]

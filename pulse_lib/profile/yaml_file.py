@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -13,6 +15,7 @@ from pulse_lib.files import show
 MOST_BYTES = 200_000
 MOST_NODES = 20_000  # written out, without anchors and aliases
 DEEPEST = 20
+_BRACKETS = re.compile(r"(?:[\[{]\s*){25}")
 
 
 class _Refused(Exception):
@@ -31,7 +34,12 @@ class _Loader(yaml.SafeLoader):
                         "remove one"
                     )
                 lines[key] = line
-        return super().construct_mapping(node, deep)
+        made = super().construct_mapping(node, deep)
+        for key in made:
+            if not isinstance(key, str):
+                line = node.start_mark.line + 1
+                raise _Refused(f"line {line}: key {str(key)[:60]!r} is no text: no setting has it")
+        return made
 
 
 def read_mapping(path: Path) -> dict:
@@ -40,6 +48,8 @@ def read_mapping(path: Path) -> dict:
     """
     try:
         text = _text(path)
+        if _BRACKETS.search(text):  # the reader takes minutes over thousands of them
+            raise RecursionError
         _measured(yaml.compose(text, _Loader), 0)
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -48,7 +58,7 @@ def read_mapping(path: Path) -> dict:
         raise PulseError(f"{show(path)}, {error}") from None
     except RecursionError:
         raise PulseError(f"{show(path)}: nested too deep, {DEEPEST} levels at most") from None
-    except ValueError as error:  # a date that there is not, a number of thousands of digits
+    except (ValueError, KeyError) as error:  # no such date, thousands of digits, !!bool maybe
         raise PulseError(f"{show(path)}: a value cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise PulseError(
@@ -91,6 +101,10 @@ def _measured(node: yaml.Node | None, so_far: int, *, above: tuple[yaml.Node, ..
     so_far += 1
     if so_far > MOST_NODES:
         raise _Refused(f"{line}: more than {MOST_NODES} values, aliases written out")
+    if isinstance(node, yaml.ScalarNode) and any(
+        char == "\0" or "\ud800" <= char <= "\udfff" for char in node.value
+    ):
+        raise _Refused(f"{line}: {node.value[:60]!r} holds a character that is no text")
     if isinstance(node, yaml.CollectionNode):
         for child in node.value:
             for part in child if isinstance(child, tuple) else (child,):
@@ -98,10 +112,14 @@ def _measured(node: yaml.Node | None, so_far: int, *, above: tuple[yaml.Node, ..
     return so_far
 
 
+@lru_cache(maxsize=8)  # a study's status asks once a run
+def _composed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, _Loader)
+
+
 def line_of(path: Path, keys: Sequence[str]) -> int:
     """The line (from 1) of a key in nested mappings, 0 if it is not there."""
-    node: yaml.Node | None = yaml.compose(_text(path), _Loader)
-    line = 0
+    node, line = _composed(_text(path)), 0
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         found = next(((k, v) for k, v in pairs if k.value == key), None)
