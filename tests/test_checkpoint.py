@@ -68,7 +68,8 @@ def same_log(one, other):
     pd.testing.assert_frame_equal(
         one.drop(columns="seconds"), other.drop(columns="seconds"), check_exact=True
     )
-    assert (one["seconds"].diff().dropna() > 0).all(), "seconds go on where they were"
+    for log in (one, other):
+        assert (log["seconds"].diff().dropna() > 0).all(), "seconds go on where they were"
 
 
 def same_outcome(one, other):
@@ -83,12 +84,10 @@ def same_outcome(one, other):
 
 HALVES = {"path_every": 0, "epochs": 3}
 SINGLE = {
-    "adamw": ("ga_klr", {"epochs": 3, "path_every": 1, "matched_at": 0.6}, (2, 5)),
+    "adamw": ("ga_klr", {"epochs": 3, "path_every": 1, "batch_size": 3}, (2, 5)),
     "muon": ("npo", HALVES | {"optimizer": "muon", "learning_rate": 0.02}, (3,)),
-    "8bit": ("ga", HALVES | {"optimizer": "adamw_8bit", "rank": 32}, (3,)),
-    "paged": ("ga", HALVES | {"optimizer": "paged_adamw_8bit", "rank": 32}, (3,)),
+    "paged, 8 bits": ("ga", HALVES | {"optimizer": "paged_adamw_8bit", "rank": 32}, (3,)),
     "mask": ("saliency", HALVES, (1, 2, 4)),  # before, at and after the mask is taken
-    "refusals": ("dpo", HALVES, (3,)),
     "steering": ("rmu", HALVES, (3,)),
     "negated": ("task_vector", HALVES, (6,)),
 }
@@ -129,7 +128,7 @@ def test_a_stop_rule_and_its_states_go_on(tmp_path, monkeypatch):
     same_outcome(again, whole)
 
 
-@pytest.mark.parametrize("policy", ["adapter_per_request", "replay", "anchor", "experts"])
+@pytest.mark.parametrize("policy", ["replay", "anchor", "experts"])
 def test_a_round_goes_on_within_itself(policy, tmp_path):
     """The second of three requests is cut off; rounds and rows are those of an unbroken run."""
 
@@ -141,7 +140,7 @@ def test_a_round_goes_on_within_itself(policy, tmp_path):
 
     def rounds(store):
         model = tiny.with_adapters("finetune")
-        todo = sequential_task(model, policy, epochs=3, path_every=1)
+        todo = sequential_task(model, policy, epochs=3, path_every=0)
         target = replace(todo.target, folder=tmp_path / "target")
         kept = store and store(started(tmp_path), target)
         return [*run_sequential(replace(todo, target=target), store=kept)], model
@@ -403,40 +402,48 @@ def begin(given, *notebooks):
 
 def kill_after(process, folder, step):
     """SIGKILL once a checkpoint of that step or a later one lies there; what was printed."""
-    card, deadline = folder / CHECKPOINT / CARD, time.monotonic() + 120
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if card.is_file() and read_json(card)["step"] >= step:
+        if any(read_json(card)["step"] >= step for card in cards(folder)):
             break
-        time.sleep(0.002)
+        time.sleep(0.01)
     process.kill()
     printed = process.communicate()[0]
     assert process.returncode == -signal.SIGKILL, printed
-    assert card.is_file() and not (folder / "manifest.json").exists()
+    assert cards(folder) and not (folder / "manifest.json").exists()
     return printed
 
 
-def test_killed_notebooks_go_on_and_leave_the_same_bytes(tmp_path, monkeypatch):
-    profile, method = tmp_path / "small.yaml", {"method": "ga_retain"}
+def cards(folder):
+    """Of a run's checkpoint, in its place or where it is being made."""
+    return [*folder.parent.glob(f"{folder.name}*/{CHECKPOINT}/{CARD}")]
+
+
+def test_killed_notebooks_go_on_and_leave_the_same_bytes(tmp_path, monkeypatch, capsys):
+    """02 and 03, each killed in a process of its own; 02 goes on in the one that 03 is killed in."""
+    profile = tmp_path / "small.yaml"
     profile.write_text(SMALL)
     monkeypatch.setenv("PULSE_BATCH", "1")
-    notebooks = ("01_build_datasets", "02_finetune", "03_unlearn_single_shot")
-    whole, broken = ({"profile": str(profile), "out_dir": str(tmp_path / n)} | method for n in "ab")
-    for notebook in notebooks:
-        run_cells(notebook, whole)
-    shutil.copytree(tmp_path / "a" / "data", tmp_path / "b" / "data")
+    whole, broken = (
+        {"profile": str(profile), "out_dir": str(tmp_path / n), "method": "ga_retain"} for n in "ab"
+    )
     target, single = (runs.spec_of(kind, broken).folder for kind in ("target", "single_shot"))
-    kill_after(begin(broken, notebooks[1]), target, 2)
-    printed = kill_after(begin(broken, *notebooks[1:]), single, 2)
+    run_cells("01_build_datasets", whole)
+    shutil.copytree(tmp_path / "a" / "data", tmp_path / "b" / "data")
+    kill_after(begin(broken, "02_finetune"), target, 2)
+    printed = kill_after(begin(broken, "02_finetune", "03_unlearn_single_shot"), single, 2)
     assert "going on after step" in printed
-    last = begin(broken, notebooks[2])
-    printed = last.communicate()[0]
-    assert last.returncode == 0 and "going on after step" in printed, printed
+    capsys.readouterr()
+    run_cells("03_unlearn_single_shot", broken)
+    assert "going on after step" in capsys.readouterr().out
+    for notebook in ("02_finetune", "03_unlearn_single_shot"):
+        run_cells(notebook, whole)
     for folder in (target, single):
         unbroken = tmp_path / "a" / folder.relative_to(tmp_path / "b")
         made, expected = (read_json(f / "manifest.json") for f in (folder, unbroken))
         # Of its identity and of the bytes of all files but those that hold wall times
         assert made["result"] == expected["result"]
         same_log(*(pd.read_csv(f / "log.csv") for f in (folder, unbroken)))
-        assert not (folder / CHECKPOINT).exists()
+        assert not cards(folder)
     results = [read_json(f / "result.json") | {"seconds_train": 0} for f in (single, unbroken)]
     assert results[0] == results[1]
