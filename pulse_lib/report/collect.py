@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import summary
 from pulse_lib.evaluate.rows import ROW_SCHEMA
 from pulse_lib.files import read_json, show
 from pulse_lib.profile import Profile
@@ -27,6 +28,8 @@ from pulse_lib.runs.manifest import found_runs, require
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
 SLIM = [name for name in ROW_SCHEMA.names if name not in (*TEXTS, "person_id")]
 
+# What `summary` of evaluate.accuracy and its like read
+MEASURED = ["set", "wording", "request", "modality", "correct", "invalid", "loglik_correct"]
 AXES: dict[str, str] = {name: name for name in DEFAULTS} | ALIASES  # by column
 
 
@@ -88,6 +91,11 @@ class Study:
     def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
         """The rows of every model state, by (run, state, round)."""
         return dict(groups(self.rows, ["run", "state", "round"], sort=False))
+
+    @functools.cached_property
+    def summaries(self) -> dict[tuple[str, str, int], dict[str, float]]:
+        """`summary` of every model state, by (run, state, round)."""
+        return {key: summary(rows[MEASURED]) for key, rows in self.parts.items()}
 
     def part(self, run: str, state: str, *, number: int = 0) -> pd.DataFrame:
         """The rows of one model state (no rows if there is no such state)."""

@@ -71,10 +71,9 @@ def interval(
     """
     if any(frame.empty for frame in cells.values()):
         return NOTHING
-    shared = set.intersection(*(set(frame["seed"]) for frame in cells.values()))
-    per_seed = [
-        _one_seed(cells, s, value=value, n_resamples=n_resamples, seed=seed) for s in sorted(shared)
-    ]
+    shared = set.intersection(*(set(frame["seed"].unique()) for frame in cells.values()))
+    joined = _join(cells, value)
+    per_seed = [_one_seed(joined, s, n_resamples=n_resamples, seed=seed) for s in sorted(shared)]
     if not per_seed:
         return NOTHING
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -166,28 +165,56 @@ def share_in(means: Mapping[str, np.ndarray], of: str = "") -> np.ndarray:
     return retained_share(before, after)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Joined:
+    """The rows of all cells below one another, as numbers: pandas would take longer to pick the rows
+    of a seed than the resampling takes."""
+
+    names: list[str]  # of the cells
+    cell: np.ndarray  # of each row: its cell, seed, set, cluster (in alphabetical order) and value
+    seeds: np.ndarray
+    sets: np.ndarray
+    set_names: np.ndarray
+    clusters: np.ndarray
+    values: np.ndarray
+
+    def of(self, seed: int) -> _Joined:
+        """The rows of one seed."""
+        here = self.seeds == seed
+        columns = ("cell", "seeds", "sets", "clusters", "values")
+        return dataclasses.replace(self, **{name: getattr(self, name)[here] for name in columns})
+
+
+def _join(cells: Mapping[str, pd.DataFrame], value: str) -> _Joined:
+    frames = list(cells.values())
+    sets, set_names = _coded([frame["set"] for frame in frames])
+    return _Joined(
+        names=list(cells),
+        cell=np.repeat(np.arange(len(frames)), [len(frame) for frame in frames]),
+        seeds=np.concatenate([np.asarray(frame["seed"]) for frame in frames]),
+        sets=sets,
+        set_names=set_names,
+        clusters=_coded([frame["cluster"] for frame in frames])[0],
+        values=np.concatenate([np.asarray(frame[value]) for frame in frames]).astype(float),
+    )
+
+
 def _one_seed(
-    cells: Mapping[str, pd.DataFrame], study_seed: int, *, value: str, n_resamples: int, seed: int
+    joined: _Joined, study_seed: int, *, n_resamples: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int, int]:
     """(means, resampled means, number of clusters, number of answers) of one seed."""
-    frames = {
-        name: frame.loc[frame["seed"] == study_seed, ["set", "cluster", value]]
-        for name, frame in cells.items()
-    }
-    values = np.concatenate([np.asarray(f[value]) for f in frames.values()]).astype(float)
-    cell = np.repeat(np.arange(len(frames)), [len(f) for f in frames.values()])
-    set_code, set_names = _coded([f["set"] for f in frames.values()])
-    cluster, _ = _coded([f["cluster"] for f in frames.values()])
+    rows, frames = joined.of(study_seed), joined.names
+    cell = rows.cell
     n_clusters = 0
     total, size = np.zeros((2, n_resamples, len(frames)))
     sums, counts = np.zeros((2, len(frames)))
-    for code, set_name in enumerate(set_names):
-        here = set_code == code
-        unit, units = pd.factorize(cluster[here], sort=True)
+    for code in np.unique(rows.sets):
+        set_name, here = joined.set_names[code], rows.sets == code
+        unit, units = pd.factorize(rows.clusters[here], sort=True)
         place = unit * len(frames) + cell[here]  # one box per cluster and cell
         shape = (len(units), len(frames))
         count = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
-        summed = np.bincount(place, values[here], minlength=shape[0] * shape[1]).reshape(shape)
+        summed = np.bincount(place, rows.values[here], minlength=shape[0] * shape[1]).reshape(shape)
         stream = (seed, int(study_seed), zlib.crc32(str(set_name).encode()))
         weights = resample_weights(len(units), n_resamples, seed=stream)
         total += weights @ summed

@@ -15,23 +15,28 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, summary
 from pulse_lib.report import paper, stats
-from pulse_lib.report.collect import Run, Study, groups, headline, pick
+from pulse_lib.report.collect import MEASURED, Run, Study, groups, headline, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
 
 SETTINGS = ["scenario", "method", "trained_part"]
 SEQUENCE = ["method", "policy", "trained_part"]
+# What an interval is computed from; fewer columns are quicker to pick rows from
+ANSWERS = [
+    *("seed", "set", "modality", "wording", "cluster"),
+    *("correct", "invalid", "loglik_correct", "n_options"),
+]
+PATH = ["run", "step", "seed", *MEASURED]
 SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds"]
 
 
 def answers_of(rows: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str | None]:
     """The headline rows of a metric and what is averaged within them: retain_text -> (its rows,
     None), retain -> (both, "modality")."""
-    rows = headline(rows)
-    if metric == "general":
-        return pick(rows, set="general"), None
     name, _, modality = metric.partition("_")
-    chosen = pick(rows, set=name)
-    return (pick(chosen, modality=modality), None) if modality else (chosen, "modality")
+    wanted = (rows["wording"] == "trained") & (rows["set"] == name)
+    if modality:
+        wanted &= rows["modality"] == modality
+    return rows.loc[wanted, ANSWERS], None if modality or name == "general" else "modality"
 
 
 def accuracy(rows: pd.DataFrame, metric: Metric, **options) -> stats.Interval:
@@ -109,7 +114,7 @@ def requests(study: Study) -> pd.DataFrame:
     lines = []
     for whose, rows in sequences(study):
         for number, state in groups(rows, "round"):
-            asked = headline(state)
+            asked = headline(state[ANSWERS])
             asked = asked[asked["set"].isin(SETS)]
             found: dict[Metric, stats.Interval] = {
                 metric: accuracy(state, metric, n_resamples=study.n_resamples) for metric in SETS
@@ -143,7 +148,7 @@ def relapse(study: Study) -> pd.DataFrame:
     orders = {run.name: run.result.get("requests") for run in study.of("sequential")}
     lines = []
     for whose, rows in sequences(study):
-        forget = pick(headline(rows), set="forget")
+        forget = pick(headline(rows[["run", "round", "request", *ANSWERS]]), set="forget")
         turns = []
         for run, here in groups(forget, "run"):
             order = orders[run] or sorted(here["request"].unique())
@@ -246,11 +251,11 @@ def paths(study: Study) -> pd.DataFrame:
     lines = []
     for whose, before, after in states(study):
         for seed in after["seed"].unique():
-            rows = pick(after, seed=seed)
+            rows = pick(after[PATH], seed=seed)
             who = whose | {"run": rows["run"].iloc[0], "seed": seed}
             full = [(whose["selection"], int(rows["step"].iloc[0]), rows)]
             if whose["selection"] == "final":
-                full.insert(0, ("before", 0, pick(before, seed=seed)))
+                full.insert(0, ("before", 0, pick(before[PATH], seed=seed)))
             lines += [
                 who | {"kind": kind, "step": step} | with_means(summary(state))
                 for kind, step, state in full

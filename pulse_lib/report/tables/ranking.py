@@ -16,7 +16,7 @@ from pulse_lib.evaluate.accuracy import (
     summary,
 )
 from pulse_lib.profile import tuned_for
-from pulse_lib.report.collect import Run, Study, best_first
+from pulse_lib.report.collect import MEASURED, Run, Study, best_first
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS
 from pulse_lib.strategies import get_strategy
 
@@ -54,8 +54,9 @@ def ranking(study: Study) -> pd.DataFrame:
         after = study.part(run.name, "matched")
         line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
         if len(after):
-            before = summary(study.before(who["scenario"], [run.parameter("seed")]))
-            now, step = summary(after), int(after["step"].iloc[0])
+            before = summary(study.before(who["scenario"], [run.parameter("seed")])[MEASURED])
+            now = study.summaries[run.name, "matched", 0]
+            step = int(after["step"].iloc[0])
             shares = retained_shares(before, now)
             line |= {f"{metric}_kept": share for metric, share in shares.items()}
             line |= {"kept": nan_mean(shares.values()), "forget": both_modalities(now)}
@@ -85,16 +86,17 @@ def after_requests(study: Study) -> pd.DataFrame:
     """
     lines = []
     for run in study.of("sequential"):
-        states = {n: rows for (name, _, n), rows in study.parts.items() if name == run.name}
+        states = {key[2]: key for key in study.parts if key[0] == run.name}
         if len(states) < 2:
             continue
-        before, now = summary(states[0]), summary(states[max(states)])
+        last = states[max(states)]
+        before, now = study.summaries[states[0]], study.summaries[last]
         line = {key: run.parameter(key) for key in SEQUENCE}
         tuned = run.manifest["profile"].get("tuned", {})
         line["numbers"] = _source(
             tuned_for(tuned, "finetuned", method=line["method"], strategy=line["policy"])
         )
-        line |= forget_accuracies(states[max(states)])
+        line |= forget_accuracies(study.parts[last][MEASURED])
         retain = (both_modalities(state, "retain") for state in (before, now))
         line["retain_kept"] = retained_share(*retain)
         line["general_kept"] = retained_share(before["general"], now["general"])

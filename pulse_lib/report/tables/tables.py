@@ -12,11 +12,10 @@ from pulse_lib.evaluate.accuracy import (
     first_at_or_below,
     request_accuracies,
     retained_share,
-    summary,
 )
 from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
-from pulse_lib.report.collect import Study, best_first, groups, headline, pick, records
+from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.ranking import after_requests, ranking
@@ -35,20 +34,23 @@ def single_shot(study: Study) -> pd.DataFrame:
     A run that never reached the matched level has a `matched` line without step and accuracies.
     """
     lines = []
-    for (_, state, _), rows in study.parts.items():
-        if state in ("base", "before"):
+    for key, rows in study.parts.items():
+        if (state := key[1]) in ("base", "before"):
             who = {
                 "scenario": rows["scenario"].iloc[0],
                 "method": state,
                 "seed": rows["seed"].iloc[0],
             }
-            lines.append(who | {"selection": "", "step": 0} | summary(rows))
+            lines.append(who | {"selection": "", "step": 0} | study.summaries[key])
     for run in study.of("single_shot"):
         who = {key: run.parameter(key) for key in (*SETTINGS, "seed")}
         for selection in ("final", "matched"):
             state = study.part(run.name, selection)
-            reached = {"step": int(state["step"].iloc[0])} | summary(state) if len(state) else {}
-            lines.append(who | {"selection": selection} | reached)
+            line = who | {"selection": selection}
+            if len(state):
+                line |= {"step": int(state["step"].iloc[0])}
+                line |= study.summaries[run.name, selection, 0]
+            lines.append(line)
     table = pd.DataFrame(lines, columns=SINGLE_SHOT)
     # whole numbers that may be missing, so that a CSV says 36 and not 36.0
     return _sorted(table.astype({"step": "Int64"}), [*SETTINGS, "seed", "selection"])
@@ -60,10 +62,11 @@ def sequential(study: Study) -> pd.DataFrame:
     lines = []
     for run in study.of("sequential"):
         who = {key: run.parameter(key) for key in SEQUENTIAL[1:-1]}
-        for (name, _, number), rows in study.parts.items():
+        for (name, state, number), rows in study.parts.items():
             if name == run.name:
                 who |= {"scenario": "finetuned", "round": number}
-                lines.append(who | request_accuracies(rows) | summary(rows))
+                found = study.summaries[name, state, number]
+                lines.append(who | request_accuracies(rows[MEASURED]) | found)
     requests = [f"request_{k}" for k in range(1, study.profile.data.n_requests + 1)]
     table = pd.DataFrame(lines, columns=[*SEQUENTIAL, *requests, *SUMMARY])
     return _sorted(table, SEQUENTIAL[1:])
@@ -84,10 +87,12 @@ def projector(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*SETTINGS, *names, "n_seeds"])
 
 
-def matched(study: Study) -> pd.DataFrame:
+def matched(study: Study, single: pd.DataFrame | None = None) -> pd.DataFrame:
     """Methods at matched forgetting: forget accuracy there, percent of retain and general kept with
-    intervals, best general first, those that missed the level on a seed after the others."""
-    single = with_means(pick(single_shot(study), selection="matched"))
+    intervals, best general first, those that missed the level on a seed after the others. single:
+    `single_shot` of the study, if it is there already."""
+    single = single_shot(study) if single is None else single
+    single = with_means(pick(single, selection="matched"))
     lines = []
     for whose, part in groups(intervals.at_matched(study), SETTINGS, sort=False):
         line = dict(zip(SETTINGS, whose, strict=True))
@@ -137,15 +142,19 @@ def general_by_category(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def one_shot_against_sequential(study: Study) -> pd.DataFrame:
+def one_shot_against_sequential(
+    study: Study, single: pd.DataFrame | None = None, *, rounds: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The same people in one request and in several, at equal epochs (last step, last round) and at
     equal forgetting.
 
     Equal forgetting: the one-shot run's matched state beside the first round whose forget accuracy
     over everybody is at or below the matched level. One line per way; percent kept is of that
-    seed's before. Empty accuracies: the level was not reached.
+    seed's before. Empty accuracies: the level was not reached. single, rounds: `single_shot` and
+    `sequential` of the study, if they are there already.
     """
-    single, rounds = with_means(single_shot(study)), with_means(sequential(study))
+    single = with_means(single_shot(study) if single is None else single)
+    rounds = with_means(sequential(study) if rounds is None else rounds)
     keys = [*SEQUENCE, "order", "seed"]
     values = ["forget", "retain", "general", "invalid_rate"]
     lines = []
@@ -196,13 +205,13 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked."""
-    scores = mmbench(study)
+    scores, single, rounds = mmbench(study), single_shot(study), sequential(study)
     return {
-        "single_shot": single_shot(study),
-        "sequential": sequential(study),
+        "single_shot": single,
+        "sequential": rounds,
         "projector": projector(study),
-        "matched": matched(study),
-        "one_shot_against_sequential": one_shot_against_sequential(study),
+        "matched": matched(study, single),
+        "one_shot_against_sequential": one_shot_against_sequential(study, single, rounds=rounds),
         "wordings": wordings(study),
         "general_by_category": general_by_category(study),
         "ranking": ranking(study),
