@@ -219,6 +219,15 @@ def test_every_run_keeps_its_executed_notebook(smoke):
         if kind:
             executed = nbformat.read(path.parent / "notebook.ipynb", 4)
             assert all(c.execution_count for c in code_cells(executed) if c.source)
+            setup = next(c for c in code_cells(executed) if "runpy" in c.source)
+            assert not setup.outputs, "at home the set-up cell has nothing to say"
+            for cell in code_cells(executed):
+                said = [
+                    o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs
+                ]
+                assert max(text.count("\n") for text in [*said, ""]) < 60, (
+                    f"too long: {cell.source}"
+                )
 
 
 def test_same_seed_same_rows(smoke, tmp_path):
