@@ -221,6 +221,9 @@ def test_a_person_whose_picture_is_missing_or_anothers_is_named(data):
         with pytest.raises(PulseError, match="the same picture, as a copy") as caught:
             check(**{other.image: copy})
         assert name in str(caught.value) and other.image in str(caught.value)
+    general = next(q for q in data.questions if q.set == "general")
+    with pytest.raises(PulseError, match=f"general .{general.image}. show the same.*, as a copy"):
+        check(**{general.image: copies[0]})
     with pytest.raises(PulseError, match=f"no picture is shown of {other.person_id} .'{name}'"):
         check([r for r in records if not (r.person_id == other.person_id and r.image)])
     without = ImageStore({k: v for k, v in data.images.encoded.items() if k != other.image})
@@ -264,6 +267,16 @@ def test_broken_files_are_named(data, tmp_path):
     (tmp_path / "questions.parquet").unlink()
     with pytest.raises(PulseError, match="questions.parquet is missing"):
         dataset.read_dataset(tmp_path)
+    for broken in ("", "person_id,what\na,b\n", "\xff"):
+        (tmp_path / "splits.csv").write_bytes(broken.encode("latin-1"))
+        with pytest.raises(PulseError, match="splits.csv cannot be read"):
+            dataset.read_dataset(tmp_path)
+
+
+def test_an_id_that_pandas_takes_for_missing_is_read_back(data, tmp_path):
+    places = [replace(p, person_id="NA") if i == 0 else p for i, p in enumerate(data.places)]
+    replace(data, places=places).write(tmp_path)
+    assert dataset.read_dataset(tmp_path).places == places
 
 
 def test_options_of_a_question_have_letters(data):

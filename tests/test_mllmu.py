@@ -596,6 +596,66 @@ def test_sets_do_not_leak_and_everything_is_written_and_read(settings, built, tm
     assert dataset.read_dataset(tmp_path).questions == built.questions
 
 
+def again(cell):
+    """A photo saved once more, smaller and as JPEG."""
+    shown = Image.open(io.BytesIO(cell["bytes"])).convert("RGB")
+    return files.encoded(shown.resize((shown.width * 2 // 3, shown.height * 2 // 3)), "JPEG")
+
+
+def name_of(row):
+    return json.loads(row["biography"])["Name"]
+
+
+def renamed(row, name):
+    return row["biography"].replace(name_of(row), name)
+
+
+@pytest.mark.parametrize("leak", ["photo", "pixels", "other view", "name"])
+def test_one_photo_or_name_of_two_people_is_found_in_real_files(settings, tmp_path, leak):
+    kept = {}
+
+    def change(subset, rows):
+        spoil(subset, rows)
+        kept.setdefault(subset, rows)
+        if leak == "photo" and subset == "Full_Set":
+            rows[3]["image"] = again(rows[1]["image"])
+        if leak == "pixels" and subset == "Retain_Set":
+            rows[0]["image"] = kept["Full_Set"][1]["image"]
+        if leak == "other view" and subset == "Test_Set":
+            for row in rows[:4]:  # of somebody who is asked, whoever that is
+                row["images"] = [again(kept["Full_Set"][1]["image"])] * 2
+        if leak == "name" and subset == "Retain_Set":
+            rows[0]["biography"] = renamed(rows[0], name_of(kept["Full_Set"][1]).upper() + " ")
+
+    folder = files.write_mllmu(tmp_path, change=change)
+    mine = replace(
+        settings, people=PeopleSettings(source="mllmu", path=str(folder)),
+        n_finetuned_forget=2, n_finetuned_retain=2,
+    )  # fmt: skip
+    known, new = mllmu_source.celebrities(mine), mllmu_source.fictitious(mine)
+    scores = pd.DataFrame({"person_id": [p.id for p in known], "accuracy": 0.5, "margin": 0.0})
+    places = splits.split_fictitious(new, mine, seed=0)
+    places += splits.select_known(scores, mine, seed=0)[1]
+    assert len(places) == len(known) + len(new), "everyone has a place"
+    made = dataset.build_dataset(
+        mllmu_source, [*known, *new], general=general_of(mine), places=places, settings=mine, seed=0
+    )
+    words = "have the same name" if leak == "name" else "show the same picture"
+    with pytest.raises(PulseError, match=words) as caught:
+        splits.check_leakage(
+            made.people,
+            made.places,
+            records=[*made.questions, *made.conversations],
+            images=made.images,
+        )
+    two = {"photo": "fictitious-002/photo", "other view": "/test-", "name": "fictitious-002"}
+    words = [
+        two.get(leak, "fictitious-002/photo"),
+        "celebrity-001" if leak in ("pixels", "name") else "fictitious-00",
+    ]
+    assert all(word in str(caught.value) for word in words)
+
+
 def test_views_are_photos(settings):
     new, known = mllmu_source.fictitious(settings)[0], mllmu_source.celebrities(settings)[0]
     assert (

@@ -144,10 +144,10 @@ BROKEN = {
     "a web page": (b"<!DOCTYPE html><html>", "no picture file .it begins with b'<!DOCTYPE"),
     "nothing": (b"", "no picture file"),
     "a large one": (
-        WHOLE[:16] + struct.pack(">II", 40000, 30000) + WHOLE[24:29] + struct.pack(
-            ">I", zlib.crc32(b"IHDR" + struct.pack(">II", 40000, 30000) + WHOLE[24:29])
+        WHOLE[:16] + struct.pack(">II", 10000, 10000) + WHOLE[24:29] + struct.pack(
+            ">I", zlib.crc32(b"IHDR" + struct.pack(">II", 10000, 10000) + WHOLE[24:29])
         ) + WHOLE[33:],
-        "40000 x 30000 pixels, at most 89 million|exceeds limit",
+        "10000 x 10000 pixels, at most 89 million",
     ),
     "32-bit grey": (file(Image.new("F", (4, 4), 0.5), "TIFF"), "no fixed white"),
 }  # fmt: skip

@@ -100,10 +100,17 @@ def read_dataset(folder: Path) -> Dataset:
     folder = Path(folder)
     if not (folder / "splits.csv").is_file():
         raise PulseError(f"{folder / 'splits.csv'} is missing: run 01_build_datasets first")
-    splits = pd.read_csv(folder / "splits.csv", dtype={"person_id": str})
+    try:
+        # An id like "NA" is no missing value.
+        splits = pd.read_csv(folder / "splits.csv", dtype={"person_id": str}, keep_default_na=False)
+        places = [Assignment(**row) for row in splits.to_dict("records")]
+    except (OSError, ValueError, TypeError) as error:
+        raise PulseError(
+            f"{folder / 'splits.csv'} cannot be read ({error}): run 01_build_datasets again"
+        ) from None
     return Dataset(
         people=read_records(folder / "people.parquet", Person),
-        places=[Assignment(**row) for row in splits.to_dict("records")],
+        places=places,
         questions=read_records(folder / "questions.parquet", Question),
         conversations=read_records(folder / "conversations.parquet", Conversation),
         images=ImageStore.read(folder / "images.parquet"),

@@ -22,7 +22,7 @@ from pulse_lib.files import read_json, show
 
 CONVERTED = "llava-hf/llava-1.5-7b-hf"  # or -13b-hf: LLaVA-1.5 in transformers' own layout
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-_READ = (".json", ".safetensors", ".model", ".jinja", ".bin")
+_READ = ("*.json", "*.model", "*.jinja", "model*.safetensors")
 # Parts of a weight's name that the layouts of transformers 4 and 5 put in another order.
 _WHERE = re.compile(r"^(?:(?:model|language_model|vision_tower|vision_model)\.)+")
 
@@ -31,9 +31,8 @@ def check_folder(folder: Path, fetch: str) -> None:
     """Raises PulseError naming the file and the fix if the folder is no whole LLaVA in transformers'
     layout with safetensors. `fetch`: the command that fetches it again.
     """
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _READ:
-            _check_file(path, fetch)
+    for path in sorted(path for pattern in _READ for path in folder.glob(pattern)):
+        _check_file(path, fetch)
     config = _read(folder / "config.json", _no_config(folder, fetch))
     if config.get("model_type") not in ("llava", "llava_llama"):
         raise refused(
