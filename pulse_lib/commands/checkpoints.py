@@ -20,7 +20,7 @@ import torch
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, show, write_json
-from pulse_lib.runs.identity import file_hash
+from pulse_lib.runs.checked import file_hash
 from pulse_lib.runs.library import changed_files, library_of
 from pulse_lib.runs.manifest import Started
 from pulse_lib.runs.place import CHECKPOINT

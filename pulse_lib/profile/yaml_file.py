@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         made = super().construct_mapping(node, deep)
         for key in made:
             if not isinstance(key, str):
-                line = node.start_mark.line + 1
+                line = node.value[0][0].start_mark.line + 1  # of its first key
                 raise _Refused(f"line {line}: key {str(key)[:60]!r} is no text: no setting has it")
         return made
 

@@ -202,7 +202,7 @@ def _slim(run: Run) -> pa.Table:
     table = read_table(run.folder / "rows.parquet", columns=[*SLIM, "person_id", "options"])
     units = clusters(table.select(["person_id", "group", "question_id"]).to_pandas())
     added = {
-        "n_options": pc.list_value_length(table["options"]).cast(pa.int64()),
+        "n_options": pc.call_function("list_value_length", [table["options"]]).cast(pa.int64()),
         "run": _repeated(run.name, table.num_rows),
         "kind": _repeated(run.kind, table.num_rows),
         "cluster": pa.array(units, pa.string()),
@@ -217,7 +217,7 @@ def _repeated(value: str, n: int) -> pa.Array:
 
 def _encoded(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.dictionary_encode(column.cast(pa.string()))
+        return column.cast(pa.string()).dictionary_encode()
     return column
 
 

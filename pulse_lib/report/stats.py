@@ -234,9 +234,10 @@ def _coded(columns: list[pd.Series]) -> tuple[np.ndarray, np.ndarray]:
     kind = columns[0].dtype
     if isinstance(kind, pd.CategoricalDtype) and all(column.dtype == kind for column in columns):
         places, codes = pd.factorize(np.concatenate([c.cat.codes for c in columns]), sort=True)
-        return places, np.asarray(kind.categories[codes])
+        return np.asarray(places), np.asarray(kind.categories)[np.asarray(codes)]
     every = np.concatenate([np.asarray(column) for column in columns])
-    return pd.factorize(every, sort=True)
+    places, values = pd.factorize(every, sort=True)
+    return np.asarray(places), np.asarray(values)
 
 
 @functools.lru_cache(maxsize=128)
