@@ -226,6 +226,20 @@ def test_a_file_of_the_readers_own_among_results_is_refused_too(kit):
     assert text_of(spec) == "y"
 
 
+def test_copies_that_the_reader_made_are_left_alone(kit):
+    spec = data_spec(kit)
+    kit.finish(spec)
+    copies = [spec.folder.with_name(f"seed-0.{end}") for end in ("old", "bak")]
+    for copy in copies:
+        shutil.copytree(spec.folder, copy)
+    before = tree(copies[0])
+    assert state(kit, spec).state == "done"
+    kit.finish(spec, "y")
+    assert text_of(spec) == "y" and all(tree(copy) == before for copy in copies)
+    shutil.rmtree(spec.folder)
+    assert state(kit, spec).state == "missing" and tree(copies[0]) == before
+
+
 def test_what_an_editor_left_is_taken_along(kit):
     spec = data_spec(kit)
     kit.finish(spec)
@@ -242,7 +256,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(kit):
     (kit.out / "data" / "precious.txt").write_text("x")
     path = spec.folder / "manifest.json"
     whole = read_json(path)
-    whole["files"]["../precious.txt"] = {"bytes": 1, "sha256": "0"}
+    whole["files"]["../precious.txt"] = whole["files"]["rows.parquet"]  # of the same content
     path.write_text(json.dumps(whole))
     assert state(kit, spec).state == "stale"
     kit.finish(spec)
@@ -504,6 +518,32 @@ def test_looking_again_reads_nothing(kit, monkeypatch):
     os.utime(spec.folder / "people.parquet", (0, 0))
     with pytest.raises(TypeError):
         state(kit, spec)
+
+
+def test_a_plan_of_many_runs_reads_what_they_share_once(kit, monkeypatch):
+    """500 runs in three seconds: notebook and profile are not parsed for each."""
+    from pulse_lib.profile import yaml_file
+    from pulse_lib.runs import library
+
+    kit.profile_file.write_text(
+        kit.profile_file.read_text() + "tuned: {pretrained: {ga: {learning_rate: 2.0e-3}}}\n"
+    )
+    for seed in range(3):
+        for spec in kit.study(seeds=[seed])[:2]:
+            kit.finish(spec)
+    read, composed, profile = [], [], kit.profile
+    real, compose = library.read_json, yaml_file.yaml.compose
+    monkeypatch.setattr(library, "read_json", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(
+        yaml_file.yaml, "compose", lambda *words: composed.append(words) or compose(*words)
+    )
+    library._code_cells.cache_clear()
+    yaml_file._composed.cache_clear()
+    specs = kit.study(seeds=[0, 1, 2])
+    composed.clear()
+    plan = grid.plan(profile, specs)
+    assert [plan.states[spec.folder].state for spec in specs[:-1]] == ["done"] * 6
+    assert len(read) == len(set(read)) <= 3 and len(composed) <= len(profile.files)
 
 
 BROKEN = {

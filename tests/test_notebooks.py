@@ -20,6 +20,7 @@ from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS
+from pulse_lib.runs.place import half_folder
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 RUN = [sys.executable, "-m", "pulse_lib"]
@@ -219,6 +220,15 @@ def test_every_run_keeps_its_executed_notebook(smoke):
         if kind:
             executed = nbformat.read(path.parent / "notebook.ipynb", 4)
             assert all(c.execution_count for c in code_cells(executed) if c.source)
+            setup = next(c for c in code_cells(executed) if "runpy" in c.source)
+            assert not setup.outputs, "at home the set-up cell has nothing to say"
+            for cell in code_cells(executed):
+                said = [
+                    o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs
+                ]
+                assert max(text.count("\n") for text in [*said, ""]) < 60, (
+                    f"too long: {cell.source}"
+                )
 
 
 def test_same_seed_same_rows(smoke, tmp_path):
@@ -287,13 +297,13 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    first = folder / "round-1" / "manifest.json"
+    first = half_folder(folder) / "round-1" / "manifest.json"
     deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert first.exists() and not (folder / "manifest.json").exists()
+    assert first.exists() and not folder.exists()
     made = first.stat().st_mtime_ns
     assert (
         runs.status(
@@ -304,7 +314,9 @@ def test_killed_in_round_two_goes_on_there_and_ends_with_the_same_rows(smoke, tm
     )
     wait_until_gone(process.pid)
     run_kit(*command[3:])
-    assert first.stat().st_mtime_ns == made  # round 1 was not done again
+    assert (
+        folder / "round-1/manifest.json"
+    ).stat().st_mtime_ns == made  # round 1 was not done again
     whole = read_rows(
         runs.run_folder(
             "sequential",

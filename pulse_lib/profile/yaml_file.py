@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -111,10 +112,14 @@ def _measured(node: yaml.Node | None, so_far: int, *, above: tuple[yaml.Node, ..
     return so_far
 
 
+@lru_cache(maxsize=8)  # a study's status asks once a run
+def _composed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, _Loader)
+
+
 def line_of(path: Path, keys: Sequence[str]) -> int:
     """The line (from 1) of a key in nested mappings, 0 if it is not there."""
-    node: yaml.Node | None = yaml.compose(_text(path), _Loader)
-    line = 0
+    node, line = _composed(_text(path)), 0
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         found = next(((k, v) for k, v in pairs if k.value == key), None)

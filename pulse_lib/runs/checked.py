@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -40,34 +42,32 @@ def require(
             f"{show(folder)} is incomplete (no {MANIFEST}: interrupted or still running): "
             f"run {notebook} again"
         )
-    manifest = _read(path, notebook)
-    known = _known(seen)
-    found: dict[str, list] = {}
-    wrong = ""
+    manifest, known = _read(path, notebook), _known(seen)
+    reading, trusted = checksums or seen is not None, {} if checksums else known
+    found, wrong = {}, ""
     for name, entry in manifest["files"].items():
-        file = folder / name
-        try:
-            at = file.stat()
-        except OSError:
-            at = None
-        if at is None or not file.is_file():
-            wrong = f"{show(file)} is missing"
-        elif at.st_size != entry["bytes"]:
-            wrong = f"{show(file)} is truncated ({at.st_size} of {entry['bytes']} bytes)"
-        elif checksums or seen is not None:
-            stamp = [at.st_size, at.st_mtime_ns, at.st_ino]
-            was = known.get(name)
-            read_before = not checksums and was is not None and was[:3] == stamp
-            found[name] = was if read_before else [*stamp, _checksum(file)]
+        stamp = _stamp(folder, name)
+        if not stamp:
+            wrong = f"{show(folder / name)} is missing"
+        elif stamp[0] != entry["bytes"]:
+            wrong = f"{show(folder / name)} is truncated ({stamp[0]} of {entry['bytes']} bytes)"
+        elif reading:
+            was = trusted.get(name, [])
+            found[name] = was if was[:3] == stamp else [*stamp, _checksum(folder / name)]
             if found[name][3] != entry["sha256"]:
-                wrong = f"{show(file)} was changed after it was written (checksum)"
+                wrong = f"{show(folder / name)} was changed after it was written (checksum)"
         if wrong:
             break
-    if seen is not None and (wrong or found != known):
+    if seen is not None and found != known:
         remember(seen, known | found)
     if wrong:
         raise PulseError(f"{wrong}: run {notebook} again")
     return manifest
+
+
+def remember_all(folder: Path, files: Mapping[str, Mapping], *, seen: Path) -> None:
+    """Keep what a manifest that was just written says of its files, so that nobody reads them again."""
+    remember(seen, {name: [*_stamp(folder, name), e["sha256"]] for name, e in files.items()})
 
 
 def remember(seen: Path, found: Mapping[str, list]) -> None:
@@ -84,6 +84,15 @@ def file_hash(path: Path) -> str:
     """sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stamp(folder: Path, name: str) -> list[int]:
+    """Size, time and number on disk of a file; nothing if it is not there."""
+    try:
+        at = os.stat(os.path.join(folder, name))
+    except OSError:
+        return []
+    return [at.st_size, at.st_mtime_ns, at.st_ino] if stat.S_ISREG(at.st_mode) else []
 
 
 def _checksum(path: Path) -> str:

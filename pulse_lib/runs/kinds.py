@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -220,7 +221,7 @@ def run_folders(out: Path) -> list[tuple[Kind, Path]]:
 
 def is_place(folder: Path) -> bool:
     """Whether a folder is a run's place by its name, not one beside it (place.py)."""
-    return folder.suffix not in (".half", ".old") and not folder.name.startswith(".")
+    return folder.suffix != ".half" and not folder.name.startswith(".")
 
 
 def notebooks_folder() -> Path:
@@ -251,8 +252,22 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
             values = method.hyperparameters | values
         resolved = {"unlearn.learning_rate": unlearn.learning_rate}
         resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
-    flat = flat_settings(profile.as_dict())
-    return {k: v for k, v in flat.items() if any(fnmatchcase(k, p) for p in patterns)} | resolved
+    flat = _flat(profile)
+    return {k: flat[k] for k in _matching(tuple(patterns), tuple(flat))} | resolved
+
+
+@lru_cache(maxsize=64)
+def _matching(patterns: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(k for k in keys if any(fnmatchcase(k, p) for p in patterns))
+
+
+_latest: list[tuple[Profile, dict[str, object]]] = []  # a study's status asks once a run
+
+
+def _flat(profile: Profile) -> dict[str, object]:
+    if not _latest or _latest[0][0] is not profile:
+        _latest[:] = [(profile, flat_settings(profile.as_dict()))]
+    return _latest[0][1]
 
 
 def flat_settings(settings: Mapping, prefix: str = "") -> dict[str, object]:

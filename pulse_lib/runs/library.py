@@ -23,10 +23,8 @@ def library_of(kind: Kind) -> dict[str, str]:
     the file's place in the package ("train/losses.py").
     """
     code = "\n".join(code_cells(KINDS[kind].notebook))
-    return {
-        path.relative_to(PACKAGE).as_posix(): _sha256(path)
-        for path in sorted(_reached(code, kind == "analysis"))
-    }
+    names = _reached_names(code, kind == "analysis")
+    return {name: _sha256(path) for name, path in names.items()}
 
 
 def library_hash() -> str:
@@ -45,16 +43,28 @@ def changed_files(made: Mapping[str, str], now: Mapping[str, str]) -> tuple[str,
 
 def code_cells(notebook: str) -> list[str]:
     """The sources of a notebook's code cells, but for the `parameters` cell."""
+    path = notebooks_folder() / f"{notebook}.ipynb"
+    at = path.stat() if path.is_file() else None
+    return list(_code_cells(path, (at.st_size, at.st_mtime_ns, at.st_ino) if at else None))
+
+
+@lru_cache(maxsize=16)  # a study's status asks once a run
+def _code_cells(path: Path, stamp: tuple | None) -> tuple[str, ...]:
     sources = []
-    for cell in read_json(notebooks_folder() / f"{notebook}.ipynb").get("cells", []):
+    for cell in read_json(path).get("cells", []):
         tags = cell.get("metadata", {}).get("tags", [])
         if cell["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(tags):
             source = cell["source"]
             sources.append((source if isinstance(source, str) else "".join(source)).strip())
-    return sources
+    return tuple(sources)
 
 
 @lru_cache(maxsize=32)
+def _reached_names(code: str, with_drawn: bool) -> dict[str, Path]:
+    reached = sorted(_reached(code, with_drawn))
+    return {path.relative_to(PACKAGE).as_posix(): path for path in reached}
+
+
 def _reached(code: str, with_drawn: bool) -> frozenset[Path]:
     found: set[Path] = set()
     waiting = list(_imported(code))

@@ -26,7 +26,7 @@ from pulse_lib.files import show, write_json
 from pulse_lib.profile import Profile, overridden
 from pulse_lib.profile import profile_of as profile_from
 from pulse_lib.runs import locks, place
-from pulse_lib.runs.checked import SCHEMA_VERSION, file_hash, remember, require
+from pulse_lib.runs.checked import SCHEMA_VERSION, file_hash, remember_all, require
 from pulse_lib.runs.identity import (
     circumstances,
     differing,
@@ -233,11 +233,7 @@ def complete(spec: RunSpec, manifest: Mapping) -> None:
     """Put a run with its manifest in its place. With its lock held."""
     seen = checked_file(spec.folder, spec.out)
     place.put_in_place(spec.folder, manifest["files"], seen=seen)
-    found = {}
-    for name, entry in manifest["files"].items():
-        at = (spec.folder / name).stat()
-        found[name] = [at.st_size, at.st_mtime_ns, at.st_ino, entry["sha256"]]
-    remember(seen, found)
+    remember_all(spec.folder, manifest["files"], seen=seen)
 
 
 def _check_inputs(started: Started) -> None:

@@ -1,9 +1,9 @@
 """A run is built beside its place and put there when it is whole; what lies there stays in force
 until then, whatever happens.
 
-    target/seed-0         the result in force
-    target/seed-0.half    the next one while it is made; of an attempt that failed: log.txt, failed.ipynb
-    target/seed-0.old     for the moment of the change; what a crash leaves is tidied at the next start
+    target/seed-0              the result in force
+    target/seed-0.half         the next one while it is made; of an attempt that failed: log.txt, failed.ipynb
+    target/.seed-0.replaced    for the moment of the change; what a crash leaves is tidied at the next start
 
 Nothing is removed but files that a manifest of this kit names, and what lies in a half-made folder
 that carries our mark.
@@ -41,8 +41,10 @@ def half_folder(place: Path) -> Path:
 
 
 def old_folder(place: Path) -> Path:
-    """Where the former result is for the moment of the change."""
-    return place.with_name(f"{place.name}.old")
+    """Where the former result is for the moment of the change; no name that a reader would give to a
+    copy of their own.
+    """
+    return place.with_name(f".{place.name}.replaced")
 
 
 def log_file(place: Path) -> Path:
