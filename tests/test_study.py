@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -249,6 +250,8 @@ def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
         stderr=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
+        # as a shell without job control starts what ends in `&`
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     try:
         wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
@@ -268,6 +271,58 @@ def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
     if how == signal.SIGKILL:  # Snakemake's records say that a job was cut off
         done, text = front(kit, monkeypatch)
         assert done, text
+
+
+def test_a_killed_snakemake_is_named_with_what_it_cut_off_and_what_never_began(kit, monkeypatch):
+    kill = (
+        "import psutil, time\n"
+        "named = [p for p in psutil.Process().parents() if 'snakemake' in p.cmdline()]\n"
+        "named[-1].kill(); time.sleep(100)"
+    )
+    monkeypatch.setenv("TRAP_01", kill)
+    done, text = front(kit, monkeypatch)
+    assert not done and "failed" not in text and "FAILED" not in text
+    assert "cut off  data/seed-0: its process was killed (at: " in text
+    assert f"not run  {SINGLE}: its input data/seed-0 is not done" in text
+    assert f"Snakemake was killed by SIGKILL.  log: {kit.out}/.logs/snakemake.log" in text
+
+
+def test_a_missing_package_is_named_with_run_and_log(kit, monkeypatch):
+    monkeypatch.setenv("TRAP_01", "import no_such_package")
+    done, text = front(kit, monkeypatch)
+    last = text[text.rindex("failed   data/seed-0") :]
+    assert not done and "ModuleNotFoundError: No module named 'no_such_package'" in last
+    assert "log.txt" in last and f"not run  {SINGLE}" in last and "Snakemake" not in last
+
+
+def test_without_snakemake_nothing_has_failed_and_the_package_is_named(kit, monkeypatch):
+    command = [sys.executable, "-m", "no_such_snakemake"]
+    monkeypatch.setattr(batch, "snakemake_command", lambda out, n_jobs: command)
+    done, text = front(kit, monkeypatch)
+    assert not done and "failed" not in text and "not run  data/seed-0: it had not begun" in text
+    assert "No module named no_such_snakemake" in text
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for a few small files."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_named_in_the_last_lines(kit, monkeypatch, small_disk):
+    monkeypatch.setenv("TRAP_01", "(run.folder / 'big').write_bytes(bytes(10**6))")
+    done, text = front(dataclasses.replace(kit, out=small_disk / "out"), monkeypatch)
+    last = text[text.index("\n\n") :]
+    assert not done and f"not run  {SINGLE}" in last
+    assert "No space left on device" in last and "KiB are left on the disk" in last
+    with pytest.raises(PulseError, match="disk is full"):
+        front(dataclasses.replace(kit, out=small_disk / "out"), monkeypatch)
 
 
 def test_two_fronts_do_not_work_in_one_folder(kit, monkeypatch):

@@ -18,7 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pulse_lib.data import source
-from pulse_lib.errors import PulseError
 from pulse_lib.files import KIT, read_json, show, write_error, write_json
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
@@ -26,6 +25,7 @@ from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
 from pulse_lib.runs.place import log_file
 from pulse_lib.study import grid, jobs
 
+LITTLE_KIB = 1024  # a run needs more
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
 END_SECONDS = 10.0  # a stopped study has this long to end by itself
 
@@ -255,7 +255,7 @@ def _failures(plan: grid.Plan, console: Console, *, code: int) -> None:
     """Print for each run that is left why it is: it failed, it was cut off, or it never began."""
     console.print()
     out = plan.specs[0].out
-    snakemake_log = jobs.logs_folder(out) / "snakemake.log"
+    snakemake_log, said = jobs.logs_folder(out) / "snakemake.log", False
     for spec in plan.todo:
         done = {path for path in plan.states if plan.states[path].state == "done"}
         waiting = [path for path in spec.inputs if path in plan.states and path not in done]
@@ -265,6 +265,7 @@ def _failures(plan: grid.Plan, console: Console, *, code: int) -> None:
             why = _read(failed).removeprefix(f"{spec.notebook} failed ({spec.name}): ")
             more = "" if "log: " in why else f"\n  log: {show(log)}"
             console.print(f"failed   {spec.name}: {why}{more}", style="red", soft_wrap=True)
+            said = True
         elif progress.exists():
             console.print(
                 f"cut off  {spec.name}: its process was killed (at: {_read(progress) or 'start'}; "
@@ -277,14 +278,24 @@ def _failures(plan: grid.Plan, console: Console, *, code: int) -> None:
             console.print(f"not run  {spec.name}: its input {name} is not done", soft_wrap=True)
         else:
             console.print(f"not run  {spec.name}: it had not begun", soft_wrap=True)
-    console.print(_how_it_ended(code, snakemake_log), soft_wrap=True)
-    try:
-        check_writable(jobs.logs_folder(out))
-    except PulseError as error:
-        console.print(str(error), style="red", soft_wrap=True)
+    if code < 0 or not said:  # otherwise it was the failed runs that ended it
+        console.print(_how_it_ended(code, snakemake_log), soft_wrap=True)
+    if little := _little_room(out):
+        console.print(little, style="red", soft_wrap=True)
     console.print(
         "When the cause is mended, the same command goes on with what is left; the rest is kept."
     )
+
+
+def _little_room(out: Path) -> str:
+    """A sentence if the disk is full or nearly so, else ""."""
+    found = os.statvfs(out)
+    free = found.f_bavail * found.f_frsize // 1024
+    if free < LITTLE_KIB:
+        return f"{free} KiB are left on the disk of {show(out)}: free some space"
+    if found.f_files and not found.f_favail:
+        return f"no more files fit on the disk of {show(out)} (df -i): remove some"
+    return ""
 
 
 # Lines of Snakemake's log that say why it ended, if it did by itself

@@ -63,7 +63,11 @@ def in_a_study() -> Generator[None]:
         words = str(error) if isinstance(error, PulseError) else f"{type(error).__name__}: {error}"
         if progress:
             with suppress(OSError):  # a full disk: the front finds that out as well
-                progress.with_suffix(".failed").write_text(words, encoding="utf-8")
+                # Written into the file that is there: on a full disk no new one has room for it.
+                with open(progress, "r+", encoding="utf-8") as file:
+                    file.write(words[:3000])
+                    file.truncate()
+                os.replace(progress, progress.with_suffix(".failed"))
         raise
     finally:
         if progress:
