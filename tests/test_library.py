@@ -54,7 +54,9 @@ def test_what_is_imported_late_or_named_in_a_table_counts_and_the_rest_does_not(
     assert "train/losses.py" in single_shot and "unlearn/refusals.py" in single_shot
     assert "train/losses.py" not in data and "train/losses.py" not in analysis
     assert "report/stats.py" in analysis and "report/stats.py" not in single_shot
-    assert not any(name.startswith(("study/", "commands/", "pretrain/")) for name in single_shot)
+    assert not any(name.startswith(("study/", "pretrain/")) for name in single_shot)
+    kept = {"commands/__init__.py", "commands/checkpoints.py"}  # of what a run goes on from
+    assert {name for name in single_shot if name.startswith("commands/")} == kept
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
@@ -19,6 +18,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedC
 from pulse_lib.data.hub import is_lfs_pointer
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, show
+from pulse_lib.model.lora import LoraConfig
 
 CONVERTED = "llava-hf/llava-1.5-7b-hf"  # or -13b-hf: LLaVA-1.5 in transformers' own layout
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

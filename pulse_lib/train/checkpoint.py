@@ -7,7 +7,7 @@ own, one draw a step, so the number of steps done is their state.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +41,7 @@ class Position:
 
     step: int = 0  # steps done
     seconds: float = 0.0  # of the steps alone
+    _: KW_ONLY
     skipped: int = 0  # float16: overflowing steps in a row
     stopped: str = ""  # the rule that ended it
     log: list[dict] = field(default_factory=list)
