@@ -116,6 +116,9 @@ def test_dtype_by_device(monkeypatch):
 def test_missing_and_broken_folders_are_named(tmp_path):
     with pytest.raises(PulseError, match="there is no such folder"):
         load_model(ModelSettings(path="./nowhere"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(PulseError, match="model.path = .*: this is a file; give a folder"):
+        load_model(ModelSettings(path=str(tmp_path / "model.gguf")))
     with pytest.raises(PulseError, match="cannot be loaded"):
         load_model(ModelSettings(path=str(tmp_path)))
 
@@ -137,3 +140,7 @@ def test_checksums(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(PulseError, match="model.safetensors is missing"):
         assets.embedded_folder()
+    for content, said in ((b"", "SHA256SUMS is empty"), (b"\xff\xfe", "is missing")):
+        (tmp_path / "SHA256SUMS").write_bytes(content)
+        with pytest.raises(PulseError, match=said):
+            assets.embedded_folder()

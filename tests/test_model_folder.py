@@ -130,6 +130,7 @@ DAMAGE = {
     "index empty": (lambda f: edit(f / "model.safetensors.index.json", weight_map={}), "index.json", "no weights", "hf download"),
     "pickle": (no_weights_but("pytorch_model.bin"), "pytorch_model.bin", "never opened", "safetensors"),
     "gguf": (lambda f: [no_weights_but("a.gguf")(f), (f / "config.json").unlink()], "config.json", "missing", "GGUF"),
+    "the cache": (lambda f: [(f / "config.json").unlink(), (f / "snapshots").mkdir()], "config.json", "missing", "in snapshots/"),
     "nothing": (no_weights_but(""), "model", "no *.safetensors", "hf download"),
     "shape": (other_shape, SHARDS[0], "config.json asks for", "two models"),
     "an adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json", "unasked", "move"),

@@ -41,7 +41,9 @@ def _verify(folder: Path, stamps: tuple) -> str:
     sums = folder / SUMS
     if not sums.is_file():
         raise PulseError(f"{sums} is missing: {_FIX}")
-    lines = sums.read_text().splitlines()
+    lines = sums.read_text(errors="replace").splitlines()
+    if not lines:
+        raise PulseError(f"{sums} is empty, so nothing can be checked: {_FIX}")
     for line in lines:
         expected, _, name = line.partition("  ")
         path = folder / name

@@ -121,9 +121,9 @@ def folder_of(need: Need) -> Path:
     if need.path and local.is_dir():
         return local
     if not is_hub_id(need.path):
+        what = "this is a file" if local.is_file() else "there is no such folder"
         raise PulseError(
-            f"{need.setting} = {need.path!r}: there is no such folder; give a folder or a hub id "
-            "(owner/name)"
+            f"{need.setting} = {need.path!r}: {what}; give a folder or a hub id (owner/name)"
         )
     return _fetched(need)
 

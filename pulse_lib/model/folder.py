@@ -176,6 +176,8 @@ def _check_file(path: Path, fetch: str) -> None:
 def _no_config(folder: Path, fetch: str) -> str:
     if (folder / "adapter_config.json").is_file():
         return "an adapter and no model: give the model that it belongs to"
+    if (folder / "snapshots").is_dir():
+        return "a folder of the hub's cache: give the one in snapshots/ below it"
     if any(folder.glob("*.gguf")):
         return f"GGUF files, which are not for training: give {CONVERTED}"
     return f"no folder of a model; {fetch}"
