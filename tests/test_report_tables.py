@@ -137,7 +137,11 @@ def test_accuracies_are_those_of_the_rows(study, out):
     assert line["retain_multimodal"] == pytest.approx(by_hand["retain", "multimodal"])
     assert line["general"] == pytest.approx(by_hand["general", "multimodal"])
     assert line["invalid_rate"] == pytest.approx(rows["invalid"].mean())
-    found = intervals.accuracy(rows.assign(cluster=rows["person_id"]), "forget", n_resamples=50)
+    found = intervals.accuracy(
+        rows.assign(cluster=rows["person_id"], n_options=rows["options"].map(len)),
+        "forget",
+        n_resamples=50,
+    )
     assert found.value == pytest.approx((line["forget_multimodal"] + line["forget_text"]) / 2)
 
 

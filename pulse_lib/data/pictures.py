@@ -36,12 +36,7 @@ def as_seen(image: Image.Image) -> Image.Image:
     """A Pillow image in RGB, as it is seen; the same object if nothing is to be done. Raises
     ValueError: too large, or a kind of pixels whose white is unknown.
     """
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(
-            f"it has {width} x {height} pixels, at most {MOST_PIXELS // 10**6} million are read: "
-            "make it smaller"
-        )
+    _check_size(image)
     image.load()
     sixteen = image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if _turned(image):
@@ -74,6 +69,7 @@ def _read(encoded: bytes) -> tuple[Image.Image, bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's on large pictures; MOST_PIXELS decides
             with Image.open(io.BytesIO(encoded)) as image:
+                _check_size(image)  # before anything reads its pixels
                 # Before it is loaded: Pillow turns a TIFF then, and forgets that it did.
                 as_it_is = image.format in _EVERYWHERE and is_plain(image)
                 return as_seen(image), as_it_is
@@ -81,6 +77,15 @@ def _read(encoded: bytes) -> tuple[Image.Image, bool]:
         raise ValueError(f"it is no picture file (it begins with {encoded[:16]!r})") from None
     except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
         raise ValueError(f"{error or type(error).__name__}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {width} x {height} pixels, at most {MOST_PIXELS // 10**6} million are read: "
+            "make it smaller"
+        )
 
 
 def _turned(image: Image.Image) -> bool:
