@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 from typing import cast
 
 from pulse_lib.commands import gpus
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
+from pulse_lib.files import local_path
 from pulse_lib.model import memory
 from pulse_lib.model.memory import Shapes
 from pulse_lib.profile import Profile
@@ -137,7 +137,7 @@ def model_config(profile: Profile) -> Shapes:
     from pulse_lib.assets import EMBEDDED
 
     path = profile.model.path
-    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    folder = EMBEDDED if path == "embedded" else local_path(path)
     if folder.is_dir():
         return cast(Shapes, LlavaConfig.from_pretrained(folder))
     for size in ("7b", "13b"):
@@ -154,7 +154,7 @@ def checkpoint_gb(profile: Profile, config: Shapes) -> float:
     from pulse_lib.assets import EMBEDDED
 
     path = profile.model.path
-    folder = EMBEDDED if path == "embedded" else Path(path).expanduser()
+    folder = EMBEDDED if path == "embedded" else local_path(path)
     if folder.is_dir():
         return sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e9
     return sum(memory.weight_items(config, "16bit").values()) * 2**30 / 1e9
@@ -228,7 +228,7 @@ def cost(profile: Profile, place: Place) -> Cost:
     weights = checkpoint_gb(profile, config)
     adapters = memory.lora_parameters(config, "projector+llm", rank=1) * 4 / 1e9
     n_states = 2 + 2 + profile.data.n_requests
-    local = profile.model.path == "embedded" or Path(profile.model.path).expanduser().is_dir()
+    local = profile.model.path == "embedded" or local_path(profile.model.path).is_dir()
     d = profile.data
     data = source_of(d).size(d).download_gb + general_of(d).general_size(d).download_gb
     download = (0 if local else weights) + data

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_lib.errors import PulseError
+from pulse_lib.files import local_path
 from pulse_lib.progress import LINE_SECONDS, is_batch
 
 PATIENCE = 7.0  # seconds in which the hub must have answered once, name look-up included
@@ -78,7 +79,7 @@ def model_need(path: str, revision: str) -> Need:
 
 def is_hub_id(path: str) -> bool:
     """True for "owner/name" that is no folder or file here."""
-    local = Path(path).expanduser()
+    local = local_path(path)
     outside = local.is_absolute() or path.startswith((".", "~"))
     return bool(path) and not local.exists() and not outside and path.count("/") == 1
 
@@ -117,13 +118,14 @@ def folder_of(need: Need) -> Path:
     A complete snapshot in the cache is used without asking the hub. Raises PulseError: no such
     folder, or, within 10 s, nothing cached and no answer, with the command that would fetch it.
     """
-    local = Path(need.path).expanduser()
+    local = local_path(need.path)
     if need.path and local.is_dir():
         return local
     if not is_hub_id(need.path):
         what = "this is a file" if local.is_file() else "there is no such folder"
         raise PulseError(
-            f"{need.setting} = {need.path!r}: {what}; give a folder or a hub id (owner/name)"
+            f"{need.setting} = {need.path!r}: {what} ({local}); give a folder or a hub id "
+            "(owner/name)"
         )
     return _fetched(need)
 

@@ -301,8 +301,8 @@ CHOICES: dict[Axis, tuple[str, ...]] = {
 def _checked(axis: Axis, value: object) -> object:
     if axis in CHOICES:
         return one_of(axis, value, choices=CHOICES[axis])
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PulseError(f"{axis} = {value!r} must be a whole number, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
+        raise PulseError(f"{axis} = {value!r} must be a whole number, 0 or more, at most 999999999")
     return value
 
 

@@ -18,7 +18,7 @@ from pulse_lib.data.mmbench.rows import COPY, MmbenchRow, checked_picture, pictu
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.data.source import Size
 from pulse_lib.errors import PulseError
-from pulse_lib.files import show
+from pulse_lib.files import local_path, show
 from pulse_lib.profile import DataSettings
 from pulse_lib.progress import track
 
@@ -182,7 +182,7 @@ def _loaded(path: str, revision: str) -> tuple[list[Question], ImageStore]:
 
 
 def _files(path: str, revision: str) -> list[Path]:
-    local = Path(path).expanduser()
+    local = local_path(path)
     if local.is_file():
         if local.suffix not in (".tsv", ".parquet"):
             raise PulseError(f"data.general.path = {path!r}: expected a .tsv or .parquet file")
