@@ -80,7 +80,7 @@ def model_need(path: str, revision: str) -> Need:
 def is_hub_id(path: str) -> bool:
     """True for "owner/name" that is no folder or file here."""
     local = local_path(path)
-    outside = local.is_absolute() or path.startswith((".", "~"))
+    outside = Path(path).is_absolute() or path.startswith((".", "~"))
     return bool(path) and not local.exists() and not outside and path.count("/") == 1
 
 
@@ -123,9 +123,9 @@ def folder_of(need: Need) -> Path:
         return local
     if not is_hub_id(need.path):
         what = "this is a file" if local.is_file() else "there is no such folder"
+        where = "" if str(local) == need.path else f" ({local})"
         raise PulseError(
-            f"{need.setting} = {need.path!r}: {what} ({local}); give a folder or a hub id "
-            "(owner/name)"
+            f"{need.setting} = {need.path!r}: {what}{where}; give a folder or a hub id (owner/name)"
         )
     return _fetched(need)
 
