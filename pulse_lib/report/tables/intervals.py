@@ -36,7 +36,8 @@ def answers_of(rows: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str | 
     wanted = (rows["wording"] == "trained") & (rows["set"] == name)
     if modality:
         wanted &= rows["modality"] == modality
-    return rows.loc[wanted, ANSWERS], None if modality or name == "general" else "modality"
+    there = [column for column in ANSWERS if column in rows]
+    return rows.loc[wanted, there], None if modality or name == "general" else "modality"
 
 
 def accuracy(rows: pd.DataFrame, metric: Metric, **options) -> stats.Interval:
