@@ -70,52 +70,6 @@ def _read(encoded: bytes) -> tuple[Image.Image, bool]:
             warnings.simplefilter("ignore")  # Pillow's on large pictures; MOST_PIXELS decides
             with Image.open(io.BytesIO(encoded)) as image:
                 _check_size(image)  # before anything reads its pixels
-                _check_size(image)  # first of all: to look for EXIF Pillow may load the whole
-                # Before it is loaded: Pillow turns a TIFF then, and forgets that it did.
-                as_it_is = image.format in _EVERYWHERE and is_plain(image)
-                return as_seen(image), as_it_is
-    except UnidentifiedImageError:
-        raise ValueError(f"it is no picture file (it begins with {encoded[:16]!r})") from None
-    except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
-        raise ValueError(f"{error or type(error).__name__}") from None
-
-
-def _check_size(image: Image.Image) -> None:
-    _check_size(image)
-    image.load()
-    sixteen = image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if _turned(image):
-        image = ImageOps.exif_transpose(image)
-    if sixteen:
-        return _eight_bits(image)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32-bit grey ({image.mode}) has no fixed white: save it in 8 or 16 bits")
-    if image.has_transparency_data:
-        shown = image.convert("RGBA")
-        white = Image.new("RGBA", shown.size, "white")
-        return Image.alpha_composite(white, shown).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
-
-
-def is_plain(image: Image.Image) -> bool:
-    """True if any program shows the image right: 8-bit RGB or grey, opaque, upright."""
-    return image.mode in ("RGB", "L") and not image.has_transparency_data and not _turned(image)
-
-
-def _read(encoded: bytes) -> tuple[Image.Image, bool]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large pictures; MOST_PIXELS decides
-            with Image.open(io.BytesIO(encoded)) as image:
-                _check_size(image)  # before anything reads its pixels
-                _check_size(image)  # first of all: to look for EXIF Pillow may load the whole
                 # Before it is loaded: Pillow turns a TIFF then, and forgets that it did.
                 as_it_is = image.format in _EVERYWHERE and is_plain(image)
                 return as_seen(image), as_it_is
@@ -132,9 +86,6 @@ def _check_size(image: Image.Image) -> None:
             f"it has {width} x {height} pixels, at most {MOST_PIXELS // 10**6} million are read: "
             "make it smaller"
         )
-
-
-def _check_size(image: Image.Image) -> None:
 
 
 def _turned(image: Image.Image) -> bool:
