@@ -1,14 +1,17 @@
-"""How the analysis grows with the number of runs: seconds and peak memory of what notebook 05
-computes, over a made-up study.
+"""How the analysis and `status` grow with the number of runs: seconds and peak memory of what
+notebook 05 computes, over a made-up study; seconds of `status`, over finished runs of nothing.
 
     python benchmarks/growth.py --runs 180 --out /tmp/growth    # writes the study once, then measures
+    python benchmarks/growth.py --status 500 --out /tmp/many
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 MAX_SECONDS, MAX_MIB = 25, 700  # of 180 runs, on one core
+MAX_STATUS_SECONDS = 3  # of 500 runs
 
 
 def write(out: Path, n_runs: int) -> None:
@@ -71,12 +75,54 @@ def measure(out: Path) -> dict[str, float]:
     return {"runs": len(study.runs), "rows": len(study.rows), **seconds, "peak MiB": round(peak)}
 
 
+def status_seconds(out: Path, n_runs: int) -> list[float]:
+    """Wall time of `status` over at least n_runs finished runs (files of 200 kB each): the first
+    time, which reads every file, and three times more.
+    """
+    from pulse_lib import runs
+    from pulse_lib.methods import METHODS
+    from pulse_lib.profile import load_profile
+    from pulse_lib.study import grid
+
+    profile, n_seeds, specs = load_profile("tiny"), 0, []
+    while len(specs) < n_runs:
+        n_seeds += 1
+        words = {"methods": "all", "seeds": ",".join(map(str, range(n_seeds)))}
+        words["sequential"] = ",".join(method for method in METHODS if method != "oracle")
+        specs = grid.study(grid.options_from_texts(profile="tiny", out_dir=str(out), **words))
+    for spec in specs:
+        if not spec.folder.exists():
+            started = runs.start(spec, profile)
+            for name in started.spec.files:
+                path = started.folder / name / ("adapter" if name.endswith("/") else "")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(os.urandom(200_000))
+            runs.finish(started)
+    command = [sys.executable, "-m", "pulse_lib", "status", "--profile", "tiny"]
+    command += ["--out-dir", str(out)]
+    command += [word for key, value in words.items() for word in (f"--{key}", value)]
+    shutil.rmtree(out / ".logs", ignore_errors=True)  # what is known of the files
+    seconds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds.append(round(time.perf_counter() - begun, 2))
+        assert said.count(" done ") == len(specs), said
+    print(f"{len(specs)} runs")
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=180)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--measure-only", action="store_true", help="the study is there already")
+    parser.add_argument("--status", type=int, default=0, metavar="RUNS")
     options = parser.parse_args()
+    if options.status:
+        first, *again = status_seconds(options.out, options.status)
+        print(f"status: first {first} s, then {again} s (at most {MAX_STATUS_SECONDS} s)")
+        return
     if options.measure_only:
         print(json.dumps(measure(options.out)))
         return

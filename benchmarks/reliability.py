@@ -20,18 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import yaml
+from bad_inputs import inputs
 
-from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, write_json
-from pulse_lib.methods import METHODS
-from pulse_lib.profile import load_profile
-from pulse_lib.runs.kinds import KINDS, run_folder, spec_of
-from pulse_lib.study.grid import options_from_texts
+from pulse_lib.runs.kinds import KINDS, run_folder
 
 RESULT = REPOSITORY / "outputs/reference/reliability.json"
 PAGE = REPOSITORY / "docs/reliability.md"
@@ -62,17 +60,12 @@ def notebook_command(out: Path, kind: str) -> list[str]:
 
 
 def by_hand_command(out: Path, kind: str) -> list[str]:
-    """A notebook as JupyterLab runs it: a kernel that knows nothing of batches."""
+    """A notebook in a real JupyterLab: its kernel knows nothing of batches."""
     given = {name: AXES[name] for name in KINDS[kind].axes}
     given |= {"profile": "smoke", "out_dir": str(out)}
-    code = f"""
-import nbformat, nbclient
-book = nbformat.read({str(REPOSITORY / "notebooks" / (KINDS[kind].notebook + ".ipynb"))!r}, 4)
-at = next(i for i, c in enumerate(book.cells) if "parameters" in c.metadata.get("tags", []))
-book.cells.insert(at + 1, nbformat.v4.new_code_cell({chr(10).join(f"{k} = {v!r}" for k, v in given.items())!r}))
-nbclient.NotebookClient(book, timeout=200, resources={{"metadata": {{"path": {str(REPOSITORY / "notebooks")!r}}}}}).execute()
-"""
-    return [sys.executable, "-c", code]
+    words = [f"{key}={value!r}" for key, value in given.items()]
+    by_hand = REPOSITORY / "benchmarks" / "by_hand.py"
+    return [sys.executable, str(by_hand), KINDS[kind].notebook, *words]
 
 
 def rows_of(folder: Path) -> dict[str, str]:
@@ -89,7 +82,12 @@ def victim(process: psutil.Process, who: str) -> psutil.Process | None:
     """The process of a study (or of one notebook) that plays this part, if it is there yet."""
     if who == "front":
         return process
-    marks = {"kernel": "ipykernel_launcher", "runner": "notebook", "snakemake": "snakemake"}
+    marks = {
+        "kernel": "ipykernel_launcher",
+        "runner": "notebook",
+        "snakemake": "snakemake",
+        "server": "jupyterlab",
+    }
     wanted = marks["snakemake" if who == "group" else who]
     for child in [process, *process.children(recursive=True)]:
         try:
@@ -149,7 +147,7 @@ def kill_trial(trial: dict, whole: Path, scratch: Path) -> dict:
     if trial["before"] == "missing":
         shutil.rmtree(folder)
     kept = rows_of(folder)
-    make = {"study": study_command, "notebook": notebook_command, "by hand": by_hand_command}
+    make = {"study": study_command, "notebook": notebook_command, "JupyterLab": by_hand_command}
     way = make[trial["mode"]]
     first = way(out) if trial["mode"] == "study" else way(out, kind)
     struck = disturbed(
@@ -175,13 +173,13 @@ def kill_trials(n: int, seed: int) -> list[dict]:
     names = [s.name for s in SIGNALS]
     study = itertools.product(["study"], ("single_shot", "sequential"), VICTIMS, names)
     alone = itertools.product(["notebook"], KINDS, ("runner", "kernel"), names)
-    hand = itertools.product(["by hand"], KINDS, ("kernel",), ("SIGINT", "SIGKILL"))
+    hand = itertools.product(["JupyterLab"], KINDS, ("kernel", "server"), ("SIGINT", "SIGKILL"))
     every = [*study, *alone, *hand]
     generator.shuffle(every)
     trials = []
     for number, (mode, kind, who, how) in enumerate(itertools.islice(itertools.cycle(every), n)):
         before = "missing" if mode == "study" else generator.choice(["missing", "whole"])
-        after = round(generator.uniform(0.2, 6.0), 2)
+        after = round(generator.uniform(0.2, 8.0 if mode == "JupyterLab" else 6.0), 2)
         trials.append(
             {"number": number, "mode": mode, "kind": kind, "who": who, "how": how}
             | {"before": before, "after": after}
@@ -200,113 +198,6 @@ def kills(n: int, seed: int, *, scratch: Path, jobs: int) -> list[dict]:
             ok = done["equal"] and done["earlier_result_kept"]
             words = " ".join(str(done[k]) for k in ("mode", "kind", "who", "how", "before"))
             print(f"{len(found)}/{n} {words} at {done['struck_at']} s: {'ok' if ok else done}")
-    return found
-
-
-# --- inputs -----------------------------------------------------------------------------------
-
-NUMBERS = [float("nan"), float("inf"), -float("inf"), -1, -0.5, "1e-4", "many", None, [], {}, True]
-NUMBERS += [10**400]
-WORDS = ["", "no such word", 7, 0.5, None, ["a"], {"a": 1}, "\u0000", "x" * 300]
-
-
-def bad_profiles(n: int, seed: int) -> list[tuple[str, dict, list[str]]]:
-    """Profiles with one thing wrong: (kind, content, words of which a clear error has one)."""
-    generator = random.Random(seed)
-    plain = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
-    whole = load_profile("smoke").as_dict()
-    keys = [(s, k) for s in ("finetune", "unlearn", "evaluate", "data") for k in whole[s]]
-    found = []
-    for _ in range(n):
-        section, key = generator.choice(keys)
-        value = whole[section][key]
-        if isinstance(value, (bool, dict)):
-            continue
-        pool = NUMBERS if isinstance(value, int | float) else WORDS
-        bad = generator.choice(pool)
-        if value == "" and isinstance(bad, str):  # any text is fine there
-            continue
-        changed = {**plain, section: {**plain.get(section, {}), key: bad}}
-        found.append(("a value out of range or of another type", changed, [key]))
-    for word in ("speed", "learning rate", "epoch", "NaN", "0"):
-        found += [
-            ("an unknown key", {**plain, s: {**plain.get(s, {}), word: 1}}, [word])
-            for s in ("model", "data", "finetune", "unlearn", "evaluate")
-        ]
-    for method in METHODS:
-        for value in (-1.0, float("nan"), float("inf"), "fast", None):
-            tuned = {"finetuned": {method: {"learning_rate": value}}}
-            found.append(("a tuned number", {**plain, "tuned": tuned}, [method, "learning_rate"]))
-    return found
-
-
-def bad_options(n: int, seed: int) -> list[tuple[str, dict, list[str]]]:
-    """Options of a study with one thing wrong."""
-    generator = random.Random(seed)
-    wrong = {
-        "profile": ["nowhere", "nowhere.yaml", "", "a/b", "smoke.yml"],
-        "methods": ["gaa", "", ",", "ga;npo", "all,ga", "GA"],
-        "seeds": ["-1", "1.5", "one", "", "0;1", "1e3", "0x1"],
-        "scenarios": ["fine", "finetuned;pretrained", "both"],
-        "trained_parts": ["vision", "llm;projector", "all"],
-        "sequential": ["ga/nowhere", "nowhere", "ga//", "oracle/x"],
-        "rebuild": ["yes", "all", ""],
-    }
-    pairs = [(key, value) for key, values in wrong.items() for value in values]
-    return [
-        ("an option of a study", {key: value}, [key.rstrip("s"), repr(value), "strategy ="])
-        for key, value in (generator.choice(pairs) for _ in range(n))
-    ]
-
-
-def bad_parameters(n: int, seed: int) -> list[tuple[str, dict, list[str]]]:
-    """Parameters of a notebook with one thing wrong."""
-    generator = random.Random(seed)
-    wrong = [("seed", v) for v in (-1, 1.0, True, "0", None)]
-    wrong += [("order", v) for v in (-3, 0.5, False, "first")]
-    for axis in ("scenario", "method", "strategy", "trained_part"):
-        wrong += [(axis, v) for v in ("", "none", 3, None, "ga npo", "x" * 300)]
-    return [
-        ("a parameter of a notebook", {key: value, "profile": "smoke"}, [key])
-        for key, value in (generator.choice(wrong) for _ in range(n))
-    ]
-
-
-def judged(ask, words: list[str]) -> str:
-    """What became of a bad input: "clear", "unclear", or "fault: ..."."""
-    try:
-        ask()
-    except PulseError as error:
-        said = str(error)
-        return "clear" if any(str(w) and str(w) in said for w in words) else f"unclear: {said}"
-    except Exception as error:  # whatever it is, a reader should not have met it
-        return f"fault: {type(error).__name__}: {error}"[:300]
-    return "fault: accepted"
-
-
-def inputs(n: int, seed: int, *, scratch: Path) -> list[dict]:
-    """All bad inputs, each with its verdict."""
-    path, found = scratch / "bad.yaml", []
-
-    def profile(content: dict) -> None:
-        path.write_text(yaml.safe_dump(content, allow_unicode=True))
-        load_profile(str(path))
-
-    def parameters(values: dict) -> None:
-        kind = "sequential" if {"order", "strategy"} & set(values) else "single_shot"
-        spec_of(kind, values)
-
-    def options(texts: dict) -> None:
-        from pulse_lib.study.grid import study
-
-        study(options_from_texts(**{"profile": "smoke", "out_dir": str(scratch)} | texts))
-
-    cases = [(profile, *case) for case in bad_profiles(n * 6 // 10, seed)]
-    cases += [(options, *case) for case in bad_options(n * 2 // 10, seed)]
-    cases += [(parameters, *case) for case in bad_parameters(n * 2 // 10, seed)]
-    for ask, kind, content, words in cases:
-        verdict = judged(lambda ask=ask, content=content: ask(content), words)
-        found.append({"kind": kind, "verdict": verdict, "content": repr(content)[-200:]})
     return found
 
 
@@ -345,20 +236,52 @@ def file_system(scratch: Path) -> list[dict]:
     line = verdict("a flipped bit in a finished run", done, 0, "rows.parquet")
     found.append(line | ({} if rows_of(rows.parent) == want else {"verdict": "fault: not remade"}))
 
-    small = scratch / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)])
-    if mounted.returncode == 0:
-        try:
-            done = subprocess.run(study_command(small / "out"), **run)
-            found.append(verdict("a full disk", done, 1, "disk is full"))
-        finally:
-            subprocess.run(["umount", "-l", str(small)])
+    for what, options, code, words in (
+        ("a full disk", "size=300k", 1, "disk is full"),
+        ("no room for another file (inodes)", "nr_inodes=60", 1, "no more files fit"),
+        ("a read-only file system", "ro", 1, "read-only"),
+    ):
+        with mounted(scratch / "mounted", options) as place:
+            if place:
+                done = subprocess.run(study_command(place / "out"), **run)
+                found.append(verdict(what, done, code, words))
+    patch = scratch / "patch"
+    patch.mkdir()
+    (patch / "sitecustomize.py").write_text(NO_FLOCK)
+    paths = os.pathsep.join(filter(None, [str(patch), os.environ.get("PYTHONPATH")]))
+    without = run | {"env": environment() | {"PYTHONPATH": paths}}
+    done = subprocess.run(study_command(scratch / "no locks"), **without)
+    line = verdict("no flock (as on Lustre)", done, 0, "Report:")
+    made = rows_of(run_folder("single_shot", scratch / "no locks", **AXES))
+    found.append(line | ({} if made == want else {"verdict": "fault: other rows"}))
     readonly = scratch / "a file"
     readonly.write_text("x")
     done = subprocess.run(study_command(readonly / "out"), **run)
     found.append(verdict("a file where the folder should be", done, 1, "a file, not a folder"))
     return found
+
+
+# Python reads this at its start, in every process of the study.
+NO_FLOCK = """
+import errno, fcntl
+
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+fcntl.flock = flock
+"""
+
+
+@contextmanager
+def mounted(at: Path, options: str) -> Iterator[Path | None]:
+    """A small file system in memory, or None where this user may not mount one."""
+    at.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)])
+    try:
+        yield at if done.returncode == 0 else None
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", "-l", str(at)])
 
 
 def verdict(what: str, done: subprocess.CompletedProcess, code: int, words: str) -> dict:
@@ -417,7 +340,7 @@ def page(result: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=66)
+    parser.add_argument("--kills", type=int, default=80)
     parser.add_argument("--inputs", type=int, default=1200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

@@ -167,6 +167,7 @@ def test_copies_may_have_pictures_of_their_own(tmp_path):
         ({"C": ""}, "row 1 .index 1000241.*options A, B, D.*no gap"),
         ({"B": "", "C": "", "D": ""}, "options A;"),
         ({"answer": "E"}, "column answer: 'E' is none of A, B, C, D"),
+        ({"answer": "CD"}, "column answer: 'CD' is none of A, B, C, D"),
         ({"answer": "b"}, "'b' is none of"),
         ({"answer": ""}, "use dev"),
         ({"answer": "A"}, "group 241: the answer of row 1000241 is 'dog', of row 241 'cow'"),

@@ -116,7 +116,7 @@ DAMAGE = {
     "no patch size": (lambda f: edit(f / PROCESSOR, patch_size=None), PROCESSOR, "patch_size = None", "write there"),
     "no image part": (lambda f: edit(f / PROCESSOR, image_processor=None), "preprocessor_config.json", "missing", "hf download"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json", "missing", "hf download"),
-    "tokenizer cut": (lambda f: (f / "tokenizer.json").write_text('{"model"'), "model", "cannot be loaded", ""),
+    "tokenizer cut": (lambda f: (f / "tokenizer.json").write_text('{"model"'), "tokenizer.json", "cut off", "again"),
     "no end token": (no_end_token, "tokenizer_config.json", "no end token", '"eos_token"'),
     "image token": (other_image_token, "tokenizer_config.json", "config.json says 5", "two models"),
     "lfs pointer": (lambda f: (f / SHARDS[0]).write_text(POINTER), SHARDS[0], "pointer of git-lfs", "git lfs pull"),

@@ -27,13 +27,13 @@ NAME = "run #1: a{x} {method} [/x] [red] 'q' \"ü\" :bug: $HOME `id` *?%s;&"
 SINGLE = "single_shot/pretrained/ga-projector+llm-seed-0"
 
 
-def pulse(*words: str, cwd: Path = REPOSITORY, **env: str) -> subprocess.CompletedProcess:
-    """A command of the kit, started in `cwd`."""
-    known = {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+def pulse(*words: str, cwd: Path, kit: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    """A command of the kit that lies in folder `kit`, started in `cwd`."""
+    known = {"PYTHONPATH": str(kit), "COLUMNS": "200"}
     return subprocess.run(
         [sys.executable, "-m", "pulse_lib", *words],
         cwd=cwd,
-        env=os.environ | known | env,
+        env=os.environ | known,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -47,7 +47,13 @@ def test_results_land_where_asked_and_messages_say_so(kit, tmp_path):
     shutil.copy(kit.profile_file, here / "2026_11.yaml")
     words = ["--methods", "ga", "--scenarios", "pretrained"]
     words += ["--profile", "2026_11.yaml", "--out-dir", f"{NAME}/007"]
-    done = pulse("run", *words, cwd=here)
+    cloned = tmp_path / "my 'kit' {x} #2 é"  # PYTHONPATH has no colons
+    for name in ("pulse_lib", "params", "profiles", "notebooks"):
+        shutil.copytree(
+            REPOSITORY / name, cloned / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(REPOSITORY / "Snakefile", cloned)
+    done = pulse("run", *words, cwd=here, kit=cloned)
     assert done.returncode == 0, done.stdout + done.stderr
     out = here / NAME / "007"
     assert f"3 of 3 runs to do in {out}:" in done.stdout
@@ -58,7 +64,7 @@ def test_results_land_where_asked_and_messages_say_so(kit, tmp_path):
         assert parameters["out_dir"] == str(out)
         assert parameters["profile"] == str(here / "2026_11.yaml")
         assert (out / run / "notebook.ipynb").is_file()
-    stands = pulse("status", *words, cwd=here)
+    stands = pulse("status", *words, cwd=here, kit=cloned)
     assert "".join(NAME.split()) in "".join(stands.stdout.split()), stands.stderr
     assert "missing" not in stands.stdout
 

@@ -4,6 +4,7 @@ result.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -206,6 +207,18 @@ def test_a_killed_kernel_is_a_failure(kit, monkeypatch, trap):
     assert not folder(kit).exists()
     assert not (half_folder(folder(kit)) / "manifest.json").exists()
     assert not (half_folder(folder(kit)) / "notebook.ipynb").exists()
+
+
+def test_a_disk_that_fills_up_under_the_runner_is_said_in_words(kit, monkeypatch):
+    """Not the notebook but papermill writes the executed copy, after every cell."""
+    import papermill
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(PulseError, match=r"cannot write .*: the disk is full .*\n  log: "):
+        run_data(kit)
 
 
 def test_a_notebook_that_never_begins_its_run_is_no_success(kit):

@@ -203,6 +203,9 @@ def _check_processor(folder: Path, fetch: str) -> None:
         )
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise refused(folder / "tokenizer.json", "it is missing", fix=f"fetch it: {fetch}")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _read(folder / name, fetch)
 
 
 def _read(path: Path, if_missing: str) -> dict:

@@ -5,6 +5,7 @@ if its manifest says so.
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from typing import TextIO
 
 from pulse_lib.data import source as data_source
 from pulse_lib.errors import PulseError
-from pulse_lib.files import PACKAGE, from_here, show
+from pulse_lib.files import PACKAGE, from_here, show, write_error
 from pulse_lib.profile import check_type, load_profile
 from pulse_lib.runs.kinds import ALIASES, RunSpec, kind_of, notebooks_folder, spec_of
 from pulse_lib.runs.locks import Lock, alone, logs_folder, slug
@@ -252,6 +253,8 @@ def _execute(
     except Exception as error:  # the kernel died or did not start: a failure, named and logged
         log.write(f"\n{type(error).__name__}: {error}\n")
         trouble = f"{type(error).__name__}: {str(error).strip() or 'the kernel ended'}"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            trouble = str(write_error(error, copy))  # it was papermill that wrote
     finally:
         if trouble:  # also if interrupted: a manifest that a failed notebook has left must not pass
             (half / MANIFEST).unlink(missing_ok=True)
