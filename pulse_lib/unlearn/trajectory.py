@@ -30,7 +30,7 @@ NEAR_MATCHED = 0.10
 
 
 class TrajectoryRecorder:
-    """Measures a task's model along the way: every `path_every` steps, and, if the `matched` state
+    """Measures a task's model along the way: every `path_every` steps; and while the `matched` state
     is looked for, at every step once the forget accuracy has fallen below `path_dense_below` of its
     start.
 
@@ -133,8 +133,10 @@ class TrajectoryRecorder:
         return ""
 
     def _falling(self) -> bool:
+        if not self.find_matched or self.matched_step is not None:
+            return False
         start, now = both_modalities(self.points[0]), both_modalities(self.points[-1])
-        return self.find_matched and now < self.task.unlearn.path_dense_below * start
+        return now < self.task.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         task = self.task
