@@ -5,7 +5,8 @@ its options behind it; and greedy decoding from there.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -67,18 +68,19 @@ def read_prompts(
     n_new = of_option.shape[1]
     seen = (of_option[:, None] == _PROMPT) | (of_option[:, None] == of_option[:, :, None])
     seen &= torch.ones(n_new, n_new, dtype=torch.bool, device=model.device).tril()
-    hidden = _continue(
-        model,
-        cache,
-        tokens=_tensor(model, tokens, fill=model.tokenizer.eos_token_id),
-        positions=_tensor(model, positions, fill=0),
-        allowed=torch.cat([in_start[:, None].expand(-1, n_new, -1), seen], dim=-1),
-        images=[i for i, t in zip(images, tokens, strict=True) if model.image_token_id in t],
-    )
-    index = _tensor(model, wanted, fill=0)[..., None].expand(-1, -1, hidden.shape[-1])
+    index = _tensor(model, wanted, fill=0)
+    with _finished(model, index):
+        hidden = _continue(
+            model,
+            cache,
+            tokens=_tensor(model, tokens, fill=model.tokenizer.eos_token_id),
+            positions=_tensor(model, positions, fill=0),
+            allowed=torch.cat([in_start[:, None].expand(-1, n_new, -1), seen], dim=-1),
+            images=[i for i, t in zip(images, tokens, strict=True) if model.image_token_id in t],
+        )
     return Read(
         cache,
-        model.network.lm_head(hidden.gather(1, index)).float(),
+        model.network.lm_head(hidden.gather(1, _wide(index, hidden))).float(),
         places=places,
         present=torch.cat([in_start, of_option == _PROMPT], dim=-1),
         last=[in_start.shape[1] + w[0] for w in wanted],
@@ -211,15 +213,45 @@ def _read_starts(
     """Read beginnings into an empty cache; `images`: the picture of each, "" for none."""
     # Padding is on the right, so that the causal mask alone is right (and fast); what follows masks
     # it out.
-    model.network.model.language_model(
-        inputs_embeds=embed(
-            model,
-            _tensor(model, starts, fill=model.tokenizer.eos_token_id),
-            image_ids=[images[k] for k, s in enumerate(starts) if model.image_token_id in s],
-        ),
-        past_key_values=cache,
-        use_cache=True,
-    )
+    ids = _tensor(model, starts, fill=model.tokenizer.eos_token_id)
+    with _finished(model, ids[:, :0]):
+        model.network.model.language_model(
+            inputs_embeds=embed(
+                model,
+                ids,
+                image_ids=[images[k] for k, s in enumerate(starts) if model.image_token_id in s],
+            ),
+            past_key_values=cache,
+            use_cache=True,
+        )
+
+
+@contextmanager
+def _finished(model: LoadedModel, index: torch.Tensor) -> Generator[None]:
+    """Inside, the last layer's MLP is computed at positions `index` (B, W) of each row alone: no key
+    or value depends on it, so nothing reads the others.
+    """
+    whole: list[torch.Tensor] = []
+
+    def take(_, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        whole[:] = inputs
+        return (inputs[0].gather(1, _wide(index, inputs[0])),)
+
+    def put(_, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(whole[0]).scatter(1, _wide(index, output), output)
+
+    mlp = model.network.model.language_model.layers[-1].mlp
+    hooks = [mlp.register_forward_pre_hook(take), mlp.register_forward_hook(put)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _wide(index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Positions (B, W) as an index of vectors (B, W, H)."""
+    return index[..., None].expand(-1, -1, like.shape[-1])
 
 
 def _continue(
