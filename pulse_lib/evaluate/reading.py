@@ -4,7 +4,6 @@ its options behind it; and greedy decoding from there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
@@ -198,8 +197,10 @@ def _starts(
         by_image.setdefault(image, []).append(prompt)
     starts = []
     for members in by_image.values():
-        alike = len(os.path.commonprefix(members))  # of any sequences, not only of paths
-        starts.append(members[0][: min(alike, min(map(len, members)) - 1)])
+        most = min(map(len, members)) - 1
+        columns = enumerate(zip(*members, strict=False))
+        alike = next((k for k, tokens in columns if len(set(tokens)) > 1), most)
+        starts.append(members[0][: min(alike, most)])
     saved = sum(len(s) * (len(m) - 1) for s, m in zip(starts, by_image.values(), strict=True))
     if saved < WORTH * sum(map(len, prompts)):
         return [[]], [0] * len(prompts)
@@ -282,6 +283,4 @@ def _continue(
 def _tensor(model: LoadedModel, rows: Sequence[Sequence[int]], *, fill: int) -> torch.Tensor:
     """Rows as (B, length of the longest), padded on the right."""
     width = max(map(len, rows))
-    return torch.tensor(
-        [[*row, *[fill] * (width - len(row))] for row in rows], device=model.device
-    )
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=model.device)

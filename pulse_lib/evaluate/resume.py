@@ -79,7 +79,7 @@ def answer_resumably(
                 if q.id not in known
             ]
             _append(file, fresh)
-            known |= {a["question_id"]: a for a in fresh}
+            known |= {str(a["question_id"]): a for a in fresh}
         done += len(rows)
         if label:
             step(label, done, n=len(questions))
