@@ -41,7 +41,7 @@ def answer_resumably(
     if the file holds answers to other questions or of another model state, or is broken otherwise
     than by a line cut off at its end.
     """
-    from pulse_lib.evaluate.generate import answer_questions  # torch: scoring needs none of it
+    from pulse_lib.evaluate.generate import answer_batch, batches  # torch: scoring needs none of it
     from pulse_lib.model.prompts import encode_questions
 
     file, prompts = Path(file), encode_questions(model, questions)
@@ -56,20 +56,33 @@ def answer_resumably(
     if len(known) < len(questions):
         # All at once and in sorted order: the same bits of features wherever the run goes on.
         model.features.add((q.image for q in questions), images)
-    order = sorted(range(len(questions)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), settings.batch_size):
-        batch = [questions[i] for i in order[start : start + settings.batch_size]]
+    done = 0
+    for rows in batches(questions, prompts, batch_size=settings.batch_size):
+        batch = [questions[i] for i in rows]
         if any(q.id not in known for q in batch):
             # The whole batch again: an answer may depend on its neighbours in the last bit.
-            answers = answer_questions(
-                model, batch, images=images, settings=settings, with_loglik=with_loglik
+            answered = answer_batch(
+                model,
+                batch,
+                prompts=[prompts[i] for i in rows],
+                settings=settings,
+                with_loglik=with_loglik,
             )
-            fresh = [a | {"prompt": marks[a["question_id"]]} for a in answers.to_dict("records")]
-            fresh = [a for a in fresh if a["question_id"] not in known]
+            fresh = [
+                {
+                    "question_id": q.id,
+                    "response": response,
+                    "option_loglik": loglik,
+                    "prompt": marks[q.id],
+                }
+                for q, (response, loglik) in zip(batch, answered, strict=True)
+                if q.id not in known
+            ]
             _append(file, fresh)
-            known |= {a["question_id"]: a for a in fresh}
+            known |= {str(a["question_id"]): a for a in fresh}
+        done += len(rows)
         if label:
-            step(label, min(start + len(batch), len(order)), n=len(order))
+            step(label, done, n=len(questions))
     return pd.DataFrame(
         {
             "question_id": [q.id for q in questions],

@@ -30,9 +30,9 @@ NEAR_MATCHED = 0.10
 
 
 class TrajectoryRecorder:
-    """Measures a task's model along the way: every `path_every` steps, and, if the `matched` state
-    is looked for, at every step once the forget accuracy has fallen below `path_dense_below` of its
-    start.
+    """Measures a task's model along the way: every `path_every` steps; and while the `matched` state
+    is looked for (with a stop rule: to the end), at every step once the forget accuracy has fallen
+    below `path_dense_below` of its start.
 
     A measurement asks the same few questions each time. The `matched` state is that of the first
     step at which the whole forget set is at or below `matched_at`. A call returns the stop rule
@@ -133,8 +133,12 @@ class TrajectoryRecorder:
         return ""
 
     def _falling(self) -> bool:
+        settings = self.task.unlearn
+        stops = settings.stop_forget > 0 or settings.stop_utility > 0
+        if not self.find_matched or (self.matched_step is not None and not stops):
+            return False
         start, now = both_modalities(self.points[0]), both_modalities(self.points[-1])
-        return self.find_matched and now < self.task.unlearn.path_dense_below * start
+        return now < settings.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         task = self.task
