@@ -137,7 +137,7 @@ class OwnSource(Source, Protocol):
         ...
 
     def checksum(self, settings: DataSettings) -> str:
-        """sha256 of what the files say and show."""
+        """sha256 of what the files say and show; "" if they cannot be used now."""
         ...
 
 
@@ -190,6 +190,12 @@ def wishes_of(settings: DataSettings) -> dict[str, tuple[QuestionSet, int]]:
     not."""
     source = source_of(settings)
     return source.wishes(settings) if isinstance(source, OwnSource) else {}
+
+
+def checksum_of(settings: DataSettings) -> str:
+    """sha256 of the people's own files, "" for a source that has none, or if they cannot be used."""
+    source = source_of(settings)
+    return source.checksum(settings) if isinstance(source, OwnSource) else ""
 
 
 def hub_needs(profile: Profile) -> list[Need]:

@@ -3,6 +3,7 @@ raises it."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from pulse_lib.data import likeness
 from pulse_lib.data.folder import photos
+from pulse_lib.data.folder.general import TABLE as GENERAL_TABLE
+from pulse_lib.data.folder.general import read_general
 from pulse_lib.data.folder.questions import (
     OPTIONAL,
     REQUIRED,
@@ -43,11 +46,17 @@ class Checked:
     answers: Mapping[str, list[str]]  # everybody's, by question
     problems: tuple[Problem, ...]
     hints: tuple[str, ...]
+    general: int | None = None  # questions of general.csv; None: there is no such file
+
+    @property
+    def of_people(self) -> list[Problem]:
+        """What is wrong with people; general questions are a setting of their own."""
+        return [p for p in self.problems if p.file != GENERAL_TABLE]
 
     @property
     def usable(self) -> list[OwnPerson]:
         """The people in whose rows nothing is wrong."""
-        bad = {p.row for p in self.problems}
+        bad = {p.row for p in self.of_people}
         if bad & {0, 1}:  # the file as a whole, its header
             return []
         return [p for p in self.people.values() if p.asked and not p.rows & bad]
@@ -87,15 +96,38 @@ def check(path: str | Path) -> Checked:
 def people_of(path: str | Path) -> Checked:
     """The same for a run. Raises PulseError with the first problems, if there are any."""
     found = check(path)
-    if found.problems:
-        first = "\n".join(f"  {p}" for p in found.problems[:_SHOWN])
-        more = len(found.problems) - _SHOWN
+    if found.of_people:
+        first = "\n".join(f"  {p}" for p in found.of_people[:_SHOWN])
+        more = len(found.of_people) - _SHOWN
         rest = f"\n  and {more} more" if more > 0 else ""
         raise PulseError(
             f"data.people.path = {show(found.folder)} cannot be used:\n{first}{rest}\n"
             f"python -m pulse_lib check-data {show(found.folder)} lists all of it"
         )
     return found
+
+
+def said(found: Checked) -> list[str]:
+    """What was found, a line each: what is there, what is wrong, and what a profile needs."""
+    n_questions = sum(len(p.asked) for p in found.people.values())
+    lines = [
+        f"{show(found.folder)}: {len(found.people)} people, {n_questions} questions, "
+        f"{len(found.photos)} photos that can be shown"
+    ]
+    if found.general is not None:
+        lines.append(f"{GENERAL_TABLE}: {found.general} general questions")
+    lines += [f"wrong: {p}" for p in found.problems]
+    lines += [f"note: {hint}" for hint in found.hints]
+    lines.append(f"{len(found.usable)} of {len(found.people)} people can be used")
+    if found.usable and not found.problems:
+        lines += ["For the profile (a copy of params/own-people.yaml):", *_section(found)]
+    return lines
+
+
+def _section(found: Checked) -> list[str]:
+    source = json.dumps(str(found.folder), ensure_ascii=False)  # JSON text is YAML
+    counts = [f"  {key}: {value}" for key, value in found.counts().items()]
+    return ["data:", f"  people: {{source: folder, path: {source}}}", *counts]
 
 
 def _stamps(folder: Path) -> tuple:
@@ -111,6 +143,10 @@ def _checked(folder: Path, stamps: tuple) -> Checked:
     people, found = read_people(sheet, photo_in(folder))
     kept, wrong = _photos(folder, people)
     problems = [*sheet.problems, *found, *wrong, *_alike(people, kept)]
+    general = None
+    if (folder / GENERAL_TABLE).is_file():
+        table, bad = read_general(folder / GENERAL_TABLE)
+        general, problems = len(table.lines), [*problems, *bad]
     hints = [f"column {name!r} of {sheet.file} is not read" for name in sheet.ignored]
     hints += _hints(folder, people)
     return Checked(
@@ -120,6 +156,7 @@ def _checked(folder: Path, stamps: tuple) -> Checked:
         answers=answers_by_topic(people.values()),
         problems=tuple(sorted(problems)),
         hints=tuple(hints),
+        general=general,
     )
 
 

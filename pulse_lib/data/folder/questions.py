@@ -145,7 +145,7 @@ def read_choice(options_cell: str, answer_cell: str, *, drawn: bool) -> tuple[tu
     if not 2 <= len(options) <= len(LETTERS):
         raise ValueError(
             f"{len(options)} options in {options_cell!r:.80}, expected 2 to {len(LETTERS)}; part "
-            "them by |, ; or line breaks"
+            "them by |, ; or line breaks (by commas only in quotes)"
         )
     lettered = dict(zip(LETTERS, options, strict=False))
     said = answer_cell.casefold()

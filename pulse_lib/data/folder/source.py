@@ -83,8 +83,10 @@ def wishes(settings: DataSettings) -> dict[str, tuple[QuestionSet, int]]:
 
 
 def checksum(settings: DataSettings) -> str:
-    """sha256 of the table and of every photo that it names."""
-    found = _read(settings)
+    """sha256 of the table and of every photo that it names; "" if they cannot be used now."""
+    found = checking.check(settings.people.path)
+    if found.of_people:
+        return ""
     parts = [(found.folder / checking.TABLE).read_bytes()]
     parts += [found.photos[name] for name in sorted(found.photos)]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
