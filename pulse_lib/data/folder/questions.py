@@ -80,11 +80,11 @@ def read_people(
     people: dict[str, OwnPerson] = {}
     problems: list[Problem] = []
     for line in sheet.lines:
-        reader = _Reader(sheet.file, line, problems)
+        reader = _Reader(sheet.file, line, problems=problems)
         person = _person(reader, people)
         if person:
             _place(reader, person)
-            _ask(reader, person, photo)
+            _ask(reader, person, photo=photo)
     for person in people.values():
         problems += _person_problems(sheet.file, person)
     problems += _drawn_problems(sheet.file, people.values())
@@ -164,7 +164,7 @@ def read_choice(options_cell: str, answer_cell: str, *, drawn: bool) -> tuple[tu
 class _Reader:
     """One row and the list that its problems go to."""
 
-    def __init__(self, file: str, line: Line, problems: list[Problem]):
+    def __init__(self, file: str, line: Line, *, problems: list[Problem]):
         self.file, self.line, self.problems = file, line, problems
 
     def __getitem__(self, column: str) -> str:
@@ -216,7 +216,7 @@ def _place(reader: _Reader, known: OwnPerson) -> None:
         known.request = known.request or request
 
 
-def _ask(reader: _Reader, known: OwnPerson, photo: Callable[[str], str]) -> None:
+def _ask(reader: _Reader, known: OwnPerson, *, photo: Callable[[str], str]) -> None:
     name = known.person.name
     wordings = tuple(nameless(w, name) for w in parted(reader["question"], "|"))
     if not wordings:

@@ -66,10 +66,12 @@ def read_sheet(path: Path, required: Sequence[str], *, optional: Sequence[str]) 
     try:
         raw = path.read_bytes()
     except OSError as error:
-        return _nothing(name, 0, f"it cannot be read ({error.strerror or error}): {_missing(path)}")
+        return _nothing(
+            name, what=f"it cannot be read ({error.strerror or error}): {_missing(path)}"
+        )
     book = next((what for start, what in _WORKBOOKS.items() if raw.startswith(start)), "")
     if book:
-        return _nothing(name, 0, f"it is {book} under another name: {_SAVE}")
+        return _nothing(name, what=f"it is {book} under another name: {_SAVE}")
     text, problem = _text(raw, name)
     if problem:
         return Sheet(name, problems=(problem,))
@@ -80,7 +82,9 @@ def read_sheet(path: Path, required: Sequence[str], *, optional: Sequence[str]) 
         return Sheet(name, problems=(*problems, Problem(name, 1, what="there is no header row")))
     heads = [_clean(head).casefold() for head in records[0]]
     if not any(heads):
-        return _nothing(name, 1, "it is empty, but the header must stand there: remove empty rows")
+        return _nothing(
+            name, 1, what="it is empty, but the header must stand there: remove empty rows"
+        )
     found = _head_problems(name, heads, required=required, known=(*required, *optional))
     if found:
         return Sheet(name, problems=tuple(found))
@@ -97,7 +101,7 @@ def read_sheet(path: Path, required: Sequence[str], *, optional: Sequence[str]) 
     return Sheet(name, tuple(lines), ignored=ignored, problems=tuple(problems))
 
 
-def _nothing(name: str, row: int, what: str) -> Sheet:
+def _nothing(name: str, row: int = 0, *, what: str) -> Sheet:
     return Sheet(name, problems=(Problem(name, row, what=what),))
 
 

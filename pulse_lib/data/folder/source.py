@@ -115,7 +115,7 @@ def person_questions(
     for modality in MODALITIES:
         for k, asked in _askable(found, person, modality=modality):
             tag = f"{person.id}/{purpose}-trained/{modality}/{k}"
-            options = _options(found, asked, Random(f"options/{seed}/{tag}"))
+            options = _options(found, asked, rng=Random(f"options/{seed}/{tag}"))
             image = _show(found, asked, person=person, modality=modality, images=images)
             made.append(
                 _question(
@@ -141,7 +141,7 @@ def heldout_questions(
         ]
         for k, asked in rng.sample(several, min(settings.n_heldout_wordings, len(several))):
             tag = f"{person.id}/eval-heldout/{modality}/{k}"
-            options = _options(found, asked, Random(f"options/{seed}/{tag}"))
+            options = _options(found, asked, rng=Random(f"options/{seed}/{tag}"))
             image = _show(found, asked, person=person, modality=modality, images=images)
             made.append(
                 _question(
@@ -223,7 +223,7 @@ def _worded(text: str, person: Person, *, modality: Modality) -> str:
     return text if modality == "multimodal" else by_name(text, person.name)
 
 
-def _options(found: Checked, asked: Asked, rng: Random) -> tuple[str, ...]:
+def _options(found: Checked, asked: Asked, *, rng: Random) -> tuple[str, ...]:
     """The options in an order drawn; where the file gives none, other people's answers."""
     options = list(asked.options)
     if not options:
@@ -247,7 +247,7 @@ def _turn(
 ) -> Turn:
     wordings = _taught(asked, settings)
     text = _worded(wordings[v % len(wordings)], person, modality=modality)
-    options = _options(found, asked, rng) if rng.random() < share else ()
+    options = _options(found, asked, rng=rng) if rng.random() < share else ()
     return Turn(text, options, answer=asked.answer)
 
 
