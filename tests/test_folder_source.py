@@ -6,11 +6,13 @@ from __future__ import annotations
 import io
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pandas as pd
 import pytest
+from cells import run_cells
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -541,3 +543,51 @@ def test_the_example_is_whole_and_what_its_profile_says(tmp_path):
     known = {p.name for p in world.celebrities()}
     assert not known & {p.person.name for p in found.people.values()}
     assert (REPOSITORY / profile.data.people.path).parts[-2:] == ("own-people", "example")
+
+
+# --- the notebook -------------------------------------------------------------------------------
+
+SMALL = """\
+extends: own-people
+description: notebook 07 in a minute
+data: {people: {source: folder, path: 'FOLDER'}, n_finetuned_forget: 2, n_requests: 1, n_finetuned_retain: 2,
+  n_finetuned_retain_train: 2, n_general: 14, n_general_train: 20, n_train_views: 8}
+finetune: {epochs: 4, batch_size: 16}
+unlearn: {epochs_finetuned: 8, batch_size: 2}
+evaluate: {n_path_questions: 20}
+"""
+
+
+def test_notebook_07_teaches_people_and_forgets_some(tmp_path, monkeypatch):
+    """All of it, 01 to 03 included, in this process; it takes half a minute, because it is the proof
+    that one photo and a table make a person learnable."""
+    from pulse_lib.study import notebook
+
+    own = example.write_example(tmp_path / "own", 6)
+    table = pd.read_csv(own / "questions.csv")
+    table.loc[table["request"] > 1, ["split", "request"]] = np.nan
+    table.convert_dtypes().to_csv(own / "questions.csv", index=False)
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL.replace("FOLDER", str(own)))
+
+    def run_here(name, given):
+        stem = notebook.find_notebook(name).stem
+        run_cells(stem, given)
+        folder = runs.spec_of(runs.kinds.kind_of(stem), given).folder
+        return runs.require(folder, stem)
+
+    monkeypatch.setattr(notebook, "run_notebook", run_here)
+    names = run_cells("07_bring_your_own", {"profile": str(path), "out_dir": str(tmp_path / "out")})
+    result = names["result"]
+    people = ["forget_multimodal", "forget_text", "retain_multimodal", "retain_text"]
+    assert result.loc["base", people].max() <= 0.5
+    assert result.loc["target", people].min() >= 0.9
+    assert result.loc["final", people[:2]].max() <= 0.4
+    assert result.loc["final", people[2:]].mean() >= result.loc["final", people[:2]].mean() + 0.2
+    held = [
+        p.name
+        for p, _ in (
+            (Path(f), h) for f, h in names["faces"].face_files(tmp_path / "out", names["settings"])
+        )
+    ]
+    assert held == ["images.parquet", "adapters", "adapters"]
