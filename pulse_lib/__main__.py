@@ -338,6 +338,22 @@ def plan(
         raise typer.Exit(1)
 
 
+@app.command("check-data")
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="Folder with questions.csv and the photos.")],
+) -> None:
+    """What is in a folder of own people, what is wrong by file and row, and the counts for a
+    profile; ends with 1 if something is wrong.
+    """
+    from pulse_lib.data.folder.check import check, said
+
+    found = check(from_here(folder))
+    for line in said(found):
+        _console().print(line, soft_wrap=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
 @app.command("pretrain-tiny")
 def pretrain_tiny(
     out: Annotated[Path, typer.Option(help="Folder for the model.")],

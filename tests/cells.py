@@ -10,7 +10,7 @@ from pulse_lib.files import REPOSITORY
 
 
 def run_cells(notebook, given):
-    """Run a notebook's code cells, those of its parameters replaced that are `given`."""
+    """The names that a notebook's code cells leave, those of its parameters replaced that are `given`."""
     book = json.loads((REPOSITORY / "notebooks" / f"{notebook}.ipynb").read_text())
     names = {"__name__": "__main__"}
     for cell in book["cells"]:
@@ -18,6 +18,7 @@ def run_cells(notebook, given):
             exec(compile("".join(cell["source"]), f"{notebook} {cell['id']}", "exec"), names)
             if "parameters" in cell["metadata"].get("tags", []):
                 names |= {key: value for key, value in given.items() if key in names}
+    return names
 
 
 if __name__ == "__main__":

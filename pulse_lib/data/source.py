@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from pulse_lib.data import hub
 from pulse_lib.data.hub import Need
 from pulse_lib.errors import PulseError
-from pulse_lib.profile import DataSettings, GeneralSource, PeopleSource, Profile
+from pulse_lib.profile import OWN, DataSettings, GeneralSource, PeopleSource, Profile
 
 if TYPE_CHECKING:  # `status` reads this module often and needs neither tables nor pictures
     from PIL import Image
 
-    from pulse_lib.data.records import Conversation, ImageStore, Person, Question, Stage
+    from pulse_lib.data.records import (
+        Conversation,
+        ImageStore,
+        Person,
+        Question,
+        QuestionSet,
+        Stage,
+    )
     from pulse_lib.data.splits import Assignment
 
 
@@ -121,6 +128,19 @@ class OpenSource(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class OwnSource(Source, Protocol):
+    """A source of the user's own files: they may say who stands where, and they change."""
+
+    def wishes(self, settings: DataSettings) -> dict[str, tuple[QuestionSet, int]]:
+        """Set and request (0: any) of the people whose place the files say."""
+        ...
+
+    def checksum(self, settings: DataSettings) -> str:
+        """sha256 of what the files say and show; "" if they cannot be used now."""
+        ...
+
+
 class General(Protocol):
     """Questions about everything else that the model can do."""
 
@@ -146,10 +166,12 @@ class General(Protocol):
 PEOPLE: dict[PeopleSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mllmu": "pulse_lib.data.mllmu.source",
+    "folder": "pulse_lib.data.folder.source",
 }
 GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mmbench": "pulse_lib.data.mmbench.source",
+    "folder": "pulse_lib.data.folder.general",
 }
 
 
@@ -163,15 +185,28 @@ def general_of(settings: DataSettings) -> General:
     return cast(General, importlib.import_module(GENERAL[settings.general.source]))
 
 
+def wishes_of(settings: DataSettings) -> dict[str, tuple[QuestionSet, int]]:
+    """Set and request (0: any) of the people whose place the source's files say; {} if they do
+    not."""
+    source = source_of(settings)
+    return source.wishes(settings) if isinstance(source, OwnSource) else {}
+
+
+def checksum_of(settings: DataSettings) -> str:
+    """sha256 of the people's own files, "" for a source that has none, or if they cannot be used."""
+    source = source_of(settings)
+    return source.checksum(settings) if isinstance(source, OwnSource) else ""
+
+
 def hub_needs(profile: Profile) -> list[Need]:
     """The hub repositories of a profile: model, people, general questions. Folders are no need."""
     model, data = profile.model, profile.data
     wanted = []
     if model.path != "embedded":
         wanted.append(hub.model_need(model.path, model.revision))
-    if hub.is_hub_id(data.people.path):
+    if data.people.source not in OWN and hub.is_hub_id(data.people.path):
         wanted.append(importlib.import_module(PEOPLE[data.people.source]).need(data))
-    if hub.is_hub_id(data.general.path):
+    if data.general.source not in OWN and hub.is_hub_id(data.general.path):
         wanted.append(importlib.import_module(GENERAL[data.general.source]).general_need(data))
     return [need for need in wanted if hub.is_hub_id(need.path)]
 

@@ -31,18 +31,26 @@ class Assignment:
 
 
 def split_fictitious(
-    people: list[Person], settings: DataSettings, *, seed: int
+    people: list[Person],
+    settings: DataSettings,
+    *,
+    seed: int,
+    wishes: Mapping[str, tuple[QuestionSet, int]] | None = None,
 ) -> list[Assignment]:
     """Forget (in `n_requests` equal requests), retain, retain_train and holdout people of the
-    fine-tuned scenario, drawn by seed."""
+    fine-tuned scenario, drawn by seed; people with a wish, set and request (0: any), stand there.
+    """
     sizes: dict[QuestionSet, int] = {
         "forget": settings.n_finetuned_forget,
         "retain": settings.n_finetuned_retain,
         "retain_train": settings.n_finetuned_retain_train,
         "holdout": settings.n_holdout,
     }
-    drawn = _drawn(people, sum(sizes.values()), seed=seed, what="fictitious people")
     size = settings.n_finetuned_forget // settings.n_requests
+    if wishes:
+        seats = [(name, i // size + 1 if name == "forget" else 0) for name in sizes for i in range(sizes[name])]  # fmt: skip
+        return _seated(people, seats, wishes=wishes, seed=seed)
+    drawn = _drawn(people, sum(sizes.values()), seed=seed, what="fictitious people")
     places, start = [], 0
     for name, n in sizes.items():
         for i, person in enumerate(drawn[start : start + n]):
@@ -56,6 +64,40 @@ def split_fictitious(
             )
         start += n
     return places
+
+
+def _seated(
+    people: list[Person],
+    seats: list[tuple[QuestionSet, int]],
+    *,
+    wishes: Mapping[str, tuple[QuestionSet, int]],
+    seed: int,
+) -> list[Assignment]:
+    """Everyone with a wish in a seat of that kind, the others drawn for the seats that are left."""
+    free, taken = list(seats), {}
+    rng = _generator("wishes", seed)
+    for person in sorted(wishes, key=lambda p: wishes[p][1] == 0):  # those who name a request first
+        name, request = wishes[person]
+        fitting = [s for s in free if s[0] == name and request in (0, s[1])]
+        if not fitting:
+            wanted = [p for p in wishes if wishes[p][0] == name and request in (0, wishes[p][1])]
+            n = sum(s[0] == name and request in (0, s[1]) for s in seats)
+            where = f"{name} request {request}" if request else name
+            raise PulseError(
+                f"{len(wanted)} people are to be in {where}, the profile has {n} places there: set "
+                f"data.n_{'holdout' if name == 'holdout' else f'finetuned_{name}'}"
+                f"{' and data.n_requests' if name == 'forget' else ''}, or change the file"
+            )
+        taken[person] = rng.choice(fitting)
+        free.remove(taken[person])
+    others = [p for p in people if p.id not in wishes]
+    drawn = _drawn(others, len(free), seed=seed, what="more people, beside those with a set")
+    taken |= {person.id: seat for person, seat in zip(drawn, free, strict=True)}
+    order = {seat: k for k, seat in enumerate(dict.fromkeys(seats))}
+    return [
+        Assignment(person, "finetuned", set=name, request=request)
+        for person, (name, request) in sorted(taken.items(), key=lambda t: (order[t[1]], t[0]))
+    ]
 
 
 def select_known(

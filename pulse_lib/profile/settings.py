@@ -27,10 +27,11 @@ PromptName = Literal["plain", "vicuna_v1", "mllmu"]  # pulse_lib.model.prompts
 # What happens to a picture that is not square: cut by the processor, or padded as LLaVA does
 ImageAspect = Literal["crop", "pad"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
-PeopleSource = Literal["world", "mllmu"]
-GeneralSource = Literal["world", "mmbench"]
+PeopleSource = Literal["world", "mllmu", "folder"]
+GeneralSource = Literal["world", "mmbench", "folder"]
 DRAWN = ("world",)  # needs no files; every other source has a path
-ONLY_SCORED = ("mmbench",)  # general questions that are never trained on
+OWN = ("folder",)  # a folder of the user's: no hub, no revision, nobody whom the base model knows
+ONLY_SCORED = ("mmbench", "folder")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
 Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
 Reference = Literal["round_start", "target", "base"]
@@ -112,6 +113,11 @@ def _check_path(source: str, path: str, *, revision: str) -> None:
             f"source = {source} reads no files, so that path = {path!r} and revision = "
             f"{revision!r} would do nothing: remove them, or name the source that they are of"
         )
+    if source in OWN and revision:
+        raise ValueError(
+            f"source = {source} reads a folder of yours, so that revision = {revision!r} would do "
+            "nothing: remove it"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -119,7 +125,8 @@ class PeopleSettings(Settings):
     """Where people come from."""
 
     source: PeopleSource = "world"
-    path: Text = ""  # mllmu: MLLMU-Bench, a local folder or a hub id
+    # mllmu: MLLMU-Bench, a local folder or a hub id; folder: photos and questions.csv
+    path: Text = ""
     revision: Text = ""  # hub revision to pin; "" for a folder
 
     @model_validator(mode="after")
@@ -133,7 +140,8 @@ class GeneralSettings(Settings):
     """Where general questions come from."""
 
     source: GeneralSource = "world"
-    path: Text = ""  # mmbench: MMBench, a local file or folder, or a hub id
+    # mmbench: MMBench, a local file or folder, or a hub id; folder: general.csv and its photos
+    path: Text = ""
     revision: Text = ""
 
     @model_validator(mode="after")
@@ -175,6 +183,11 @@ class DataSettings(Settings):
             raise ValueError(
                 "n_pretrained_forget + n_pretrained_retain is more than "
                 f"n_candidates = {self.n_candidates}"
+            )
+        if self.people.source in OWN and (self.n_candidates or self.n_pretrained_forget):
+            raise ValueError(
+                f"people.source = {self.people.source} has nobody whom the base model knows: set "
+                "n_candidates, n_pretrained_forget and n_pretrained_retain to 0"
             )
         if self.general.source in DRAWN and not self.n_general:
             raise ValueError(

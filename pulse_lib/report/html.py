@@ -14,6 +14,7 @@ import pandas as pd
 
 from pulse_lib import __version__
 from pulse_lib.report.collect import Run, Study, records
+from pulse_lib.report.faces import face_files
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.tables.settings import all_settings
@@ -81,6 +82,7 @@ def report(
         ],
         one_seed=len(_seeds(study)) == 1,
         scenarios=[name for scenario, name in SCENARIOS.items() if scenario in measured],
+        faces=face_files(study.out, study.profile),
         runs=html_table(pd.DataFrame([_run(run) for run in study.runs])),
         several_libraries=len({m["library_hash"] for m in manifests}) > 1,
         versions=sorted({f"{k} {v}" for m in manifests for k, v in m["versions"].items() if v}),

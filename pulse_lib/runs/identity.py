@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pulse_lib.files import INSTALLED, KIT
-from pulse_lib.profile import Profile
+from pulse_lib.profile import OWN, Profile
 from pulse_lib.runs.kinds import RunSpec, fields
 from pulse_lib.runs.library import code_cells
 
@@ -50,6 +50,10 @@ def identity(spec: RunSpec, profile: Profile, *, manifests: Mapping[str, Mapping
         from pulse_lib.assets import asset_checksum
 
         found["model"] = asset_checksum(profile.model)
+    if found["profile"].get("data.people.source") in OWN:
+        from pulse_lib.data.source import checksum_of  # own files change, published ones do not
+
+        found["people"] = checksum_of(profile.data)
     return plain(found)
 
 
@@ -73,6 +77,8 @@ def explain(old: Mapping, new: Mapping, *, notebook: str) -> list[str]:
             reasons.append(f"input {name} changed")
     if old.get("model") != new.get("model"):
         reasons.append("the embedded model changed")
+    if old.get("people") != new.get("people"):
+        reasons.append("the table or a photo of the people changed")
     return reasons
 
 

@@ -114,17 +114,24 @@ def study(options: Options) -> list[RunSpec]:
     """The runs of a grid, every run after its inputs: data, target, single-shot, sequential,
     analysis.
 
-    Sequential runs are done where scenario finetuned is asked for. The oracle is single-shot only,
+    Sequential runs are done where scenario finetuned is asked for; there is no scenario pretrained
+    where nobody is to be forgotten of it (own people). The oracle is single-shot only,
     and in scenario pretrained only if the profile names a model (unlearn.oracle_model). Raises
     PulseError on an unknown value.
     """
     if not options.methods or not options.seeds or not options.scenarios:
         raise PulseError("a study needs at least one method, one seed and one scenario")
+    profile = load_profile(options.profile)
+    if set(options.scenarios) == {"pretrained"} and not profile.data.n_pretrained_forget:
+        raise PulseError(
+            f"profile {profile.name} has nobody to forget of pre-trained knowledge "
+            "(data.n_pretrained_forget = 0), so that scenario pretrained is not there: take finetuned"
+        )
     specs = [spec for seed in dict.fromkeys(options.seeds) for spec in _of_seed(options, seed)]
     shared = {"profile": options.profile, "out_dir": options.out_dir}
     analysis = spec_of("analysis", shared)
     planned = [spec.folder for spec in specs]
-    return [*specs, reading_all(analysis, load_profile(options.profile), planned=planned)]
+    return [*specs, reading_all(analysis, profile, planned=planned)]
 
 
 def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
@@ -180,9 +187,12 @@ def method_and_strategy(pair: str) -> tuple[str, str]:
 
 
 def _possible(profile: str, scenario: str, *, method: str) -> bool:
-    if scenario != "pretrained" or get(method).procedure != "retrain":
+    if scenario != "pretrained":
         return True
-    return bool(load_profile(profile).unlearn.oracle_model)
+    settings = load_profile(profile)
+    if not settings.data.n_pretrained_forget:  # own people: nobody whom the base model knows
+        return False
+    return get(method).procedure != "retrain" or bool(settings.unlearn.oracle_model)
 
 
 def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:
