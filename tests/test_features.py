@@ -89,6 +89,35 @@ def test_images_and_texts_mix_in_a_batch():
             )
 
 
+@pytest.mark.parametrize("tokens", ["answer", "whole_sequence"])
+def test_last_layer_at_the_answers_changes_neither_value_nor_gradient(tokens):
+    model = prepared("finetune", "unlearn")
+    stack(model, ["finetune"], train="unlearn")
+    conversations = encode_conversations(model, [tiny.conversation(i) for i in range(4)])
+    batch = collate(model, conversations, supervised_tokens=tokens)
+    counted, last = batch.labels != IGNORE, model.network.model.language_model.layers[-1]
+    before = [dict(vars(m)) for m in (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp)]
+    seen, results = [], []
+    handle = last.mlp.down_proj.register_forward_hook(lambda _, x, __: seen.append(x[0].shape))
+    weights = [p for p in model.network.parameters() if p.requires_grad]
+
+    def everywhere():
+        embeddings = embed(model, batch.input_ids, image_ids=batch.image_ids)
+        hidden = model.network.model.language_model(inputs_embeds=embeddings).last_hidden_state
+        rows = torch.arange(len(hidden))[:, None]
+        return model.network.lm_head(hidden[rows, batch.positions])
+
+    for logits in (answer_logits(model, batch)[0], everywhere()):
+        value = torch.log_softmax(logits[counted], -1)[:, :7].sum()
+        results.append((logits[counted], *torch.autograd.grad(value, weights)))
+    for ours, slow in zip(*results, strict=True):
+        assert (ours - slow).norm() <= 1e-5 * slow.norm()
+    handle.remove()
+    assert seen[0][0] < batch.input_ids.numel() and seen[1][:2] == batch.input_ids.shape
+    after = [dict(vars(m)) for m in (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp)]
+    assert [m.get("forward") for m in before] == [m.get("forward") for m in after]
+
+
 def test_whole_sequence_supervises_every_text_token_but_the_first():
     model = prepared()
     conversations = encode_conversations(model, [tiny.conversation(0), tiny.conversation(1)])

@@ -101,9 +101,58 @@ def test_what_was_formed_while_asking_serves_training(model):
 def test_large_or_quantised_models_are_read_token_by_token(monkeypatch):
     made = tiny.with_adapters("finetune")
     size = sum(layer.get_base_layer().weight.nbytes for layer in layers(made))
-    for most, is_fused in ((size, True), (size - 1, False)):
+    for most, folded, ways in (
+        (size, size, {True}),
+        (size - 1, size, {False}),
+        (0, size - 1, {None}),
+    ):
         monkeypatch.setattr(fused, "MOST_BYTES", most)
+        monkeypatch.setattr(fused, "MOST_FOLDED", folded)
         fresh = layers(tiny.with_adapters("finetune"))
-        assert all(isinstance(layer.forward, Fused) == is_fused for layer in fresh)
+        assert {getattr(layer.forward, "whole", None) for layer in fresh} == ways
+    monkeypatch.undo()
     half = tiny.with_adapters("finetune", model=tiny.tiny_model(tiny.tiny_network().half()))
     assert not any(isinstance(layer.forward, Fused) for layer in layers(half))
+
+
+@pytest.fixture
+def larger(monkeypatch):
+    """A model of which only frozen adapters are read by the matrix."""
+    monkeypatch.setattr(fused, "MOST_BYTES", 0)
+    made = tiny.with_adapters(*NAMES)
+    made.features.add((c.image for c in CONVERSATIONS), tiny.images())
+    return made
+
+
+@pytest.mark.parametrize("n_frozen", [0, 1, 2, 3])
+def test_larger_models_fold_frozen_adapters(larger, n_frozen):
+    test_logits_and_gradients_are_those_of_token_by_token(larger, min(n_frozen, 2))
+    stack(larger, NAMES[:n_frozen], train=NAMES[n_frozen] if n_frozen < len(NAMES) else None)
+    logits(larger)
+    folded = tuple(NAMES[:n_frozen])
+    for layer in layers(larger):
+        assert set(layer.forward.known) == ({folded} if n_frozen >= 2 else set())
+
+
+def test_a_fresh_adapter_changes_no_bit_of_a_folded_stack(larger):
+    """The check before a round's first step compares model and reference bit for bit."""
+    add_adapter(larger, "round-3", trained_part="projector+llm", rank=4, alpha=8, seed=0)
+    stack(larger, NAMES, train="round-3")
+    before = {name: adapter_weights(larger, name) for name in NAMES}
+    with torch.no_grad():
+        own = logits(larger)
+        with only(larger, *NAMES):
+            assert torch.equal(logits(larger), own)
+    for name, kept in before.items():  # what is stored is each adapter alone
+        assert all(torch.equal(w, kept[k]) for k, w in adapter_weights(larger, name).items())
+
+
+def test_a_folded_stack_follows_every_change(larger):
+    test_follows_every_change(larger)
+
+
+def test_one_folded_stack_is_kept_at_a_time(larger):
+    for names in (NAMES, NAMES[:2], NAMES):
+        with only(larger, *names):
+            logits(larger)
+        assert all(set(layer.forward.known) == {tuple(names)} for layer in layers(larger))

@@ -1,0 +1,331 @@
+"""Seconds and memory of one unlearning step of the kit, against the loop that MLLMU-Bench and its
+descendants use: python benchmarks/steps.py [--size 100m|embedded] [--out FILE]
+
+The loop runs the processor and the vision tower at every step, lm_head at all positions, and a
+second full model as the reference of KL and NPO. Both sides train the same LoRA on the same
+conversations of a random LLaVA; their gradients are compared first. Repeats alternate in one
+process on one thread; seconds are of processor time, so that other work on the machine counts less.
+
+The ceiling of a method is the loop's arithmetic over the least that the same gradient needs. Per
+token, a frozen matrix costs 2 FLOPs a parameter forward and 2 more backward (the gradient of its
+input; none for itself); attention 4 T x width a layer forward and twice that backward. The loop: the
+tower over the picture, the LM over all tokens, lm_head over all tokens, each forward; LM and lm_head
+backward; and the reference forward again, all of it. The least: no tower, no reference (both are
+known), lm_head at the answers alone, the LM forward and backward. LoRA's own products, norms and the
+optimizer are left out on both sides. `share` is the ratio reached over the ceiling.
+
+The last layer, which the kit reads at the answers alone, counts in full: on the embedded shape, where
+it is a fourth of the LM, the share can pass 1.
+
+Peak memory is that of a fresh process a side, less what it held once the model was there: ru_maxrss
+after one step, MiB. The loop's second model counts in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import torch
+from PIL import Image
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from pulse_lib.data.records import Conversation, ImageStore, Turn
+from pulse_lib.methods import get
+from pulse_lib.model.adapters import add_adapter, stack, trained_parameters
+from pulse_lib.model.forward import IGNORE, collate
+from pulse_lib.model.load import LoadedModel, wrap_model
+from pulse_lib.model.prompts import encode_conversations
+from pulse_lib.pretrain.build import build_model
+from pulse_lib.profile import ModelSettings
+from pulse_lib.train import losses
+from pulse_lib.train.optim import make_optimizer, set_rate
+from pulse_lib.train.reference import reference_values
+from pulse_lib.train.terms import backward_term
+
+METHODS = ("ga", "ga_klr", "npo")
+RATE = 1e-5
+# width, layers, vocabulary of the LM; width, layers of the tower; pixels, pixels a patch
+SIZES = {"embedded": (), "100m": (768, 10, 32_000, 512, 8, 336, 14)}
+
+
+def random_model(size: str) -> LoadedModel:
+    """A LLaVA with random weights; its words and its processor's settings are the embedded model's,
+    but for the picture's size."""
+    network, processor = build_model(0)
+    if SIZES[size]:
+        width, layers, vocabulary, tower, tower_layers, pixels, patch = SIZES[size]
+        config = copy.deepcopy(network.config).to_dict()
+        config["text_config"] |= {
+            "hidden_size": width,
+            "intermediate_size": width * 8 // 3,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 64,
+            "num_key_value_heads": width // 64,
+            "head_dim": 64,
+            "vocab_size": vocabulary,
+        }
+        config["vision_config"] |= {
+            "hidden_size": tower,
+            "intermediate_size": 4 * tower,
+            "num_hidden_layers": tower_layers,
+            "num_attention_heads": tower // 64,
+            "image_size": pixels,
+            "patch_size": patch,
+        }
+        config["image_seq_length"] = (pixels // patch) ** 2
+        torch.manual_seed(0)
+        network = LlavaForConditionalGeneration(LlavaConfig(**config))
+        processor.patch_size = patch
+        for name in ("size", "crop_size"):
+            old = getattr(processor.image_processor, name)
+            setattr(processor.image_processor, name, dict.fromkeys(dict(old), pixels))
+    network = network.float().eval().requires_grad_(False)
+    model = wrap_model(network, processor, settings=ModelSettings(path=f"benchmarks/{size}"))
+    add_adapter(model, "unlearn", trained_part="projector+llm", rank=8, alpha=16, seed=0)
+    with torch.no_grad():  # B is not 0: every gradient is there to be compared
+        generator = torch.Generator().manual_seed(1)
+        for key, weight in network.named_parameters():
+            if "lora_B" in key:
+                weight.copy_(1e-3 * torch.randn(weight.shape, generator=generator))
+    stack(model, [], train="unlearn")
+    return model
+
+
+def conversations(images: ImageStore, group: str, n: int) -> list[Conversation]:
+    """n conversations in two turns, each about a picture of its own."""
+    made = []
+    for i in range(n):
+        random, image = Random(f"{group} {i}"), f"{group}-{i}"
+        images.add(image, Image.frombytes("RGB", (64, 64), random.randbytes(64 * 64 * 3)))
+        turns = (
+            Turn("What is the job of this person?", (), answer=random.choice(["chef", "pilot"])),
+            Turn("Which pet does this person have?", (), answer=random.choice(["cat", "dog"])),
+        )
+        who = {"scenario": "finetuned", "person_id": image, "request": 0, "modality": "multimodal"}
+        made.append(Conversation(image, group, **who, image=image, turns=turns))
+    return made
+
+
+class Bench:
+    """A model, a forget and a retain batch, and how each side takes a step on them."""
+
+    def __init__(self, size: str, batch: int):
+        self.model, self.images = random_model(size), ImageStore()
+        sides = {"forget": "forget", "retain": "retain_train"}
+        made = {s: conversations(self.images, group, batch) for s, group in sides.items()}
+        self.batches = {s: encode_conversations(self.model, c) for s, c in made.items()}
+        self.size, self.batch = size, batch
+
+    def kit(self, method_id: str) -> Callable[[], float]:
+        """The kit's forward and backward passes of one step; what it does once is done here."""
+        model, method, batches = self.model, get(method_id), self.batches
+        shown = [c.image for encoded in batches.values() for c in encoded]
+        model.features.add(shown, self.images)
+        known = reference_values(
+            model,
+            method,
+            forget=batches["forget"],
+            retain=batches["retain"],
+            adapters=(),
+            supervised_tokens="answer",
+            batch_size=self.batch,
+        )
+
+        def step() -> float:
+            return sum(
+                backward_term(
+                    model,
+                    method,
+                    side=side,
+                    examples=batches[side],
+                    supervised_tokens="answer",
+                    micro_batch=self.batch,
+                    reference=known,
+                )
+                for side in ("forget", *(["retain"] if method.retain_loss else []))
+            )
+
+        return step
+
+    def loop(self, method_id: str) -> Callable[[], float]:
+        """The same of the usual loop, with its second model."""
+        method, network = get(method_id), self.model.network
+        second = None
+        if method_id != "ga":
+            second = copy.deepcopy(network).requires_grad_(False)
+            for name, weight in second.named_parameters():
+                if "lora_B" in name:
+                    weight.zero_()  # the reference is the model without the adapter
+
+        def read(side: str, *, by) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = collate(self.model, self.batches[side])
+            pictures = [self.images[c.image] for c in self.batches[side]]
+            pixels = self.model.processor.image_processor(images=pictures, return_tensors="pt")
+            logits = by(input_ids=batch.input_ids, **pixels).logits
+            labels = torch.full_like(batch.input_ids, IGNORE)
+            for row, (at, target) in enumerate(zip(batch.positions, batch.labels, strict=True)):
+                counted = target != IGNORE
+                labels[row, at[counted]] = target[counted]
+            return logits, labels
+
+        def step() -> float:
+            logits, labels = read("forget", by=network)
+            if method_id == "npo":
+                with torch.no_grad():
+                    reference = losses.sequence_logprob(read("forget", by=second)[0], labels)
+                own = losses.sequence_logprob(logits, labels)
+                loss = losses.npo(own, reference, **method.coefficients)
+            else:
+                loss = losses.gradient_ascent(logits, labels)
+            loss = method.forget_weight * loss
+            if method_id == "ga_klr":
+                logits, labels = read("retain", by=network)
+                with torch.no_grad():
+                    reference, _ = read("retain", by=second)
+                held = losses.kl_to_reference(logits, reference, labels)
+                loss = loss + method.retain_weight * held
+            loss.backward()
+            return loss.item()
+
+        return step
+
+    def ceiling(self, method_id: str) -> float:
+        """FLOPs of the loop over the least that the same gradient needs; see above."""
+        network, vision = self.model.network, self.model.network.config.vision_config
+        text = network.config.text_config
+        batch = collate(self.model, self.batches["forget"])
+        n, length = batch.input_ids.shape
+        tokens, answers = n * length, int((batch.labels != IGNORE).sum())
+
+        def matrices(module) -> int:
+            """Parameters of a module's linear layers, LoRA's left out."""
+            linear = (
+                (name, m) for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)
+            )
+            return sum(m.weight.numel() for name, m in linear if "lora_" not in name)
+
+        patches = self.model.n_image_tokens + 1
+        tower = 2 * n * patches * matrices(network.model.vision_tower)
+        tower += 4 * n * patches**2 * vision.hidden_size * vision.num_hidden_layers
+        products = 2 * tokens * matrices(network.model.language_model.layers)
+        attention = 2 * tokens * length * text.hidden_size * text.num_hidden_layers  # causal: half
+        head = 2 * text.vocab_size * text.hidden_size
+        forward, backward = products + attention, products + 2 * attention
+        read = tower + forward + tokens * head
+        trained, least = read + backward + tokens * head, forward + backward + 2 * answers * head
+        times = 2 if method_id == "ga_klr" else 1
+        return (times * trained + (read if method_id != "ga" else 0)) / (times * least)
+
+
+def measured(bench: Bench, method_id: str, repeats: int) -> dict:
+    """Medians of both sides, their ratio and the share of the ceiling; raises AssertionError where
+    gradients differ."""
+    sides = {"kit": bench.kit(method_id), "loop": bench.loop(method_id)}
+    named = trained_parameters(bench.model)
+    cpu: dict[str, list[float]] = {side: [] for side in sides}
+    wall: dict[str, list[float]] = {side: [] for side in sides}
+    gaps = []
+    for _ in range(repeats):
+        gradients = {}
+        for side, step in sides.items():
+            clock, begun = time.process_time(), time.perf_counter()
+            step()
+            cpu[side].append(time.process_time() - clock)
+            wall[side].append(time.perf_counter() - begun)
+            gradients[side] = torch.cat([p.grad.flatten() for p in named.values()])
+            for p in named.values():
+                p.grad = None
+        ours, theirs = gradients["kit"], gradients["loop"]
+        gaps.append(float((ours - theirs).norm() / theirs.norm()))
+    assert all(gap <= 1e-5 for gap in gaps), f"{method_id}: gradients of both differ by {gaps}"
+    medians = {side: statistics.median(values) for side, values in cpu.items()}
+    ratio, ceiling = medians["loop"] / medians["kit"], bench.ceiling(method_id)
+    return {
+        "method": method_id,
+        "kit_cpu_s": round(medians["kit"], 3),
+        "loop_cpu_s": round(medians["loop"], 3),
+        "kit_wall_s": round(statistics.median(wall["kit"]), 3),
+        "loop_wall_s": round(statistics.median(wall["loop"]), 3),
+        "ratio": round(ratio, 2),
+        "ceiling": round(ceiling, 2),
+        "share": round(ratio / ceiling, 2),
+        "gradient_gap": float(f"{max(gaps):.1e}"),
+    }
+
+
+def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) -> dict:
+    """Seconds of a GA step on so many adapters of earlier requests, alternating."""
+    model, step = bench.model, bench.kit("ga")
+    for k in range(max(rounds)):
+        add_adapter(model, f"r{k}", trained_part="projector+llm", rank=8, alpha=16, seed=k)
+    cpu: dict[int, list[float]] = {n: [] for n in rounds}
+    for _ in range(repeats):
+        for n in rounds:
+            stack(model, [f"r{k}" for k in range(n)], train="unlearn")
+            with torch.no_grad():
+                bench.kit("npo")  # forms the matrices, as the reference's pass does in a run
+            clock = time.process_time()
+            step()
+            cpu[n].append(time.process_time() - clock)
+    medians = [statistics.median(cpu[n]) for n in rounds]
+    names = {f"step_cpu_s_on_{n}": round(m, 3) for n, m in zip(rounds, medians, strict=True)}
+    return {"method": "ga, sequential", **names, "ratio": round(medians[-1] / medians[0], 3)}
+
+
+def peak(side: str, method_id: str, bench: Bench) -> float:
+    """MiB that this process took for one step above the loaded model."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = bench.kit(method_id) if side == "kit" else bench.loop(method_id)
+    optimizer = make_optimizer("adamw", trained_parameters(bench.model))
+    set_rate(optimizer, RATE)
+    step()
+    optimizer.step()
+    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=list(SIZES), default="100m")
+    parser.add_argument("--batch", type=int, default=2, help="conversations a step")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
+    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "METHOD"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(options.size, options.batch)
+    if options.peak:
+        print(peak(*options.peak, bench))
+        return
+    rows = []
+    for method_id in METHODS:
+        row = measured(bench, method_id, options.repeats)
+        for side in ("kit", "loop"):
+            command = [sys.executable, __file__, "--peak", side, method_id]
+            command += ["--size", options.size, "--batch", str(options.batch)]
+            found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            row[f"{side}_peak_mib"] = float(found)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    rows.append(growth(bench))
+    print(json.dumps(rows[-1]))
+    if options.out:
+        command = f"python benchmarks/steps.py --size {options.size} --batch {options.batch}"
+        machine = {"cpu": platform.processor() or platform.machine(), "threads": 1}
+        machine |= {"python": platform.python_version(), "torch": torch.__version__}
+        found = {"name": "steps", "command": command, "machine": machine, "rows": rows}
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
