@@ -1,7 +1,7 @@
 """How the analysis grows with the number of runs: seconds and peak memory of what notebook 05
 computes, over a made-up study.
 
-    python benchmarks/growth.py --runs 180 --out /tmp/growth    # writes the study once, then measures
+    python benchmarks/growth.py --sizes 30,60,120,180    # in one study that grows
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -73,23 +74,27 @@ def measure(out: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=180)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--measure-only", action="store_true", help="the study is there already")
+    parser.add_argument("--sizes", default="180", help="numbers of runs, parted by commas")
+    parser.add_argument("--out", type=Path, help="file for the rows, JSON")
+    parser.add_argument("--measure", type=Path, help="a study that is there already")
     options = parser.parse_args()
-    if options.measure_only:
-        print(json.dumps(measure(options.out)))
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
         return
-    write(options.out, options.runs)
-    # another process, so that writing does not count in its memory
-    command = [sys.executable, __file__, "--out", str(options.out), "--measure-only"]
-    found = json.loads(
-        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    )
-    for name, value in found.items():
-        print(f"{name:20} {value:g}")
-    total = sum(found[name] for name in ("collect", "all_tables", "ledger"))
-    print(f"{'sum of the three':20} {total:g} s (180 runs: at most {MAX_SECONDS} s, {MAX_MIB} MiB)")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sorted(map(int, options.sizes.split(","))):
+            write(Path(folder), size)
+            # another process, so that writing does not count in its memory
+            command = [sys.executable, __file__, "--measure", folder]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout)
+            total = sum(found[name] for name in ("collect", "all_tables", "ledger"))
+            rows.append(found | {"sum of the three": round(total, 2)})
+            print(json.dumps(rows[-1]), flush=True)
+    print(f"180 runs: at most {MAX_SECONDS} s for the three, {MAX_MIB} MiB")
+    if options.out:
+        options.out.write_text(json.dumps({"name": "growth", "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
