@@ -31,6 +31,7 @@ from pulse_lib.files import REPOSITORY, write_json
 from pulse_lib.methods import METHODS
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS, run_folder, spec_of
+from pulse_lib.study import forking
 from pulse_lib.study.grid import options_from_texts
 
 RESULT = REPOSITORY / "outputs/reference/reliability.json"
@@ -98,7 +99,18 @@ def victim(process: psutil.Process, who: str) -> psutil.Process | None:
             continue
         if wanted in words and "sh" not in Path(words[0]).name:
             return child
+        if who == "kernel" and is_forked_kernel(child):
+            return child
     return None
+
+
+def is_forked_kernel(process: psutil.Process) -> bool:
+    """Whether a study's warm process, which has the same command line, forked this one."""
+    try:
+        above = process.parent()
+        return above is not None and all(forking.__file__ in p.cmdline() for p in (process, above))
+    except psutil.Error:
+        return False
 
 
 def disturbed(command: list[str], *, who: str, how: signal.Signals, after: float) -> float:
