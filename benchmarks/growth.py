@@ -1,8 +1,8 @@
 """How the analysis and `status` grow with the number of runs: seconds and peak memory of what
 notebook 05 computes, over a made-up study; seconds of `status`, over finished runs of nothing.
 
-    python benchmarks/growth.py --runs 180 --out /tmp/growth    # writes the study once, then measures
-    python benchmarks/growth.py --status 500 --out /tmp/many
+    python benchmarks/growth.py --sizes 30,60,120,180    # in one study that grows
+    python benchmarks/growth.py --status 500
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -75,9 +76,9 @@ def measure(out: Path) -> dict[str, float]:
     return {"runs": len(study.runs), "rows": len(study.rows), **seconds, "peak MiB": round(peak)}
 
 
-def status_seconds(out: Path, n_runs: int) -> list[float]:
+def status_seconds(out: Path, n_runs: int) -> dict[str, float]:
     """Wall time of `status` over at least n_runs finished runs (files of 200 kB each): the first
-    time, which reads every file, and three times more.
+    time, which reads every file, and the median of three more.
     """
     from pulse_lib import runs
     from pulse_lib.methods import METHODS
@@ -108,34 +109,45 @@ def status_seconds(out: Path, n_runs: int) -> list[float]:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         seconds.append(round(time.perf_counter() - begun, 2))
         assert said.count(" done ") == len(specs), said
-    print(f"{len(specs)} runs")
-    return seconds
+    first, *again = seconds
+    return {"runs": len(specs), "status, first": first, "status": sorted(again)[1]}
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.write_text(json.dumps({"name": "growth", "rows": rows}, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=180)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--measure-only", action="store_true", help="the study is there already")
-    parser.add_argument("--status", type=int, default=0, metavar="RUNS")
+    parser.add_argument("--sizes", default="180", help="numbers of runs, parted by commas")
+    parser.add_argument("--out", type=Path, help="file for the rows, JSON")
+    parser.add_argument("--measure", type=Path, help="a study that is there already")
+    parser.add_argument("--status", type=int, default=0, help="instead: status over so many runs")
     options = parser.parse_args()
     if options.status:
-        first, *again = status_seconds(options.out, options.status)
-        print(f"status: first {first} s, then {again} s (at most {MAX_STATUS_SECONDS} s)")
+        with tempfile.TemporaryDirectory() as folder:
+            rows = [status_seconds(Path(folder), options.status)]
+        print(json.dumps(rows[0]), f"\nat most {MAX_STATUS_SECONDS} s", sep="")
+        if options.out:
+            write_rows(options.out, rows)
         return
-    if options.measure_only:
-        print(json.dumps(measure(options.out)))
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
         return
-    write(options.out, options.runs)
-    # another process, so that writing does not count in its memory
-    command = [sys.executable, __file__, "--out", str(options.out), "--measure-only"]
-    found = json.loads(
-        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    )
-    for name, value in found.items():
-        print(f"{name:20} {value:g}")
-    total = sum(found[name] for name in ("collect", "all_tables", "ledger"))
-    print(f"{'sum of the three':20} {total:g} s (180 runs: at most {MAX_SECONDS} s, {MAX_MIB} MiB)")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sorted(map(int, options.sizes.split(","))):
+            write(Path(folder), size)
+            # another process, so that writing does not count in its memory
+            command = [sys.executable, __file__, "--measure", folder]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout)
+            total = sum(found[name] for name in ("collect", "all_tables", "ledger"))
+            rows.append(found | {"sum of the three": round(total, 2)})
+            print(json.dumps(rows[-1]), flush=True)
+    print(f"180 runs: at most {MAX_SECONDS} s for the three, {MAX_MIB} MiB")
+    if options.out:
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

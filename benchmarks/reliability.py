@@ -30,13 +30,14 @@ from bad_inputs import inputs
 
 from pulse_lib.files import REPOSITORY, write_json
 from pulse_lib.runs.kinds import KINDS, run_folder
+from pulse_lib.study import forking
 
 RESULT = REPOSITORY / "outputs/reference/reliability.json"
 PAGE = REPOSITORY / "docs/reliability.md"
 STUDY = ["--profile", "smoke", "--methods", "ga", "--scenarios", "finetuned", "--jobs", "1"]
 AXES = {"scenario": "finetuned", "method": "ga", "strategy": "adapter_per_request"}
 AXES |= {"trained_part": "projector+llm", "order": 0, "seed": 0}
-VICTIMS = ("kernel", "runner", "snakemake", "front", "group")
+VICTIMS = ("kernel", "runner", "snakemake", "front", "group", "warm process")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PATIENCE = 240  # seconds for any one command
 
@@ -87,6 +88,7 @@ def victim(process: psutil.Process, who: str) -> psutil.Process | None:
         "runner": "notebook",
         "snakemake": "snakemake",
         "server": "jupyterlab",
+        "warm process": forking.__file__,
     }
     wanted = marks["snakemake" if who == "group" else who]
     for child in [process, *process.children(recursive=True)]:
@@ -96,7 +98,18 @@ def victim(process: psutil.Process, who: str) -> psutil.Process | None:
             continue
         if wanted in words and "sh" not in Path(words[0]).name:
             return child
+        if who == "kernel" and is_forked_kernel(child):
+            return child
     return None
+
+
+def is_forked_kernel(process: psutil.Process) -> bool:
+    """Whether a study's warm process, which has the same command line, forked this one."""
+    try:
+        above = process.parent()
+        return above is not None and all(forking.__file__ in p.cmdline() for p in (process, above))
+    except psutil.Error:
+        return False
 
 
 def disturbed(command: list[str], *, who: str, how: signal.Signals, after: float) -> float:

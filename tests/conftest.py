@@ -17,8 +17,12 @@ for name in (
     "PULSE_PROGRESS_FILE",
     "PULSE_FRONT",
     "PULSE_RUN_ID",
+    "PULSE_WARM_KERNELS",
 ):
     os.environ.pop(name, None)
+# Stand-in notebooks load nothing that is slow: studies of them need no warm process (test_kernels.py
+# has its own).
+os.environ["PULSE_WARM"] = "0"
 
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402

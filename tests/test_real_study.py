@@ -95,7 +95,12 @@ def study(tmp_path_factory):
     done = subprocess.run(
         command,
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PULSE_WARM": "1",  # as a user's study is run
+        },
         capture_output=True,
         text=True,
     )

@@ -4,6 +4,7 @@ nothing from outside."""
 from __future__ import annotations
 
 import html.parser
+import io
 import json
 import re
 from pathlib import Path
@@ -358,3 +359,49 @@ def test_notebook_shows_what_there_is(study):
     assert prefixes
     for prefix in prefixes:
         assert any(name.startswith(prefix) for name in ids), prefix
+
+
+def test_a_figure_is_drawn_once_for_screen_and_file_as_savefig_draws_it(monkeypatch):
+    def by_savefig(kind: str, **options) -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, **options)
+        return buffer.getvalue()
+
+    table = pd.DataFrame({"method": ["ga"], "trained_part": ["llm"], "x": [1.0]})
+    figure = _titled(table)
+    monkeypatch.setattr(style, "_drawn_once", counted := Counted(style._drawn_once))
+    shown, size = figure._repr_png_()
+    assert size == {"width": 440, "height": 220} and style.png(figure) is shown
+    assert counted.calls == 1
+    assert shown == by_savefig("png", dpi=style.FILE_DPI, metadata={"Software": None})
+    figure = _titled(table)
+    written = style.pdf(figure)
+    assert written == by_savefig("pdf", metadata={"CreationDate": None}) and figure.dpi == 110
+    image = style.png(figure)
+    assert image == shown  # whatever was written before
+    style.pdf(figure)
+    assert style.png(figure) is image
+    figure.axes[0].set_title("a reader's own")
+    assert style.png(figure) != image
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args, **options):
+        self.calls += 1
+        return self.function(*args, **options)
+
+
+@style.drawn
+def _titled(table):
+    figure = style.new_figure(4, 2)
+    ax = figure.subplots()
+    for series, look in style.series_looks(table).items():
+        ax.plot([0, 1], [0.2, 0.9], label="/".join(series), **look)
+    style.title(figure, "One line that is long enough to be wrapped into two of them")
+    style.legend_outside(figure, style.series_handles(style.series_looks(table)))
+    return figure

@@ -225,9 +225,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for child, parent in pairs if int(parent) == pid]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+@pytest.mark.parametrize(
+    ("how", "warm"),
+    [(signal.SIGINT, "1"), (signal.SIGKILL, "1"), (signal.SIGKILL, "0")],
+    ids=["ctrl-c", "kill-9", "kill-9-own-kernels"],
+)
 def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
-    kit, monkeypatch, tmp_path, how
+    kit, monkeypatch, tmp_path, how, warm
 ):
     pids = tmp_path / "pids"
     trap = (
@@ -245,7 +249,7 @@ def test_a_stopped_study_leaves_no_process_and_can_be_started_again(
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "pulse_lib", *words, "--scenarios", "pretrained"],
-        env=os.environ | {"TRAP_01": trap},
+        env=os.environ | {"TRAP_01": trap, "PULSE_WARM": warm},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -24,6 +24,7 @@ from pulse_lib.runs.kinds import KINDS, RunSpec, run_folder
 from pulse_lib.runs.manifest import MANIFEST, check_writable, found_runs
 from pulse_lib.runs.place import log_file
 from pulse_lib.study import grid, jobs
+from pulse_lib.study.kernels import warm
 
 LITTLE_KIB = 1024  # a run needs more
 LINE_SECONDS = 15.0  # between progress lines where no terminal shows a live one
@@ -146,7 +147,8 @@ def _work(
         raise write_error(error, log_path) from None
     write_json(out / ".snakemake-work" / "options.json", options.as_dict() | {"rebuild": rebuild})
     env = os.environ | {"PULSE_FRONT": f"{lock.path}|{token}", "SNAKEMAKE_PROFILE": "none"}
-    with open(log_path, "w", encoding="utf-8") as log:
+    kernels = warm(len(plan.todo), jobs.logs_folder(out) / "kernels.log", env=env)
+    with open(log_path, "w", encoding="utf-8") as log, kernels as warmth:
         # In its own session: Ctrl-C reaches this process only, which then ends all of them in
         # order.
         process = subprocess.Popen(
@@ -154,7 +156,7 @@ def _work(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=env,
+            env=env | warmth,
             start_new_session=True,
         )
         try:

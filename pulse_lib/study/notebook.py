@@ -33,6 +33,7 @@ from pulse_lib.runs.place import (
     open_half,
     settle,
 )
+from pulse_lib.study.kernels import kernel_manager
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 
@@ -239,7 +240,7 @@ def _execute(
             stdout_file=log,
             stderr_file=log,
             start_timeout=180,  # a cold disk and two kernels at once
-            kernel_manager_class=_kernel_of_this_python(env, files),
+            kernel_manager_class=kernel_manager(env, files),
         )
         manifest = _finished(spec, run_id)
         os.replace(copy, half / EXECUTED)
@@ -276,36 +277,6 @@ def _finished(spec: RunSpec, run_id: str) -> dict:
     if manifest["run_id"] != run_id:
         raise PulseError("the manifest in its folder was not written by this run")
     return manifest
-
-
-def _kernel_of_this_python(env: Mapping[str, str], files: tuple[int, ...]) -> type:
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    # A kernel named "python3" may be registered for another Python, or for none in a fresh venv:
-    # the spec is made here.
-    spec = KernelSpec(
-        argv=[
-            *(sys.executable, "-m", "ipykernel_launcher"),
-            "-f",
-            "{connection_file}",
-            "--log-level=ERROR",
-        ],
-        display_name="this Python",
-        language="python",
-        env={key: value.replace("$", "$$") for key, value in env.items()},
-    )
-
-    class KernelOfThisPython(AsyncKernelManager):
-        @property
-        def kernel_spec(self):
-            return spec
-
-        async def start_kernel(self, **options):  # ty: ignore[incompatible-mutable-override]
-            # With the lock's open file the kernel holds the lock too, should the runner be killed
-            return await super().start_kernel(**options, pass_fds=files)
-
-    return KernelOfThisPython
 
 
 def _literal(path: Path) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
 import matplotlib.figure
@@ -16,6 +17,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.lines import Line2D
 
 from pulse_lib.files import replace_file, write_csv
@@ -29,10 +33,12 @@ COLOURS = [sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 3, 4, 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
 BEFORE = "#7f7f7f"
 INK = "#333333"
+SHOWN_DPI = 110  # of the size at which a notebook shows a figure
 FILE_DPI = 150  # of PNG files and of pictures in the report
 MANY = 6  # more series than this in one panel cannot be told apart
 NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw."
 
+C = TypeVar("C", bound=FigureCanvasBase)
 Look = dict[str, Any]  # how matplotlib draws a line or a mark
 Series = tuple[str, str]  # a method with its trained part
 
@@ -65,8 +71,11 @@ _CONTEXT: dict[Any, Any] = {
 class Figure(matplotlib.figure.Figure):
     """A figure that any notebook front end shows once, as a PNG, without pyplot's global state."""
 
-    def _repr_png_(self) -> bytes:
-        return png(self)
+    image: bytes | None = None  # of the PNG file, as long as nothing changed since
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = (round(SHOWN_DPI * inches) for inches in self.get_size_inches())
+        return png(self), {"width": width, "height": height}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -240,11 +249,36 @@ def reference_line(
         ax.annotate(text, (value, 1.0), (shift, -2), **style)
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of its PNG file; notebooks show the same, smaller."""
+    if figure.image is None or figure.stale:  # matplotlib's own mark: changed since it was drawn
+        buffer = io.BytesIO()
+        with _drawn_once(figure, FigureCanvasAgg, dpi=FILE_DPI) as canvas:
+            canvas.print_png(buffer, metadata={"Software": None})
+        figure.image, figure.stale = buffer.getvalue(), False
+    return figure.image
+
+
+def pdf(figure: Figure) -> bytes:
+    """The figure as PDF bytes."""
+    buffer, stale = io.BytesIO(), figure.stale
+    with _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
+        # No creation date: the same numbers give the same bytes.
+        canvas.print_pdf(buffer, metadata={"CreationDate": None})
+    figure.stale = stale
     return buffer.getvalue()
+
+
+@contextmanager
+def _drawn_once(figure: Figure, canvas: type[C], *, dpi: float) -> Generator[C]:
+    # savefig draws a figure twice, the first time to let its layout settle: ours has (`drawn`).
+    kept_dpi, kept_canvas = figure.dpi, figure.canvas
+    figure.dpi = dpi
+    try:
+        yield canvas(figure)
+    finally:
+        figure.dpi = kept_dpi
+        figure.set_canvas(kept_canvas)
 
 
 def save(
@@ -256,10 +290,7 @@ def save(
     """
     folder = Path(folder)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
-    replace_file(paths[0], lambda tmp: tmp.write_bytes(image or png(figure, FILE_DPI)))
-    # No creation date: the same numbers give the same bytes.
-    replace_file(
-        paths[1], lambda tmp: figure.savefig(tmp, format="pdf", metadata={"CreationDate": None})
-    )
+    replace_file(paths[0], lambda tmp: tmp.write_bytes(image or png(figure)))
+    replace_file(paths[1], lambda tmp: tmp.write_bytes(pdf(figure)))
     write_csv(paths[2], table)
     return paths

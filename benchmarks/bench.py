@@ -1,0 +1,285 @@
+"""How fast the kit is, measured and written down: python benchmarks/bench.py (make bench).
+
+Runs the benchmarks below one after another, each in a process of its own, and keeps what they say in
+outputs/reference/performance.json; docs/performance.md is made from that file alone, aims beside
+numbers. A part that is not run again keeps what it said before, and one that cannot be run says why.
+
+    python benchmarks/bench.py                      all parts: at most 20 minutes on two cores
+    python benchmarks/bench.py --parts starts,steps these only
+    python benchmarks/bench.py --parts none --demo outputs/tiny    the times of a finished demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY, read_json, replace_file, write_json
+from pulse_lib.machine import cores
+from pulse_lib.runs.kinds import run_folder, run_folders, run_name
+from pulse_lib.study.kernels import THREADS
+
+RESULT = REPOSITORY / "outputs/reference/performance.json"
+PAGE = REPOSITORY / "docs/performance.md"
+FOLDER = REPOSITORY / "benchmarks"
+MINUTES = 20.0  # for all parts together
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
+
+# Each takes --out FILE and writes {"rows": [...]} there, rows as of a table
+PARTS = {
+    "steps": ("An unlearning step, against the loop otherwise written", ["steps.py"]),
+    "questions": ("Asking questions, against one at a time", ["questions.py"]),
+    "starts": ("Until a run can begin", ["starts.py"]),
+    "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "30,60,120"]),
+}
+TITLES = {name: title for name, (title, _) in PARTS.items()} | {"demo": "The demo, run by run"}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A bound that a column is to keep in every row of a part whose other columns are as in
+    `where`: "at least" or "at most".
+    """
+
+    words: str
+    part: str
+    column: str
+    how: str
+    bound: float
+    where: tuple[tuple[str, object], ...] = ()
+
+
+AIMS = (
+    Aim("a step reaches 80 % of its ceiling", "steps", "share", "at least", 0.8),
+    Aim("questions are asked three times as fast", "questions", "ratio", "at least", 3.0),
+    Aim("every answer is the same", "questions", "same_answers", "at least", 1.0),
+    Aim(
+        "`import pulse_lib`, seconds",
+        "starts",
+        "seconds",
+        "at most",
+        0.5,
+        (("start", "import pulse_lib"),),
+    ),
+    Aim(
+        "`pulse --help`, seconds", "starts", "seconds", "at most", 0.5, (("start", "pulse --help"),)
+    ),
+    Aim(
+        "the demo in six minutes, seconds",
+        "demo",
+        "seconds",
+        "at most",
+        360,
+        (("run", "all, by the clock"),),
+    ),
+)
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on, without its name."""
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _cpu() -> str:
+    """The processor's model."""
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        for line in listed.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    elif sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def run_part(name: str, words: Sequence[str], *, seconds: float) -> dict:
+    """What a benchmark says: its command, machine and rows, or why there are none."""
+    shown = {"name": name, "command": f"python benchmarks/{' '.join(words)}", "machine": machine()}
+    if not (FOLDER / words[0]).is_file():
+        return shown | {"rows": [], "why": f"there is no benchmarks/{words[0]}"}
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.json"
+        try:
+            subprocess.run(
+                [sys.executable, str(FOLDER / words[0]), *words[1:], "--out", str(out)],
+                check=True,
+                timeout=max(seconds, 1.0),
+                stdout=sys.stderr,
+                cwd=REPOSITORY,
+                env=os.environ | THREADS | {"PYTHONPATH": str(REPOSITORY)},
+            )
+            rows = read_json(out)["rows"]
+        except subprocess.TimeoutExpired:
+            return shown | {"rows": [], "why": f"it did not end within {seconds:.0f} s"}
+        except (subprocess.CalledProcessError, PulseError, KeyError) as error:
+            return shown | {"rows": [], "why": f"it failed: {type(error).__name__}"}
+    taken = round(time.monotonic() - begun)
+    return shown | {"measured": f"{datetime.now():%Y-%m-%d}", "seconds": taken, "rows": rows}
+
+
+def demo(out: Path) -> dict:
+    """The times of a finished study, from the manifests of its runs: seconds of each from its
+    notebook's first line to its last, and of all by the clock.
+
+    Raises PulseError if there is no run.
+    """
+    folders = [*(folder for _, folder in run_folders(out)), run_folder("analysis", out)]
+    runs = {
+        run_name(folder, out): read_json(folder / "manifest.json")
+        for folder in folders
+        if (folder / "manifest.json").is_file()
+    }
+    if not runs:
+        raise PulseError(f"{out}: no finished run lies here; run the demo first")
+    ends = {name: datetime.fromisoformat(m["finished"]).timestamp() for name, m in runs.items()}
+    begins = {name: ends[name] - m["seconds"] for name, m in runs.items()}
+    first = min(begins.values())
+    rows = [
+        {
+            "run": name,
+            "began": round(begins[name] - first),
+            "seconds": round(runs[name]["seconds"]),
+            "peak_mib": round(runs[name]["peak_memory_mib"]),
+        }
+        for name in sorted(runs, key=begins.__getitem__)
+    ]
+    total = {"run": "all, one after the other", "seconds": sum(row["seconds"] for row in rows)}
+    clock = {"run": "all, by the clock", "seconds": round(max(ends.values()) - first)}
+    return {
+        "name": "demo",
+        "command": "make demo",
+        "machine": machine(),
+        "measured": max(m["finished"] for m in runs.values())[:10],
+        "rows": [*rows, total, clock],
+    }
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+HEAD = """\
+# How fast it is
+
+Made by `make bench` from `outputs/reference/performance.json`; edit neither by hand. Times are noisy,
+ratios less so: compare within a table. Where a table has both, a step or a question of the kit is
+measured in turn with the loop that one would otherwise write, on the same model and data and with the
+same results. `seconds` are by the clock, `processor_seconds` are of the processor, with one thread.
+
+The runs of a study are forked from one process that has loaded torch and the other libraries
+already, on Linux and without a GPU; `PULSE_WARM=0` gives each run a kernel of its own.
+"""
+
+
+def page(result: Mapping) -> str:
+    """The text of docs/performance.md, from the JSON alone."""
+    lines = [HEAD, "## Aims", "", "| aim | wanted | worst measured | met |", "|---|---|---|---|"]
+    for aim in AIMS:
+        value = worst(aim, result)
+        said, met = (
+            ("not measured", "-") if value is None else (_text(value), met_or_not(aim, value))
+        )
+        lines.append(
+            f"| {aim.words} ({aim.part}) | {aim.how} {_text(aim.bound)} | {said} | {met} |"
+        )
+    for name, title in TITLES.items():
+        part = result.get(name)
+        if part is None:
+            continue
+        lines += ["", f"## {title}", "", f"`{part['command']}`, {_where(part)}", ""]
+        lines += table(part["rows"]) if part["rows"] else [f"Not measured: {part['why']}."]
+    return "\n".join(lines) + "\n"
+
+
+def worst(aim: Aim, result: Mapping) -> float | None:
+    """The measured number that is farthest from its aim; None if there is none."""
+    rows = result.get(aim.part, {}).get("rows", [])
+    rows = [row for row in rows if all(row.get(key) == value for key, value in aim.where)]
+    values = [row[aim.column] for row in rows if isinstance(row.get(aim.column), int | float)]
+    if not values:
+        return None
+    return min(values) if aim.how == "at least" else max(values)
+
+
+def met_or_not(aim: Aim, value: float) -> str:
+    """ "yes" or "no"."""
+    met = value >= aim.bound if aim.how == "at least" else value <= aim.bound
+    return "yes" if met else "no"
+
+
+def table(rows: Sequence[Mapping]) -> list[str]:
+    """The lines of a table with every column that some row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + [
+        "| " + " | ".join(_text(row.get(column, "")) for column in columns) + " |" for row in rows
+    ]
+
+
+def _where(part: Mapping) -> str:
+    found = part["machine"]
+    versions = ", ".join(f"{name} {found[name]}" for name in ("python", *PACKAGES) if name in found)
+    when = f"; {part['measured']}" if "measured" in part else ""
+    taken = f", {part['seconds']} s" if "seconds" in part else ""
+    memory = f"{found['cores']} cores, {found['memory_gib']} GiB of memory"
+    return f"{found['cpu']}, {memory}, {found['system']}; {versions}{when}{taken}."
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS), help="names parted by commas, or none")
+    parser.add_argument("--demo", type=Path, help="the folder of a finished demo: its times")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts together")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    names = [] if options.parts == "none" else options.parts.split(",")
+    if unknown := set(names) - set(PARTS):
+        raise SystemExit(f"--parts {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
+    result = read_json(options.out) if options.out.is_file() else {}
+    ends = time.monotonic() + 60 * options.minutes
+    try:
+        for name in names:
+            print(f"{name}: {PARTS[name][0]}", file=sys.stderr, flush=True)
+            result[name] = run_part(name, PARTS[name][1], seconds=ends - time.monotonic())
+            write_json(options.out, result)
+        if options.demo:
+            result["demo"] = demo(options.demo)
+            write_json(options.out, result)
+    except PulseError as error:
+        raise SystemExit(f"error: {error}") from None
+    text = page(result)
+    replace_file(options.page, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+    print(f"written: {options.out} and {options.page}")
+
+
+if __name__ == "__main__":
+    main()

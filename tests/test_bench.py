@@ -1,0 +1,101 @@
+"""The page about speed is what its numbers say, and the numbers are what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from pulse_lib import runs
+from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import bench
+
+MACHINE = {"cpu": "A CPU", "cores": 2, "memory_gib": 4, "system": "Linux", "python": "3.12"}
+
+
+def part(*rows, **more) -> dict:
+    return {"name": "x", "command": "python x.py", "machine": MACHINE, "rows": list(rows)} | more
+
+
+def test_the_page_is_made_from_the_committed_numbers():
+    if not bench.RESULT.is_file():
+        assert not bench.PAGE.is_file(), f"{bench.PAGE} has no numbers"
+        pytest.skip("nothing was measured yet")
+    assert bench.page(json.loads(bench.RESULT.read_text())) == bench.PAGE.read_text()
+
+
+def test_an_aim_is_held_against_the_worst_of_the_rows_it_is_about():
+    steps = part({"method": "ga", "share": 0.95}, {"method": "npo", "share": 0.72}, {"method": "x"})
+    starts = part({"start": "import pulse_lib", "seconds": 0.2}, {"start": "slow", "seconds": 9.0})
+    lines = bench.page({"steps": steps, "starts": starts}).splitlines()
+    found = {line.split(" |")[0]: line for line in lines if line.startswith("| ")}
+    assert found["| a step reaches 80 % of its ceiling (steps)"].endswith(
+        "| at least 0.8 | 0.72 | no |"
+    )
+    assert found["| `import pulse_lib`, seconds (starts)"].endswith("| at most 0.5 | 0.2 | yes |")
+    assert found["| `pulse --help`, seconds (starts)"].endswith("| not measured | - |")
+    steps["rows"][1]["share"] = 0.8
+    assert "| at least 0.8 | 0.8 | yes |" in bench.page({"steps": steps})
+
+
+def test_a_table_has_every_column_and_a_part_that_failed_says_why():
+    rows = [{"a": 1, "b": 0.25}, {"a": "x|y", "c": 3}]
+    assert bench.table(rows) == [
+        "| a | b | c |",
+        "|---|---|---|",
+        "| 1 | 0.25 |  |",
+        "| x\\|y |  | 3 |",
+    ]
+    text = bench.page({"steps": part(why="it failed: Error"), "growth": part(*rows)})
+    assert "Not measured: it failed: Error." in text and "A CPU, 2 cores, 4 GiB of memory" in text
+
+
+def test_a_part_is_run_or_says_why_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    script = "import json, os, sys, time\n{}\nopen(sys.argv[-1], 'w').write(json.dumps({{'rows': [{{'n': int(sys.argv[1]), 't': os.environ['OMP_NUM_THREADS']}}]}}))"
+    (tmp_path / "good.py").write_text(script.format(""))
+    (tmp_path / "slow.py").write_text(script.format("time.sleep(60)"))
+    (tmp_path / "bad.py").write_text("raise SystemExit('no')")
+    good = bench.run_part("x", ["good.py", "7"], seconds=60)
+    assert good["rows"] == [{"n": 7, "t": "1"}] and good["command"] == "python benchmarks/good.py 7"
+    for name, why in [
+        ("slow.py", "it did not end within 1 s"),
+        ("bad.py", "it failed: CalledProcessError"),
+        ("none.py", "there is no benchmarks/none.py"),
+    ]:
+        found = bench.run_part("x", [name], seconds=1 if name == "slow.py" else 60)
+        assert found["rows"] == [] and found["why"] == why
+
+
+def test_a_machine_is_described_without_its_name():
+    import platform
+
+    found = json.dumps(bench.machine())
+    assert bench.machine()["cpu"] and bench.machine()["cores"] >= 1
+    assert not platform.node() or platform.node() not in found
+    assert str(REPOSITORY) not in found
+
+
+def test_the_times_of_a_demo_are_those_of_its_manifests(kit):
+    with pytest.raises(PulseError, match="no finished run lies here"):
+        bench.demo(kit.out)
+    specs = kit.study()
+    for k, spec in enumerate(specs):
+        kit.finish(spec)
+        path = spec.folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        # begun at 0, 50 and 100 s; the second one ends last
+        seconds = [40.4, 90.0, 20.0][k]
+        minute, second = divmod(50 * k + round(seconds), 60)
+        manifest |= {"seconds": seconds, "finished": f"2026-01-01T00:{minute:02}:{second:02}+00:00"}
+        manifest["peak_memory_mib"] = 100.6
+        path.write_text(json.dumps(manifest))
+    rows = bench.demo(kit.out)["rows"]
+    assert [row["run"] for row in rows[:3]] == [spec.name for spec in specs]
+    assert [row["began"] for row in rows[:3]] == [0, 50, 100]
+    assert [row["seconds"] for row in rows] == [40, 90, 20, 150, 140]
+    assert rows[0]["peak_mib"] == 101 and runs.require(specs[0].folder, specs[0].notebook)
