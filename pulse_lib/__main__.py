@@ -151,11 +151,12 @@ def notebook(
     Parameters are given as -p key value, as often as needed:
     python -m pulse_lib notebook 03 -p method npo -p seed 1
     """
+    from pulse_lib.study.cards import free_card
     from pulse_lib.study.jobs import in_a_study
     from pulse_lib.study.notebook import run_from_words
 
     in_range("--threads", threads, least=0, most=MOST_JOBS)
-    with in_a_study():
+    with in_a_study(), free_card():
         manifest = run_from_words(name, context.args, threads=threads or None, echo=not quiet)
     if not quiet:
         _console().print(f"{manifest['notebook']} done in {manifest['seconds']:.0f} s")
