@@ -307,14 +307,16 @@ def measure(
 @app.command()
 def plan(
     profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
-    gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
+    gpu: Annotated[
+        str, typer.Option(help='A card by name, e.g. a100 or "t4 x2"; the one here if empty.')
+    ] = "",
     *,
     gpu_gib: Annotated[
         float, typer.Option(help="A card by its memory in GiB; 0: the one that --gpu says.")
     ] = 0.0,
 ) -> None:
     """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
-    with 1 if it does not fit.
+    with 1 if it does not fit, or if that cannot be said without a card's name.
     """
     from pulse_lib.commands import estimate
     from pulse_lib.profile import load_profile

@@ -82,7 +82,9 @@ class Watch:
                 env = process.environ()
             except psutil.Error:
                 continue
-            found = re.search(rf"{re.escape(str(self.out))}/\.logs/([^\"]*)\.lock", env.get("PULSE_RUN_LOCK", ""))
+            found = re.search(
+                rf"{re.escape(str(self.out))}/\.logs/([^\"]*)\.lock", env.get("PULSE_RUN_LOCK", "")
+            )
             if found:
                 shown[found[1]] = env.get("CUDA_VISIBLE_DEVICES", "(none)")
         for run, card in shown.items():
@@ -133,7 +135,13 @@ def on_slurm(python: str, out: Path, *, log: Path) -> Watch:
                 watch.look()
                 if watch.killed and not refused:
                     refused = [
-                        subprocess.run(command(python, out), cwd=REPOSITORY, env=ENV, capture_output=True, text=True),
+                        subprocess.run(
+                            command(python, out),
+                            cwd=REPOSITORY,
+                            env=ENV,
+                            capture_output=True,
+                            text=True,
+                        ),
                         local(python, out),
                     ]
                 time.sleep(0.3)
@@ -177,18 +185,25 @@ def check(folder: Path) -> None:
         assert mine and mine.keys() == theirs.keys(), mine.keys() ^ theirs.keys()
         for name, frame in mine.items():
             pd.testing.assert_frame_equal(frame, theirs[name], check_exact=True, obj=name)
-        print(f"the same rows in {len(mine)} runs, {sum(map(len, mine.values()))} in all", flush=True)
+        print(
+            f"the same rows in {len(mine)} runs, {sum(map(len, mine.values()))} in all", flush=True
+        )
 
         # A rerun does only what changed
         lost = next(out.glob("single_shot/pretrained/ga-*"))
         (lost / "rows.parquet").unlink()
-        again = subprocess.run(command(python, out), cwd=REPOSITORY, env=ENV, capture_output=True, text=True)
+        again = subprocess.run(
+            command(python, out), cwd=REPOSITORY, env=ENV, capture_output=True, text=True
+        )
         words = again.stdout + again.stderr
         assert again.returncode == 0, words[-3000:]
         done_again = set(re.findall(r"^\s*(?:localrule|rule) (\w+):", words, re.MULTILINE))
         assert done_again - {"all"} == {"single_shot", "analysis"}, done_again
         assert "3 of 3 steps" in words, words[-3000:]
-        pd.testing.assert_frame_equal(rows(out)[f"{lost.relative_to(out)}/rows.parquet"], mine[f"{lost.relative_to(out)}/rows.parquet"])
+        pd.testing.assert_frame_equal(
+            rows(out)[f"{lost.relative_to(out)}/rows.parquet"],
+            mine[f"{lost.relative_to(out)}/rows.parquet"],
+        )
         print("a rerun did the run that was lost and the analysis, nothing else", flush=True)
 
 
