@@ -39,7 +39,10 @@ OUT = Path(os.path.relpath(SPECS[0].out)).as_posix().replace("{", "{{").replace(
 # A cluster's job reads this file anew on its node. What is to be done was decided when the study began: meanwhile an input may
 # be there, and the same as before, so that its reader no longer looks stale.
 TODO = {slug(spec.name): spec for spec in (SPECS if workflow.remote_exec else PLAN.todo)}
+# One run a card, where no scheduler gives cards away and `--resources gpu=2` does not say that two share one.
 CARDS = len(cards.cards())
+if "gpu" not in workflow.global_resources and not workflow.remote_exec:
+    workflow.register_resource("gpu", max(1, CARDS))
 
 
 def names(kind):
@@ -61,12 +64,8 @@ def inputs(wildcards):
 
 
 def begin():
-    """Have the study to ourselves, if no front of the kit does: two at once would make runs twice.
-    Where no scheduler gives cards away, one run a card; `--resources gpu=2` lets two share one.
-    """
+    """Have the study to ourselves, if no front of the kit does: two at once would make runs twice."""
     global held
-    if workflow.local_exec and "gpu" not in workflow.global_resources:
-        workflow.register_resource("gpu", max(1, CARDS))
     if workflow.is_main_process and not os.environ.get("PULSE_FRONT"):
         front = logs_folder(SPECS[0].out) / "front.lock"
         try:
@@ -101,8 +100,9 @@ for kind, row in KINDS.items():
             gpu=1 if CARDS and row.inputs is not None else 0,  # what reads all others loads no model
             attempt=lambda wildcards, attempt: attempt,
         params:
-            command=lambda wildcards, threads, resources: retries.command(
-                TODO[wildcards.run], resources.attempt, run=job_command(TODO[wildcards.run], threads)
+            command=lambda wildcards, threads: retries.command(
+                TODO[wildcards.run], run=job_command(TODO[wildcards.run], threads)
             ),
         shell:
-            "{params.command}"
+            # Not in params: Snakemake keeps those from one attempt to the next.
+            "attempt={resources.attempt}; {params.command}"

@@ -18,17 +18,16 @@ LOST = ("DeadKernelError", "Kernel died", "is being written by another process")
 LOCK_SECONDS = 180  # until a server of shared storage forgets the locks of a lost node
 
 
-def command(spec: RunSpec, attempt: int, *, run: str) -> str:
-    """The shell command of a run's first or later attempt around `run`, which makes it.
+def command(spec: RunSpec, *, run: str) -> str:
+    """The shell command of a run's first or later attempt around `run`, which makes it; the number of
+    the attempt is in the shell's variable `attempt`.
 
     A later attempt ends at once, with what was said, if the notebook itself has failed.
     """
     failed = shlex.quote(os.fspath(job_file(spec, "failed")))
-    if attempt == 1:
-        return f"rm -f {failed}; {run}"
     words = " ".join(f"-e {shlex.quote(word)}" for word in LOST)
     return (
-        f"if test -e {failed} && ! grep -q -F {words} {failed}; "
+        f"if test $attempt -gt 1; then if test -e {failed} && ! grep -q -F {words} {failed}; "
         f"then echo not tried again: >&2; cat {failed} >&2; exit 1; fi; "
-        f"rm -f {failed}; export {PATIENCE}={LOCK_SECONDS}; {run}"
+        f"export {PATIENCE}={LOCK_SECONDS}; fi; rm -f {failed}; {run}"
     )

@@ -1,4 +1,4 @@
-"""The smoke study on a real SLURM: `make test-slurm`. Two of its jobs are killed in the middle, a second
+"""The smoke study on a real SLURM: `make test-slurm`. One of its jobs is cancelled and its node lost with others, a second
 study is started beside it, and it ends with the same rows as on this machine alone.
 
 Not part of `make test`: it installs packages of the distribution, needs root, and takes some minutes.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from cluster import CARDS, PATH, Missing, cluster, install, said
+from cluster import CARDS, PATH, Missing, cluster, install, lose_the_node, said
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGIN = "snakemake-executor-plugin-slurm>=2.8,<3"
@@ -94,8 +94,8 @@ class Watch:
             self._kill(shown)
 
     def _kill(self, shown: dict[str, str]) -> None:
-        """End a job whose notebook is at work: the first by scancel, the second with its node's
-        step daemon, as when a node is lost.
+        """End a job whose notebook is at work: the first by scancel, the second with its node, and
+        whatever else was at work there.
         """
         kinds = ("single_shot", "sequential")
         for line in said("squeue", "-h", "-t", "R", "-o", "%i %k").splitlines():
@@ -107,10 +107,7 @@ class Watch:
                 if not self.killed:
                     subprocess.run(["scancel", job], env=ENV, check=True)
                 else:
-                    for process in psutil.process_iter(["name", "cmdline"]):
-                        words = " ".join(process.info["cmdline"] or [])
-                        if process.info["name"] == "slurmstepd" and f"[{job}." in words:
-                            process.kill()
+                    lose_the_node()
                 self.killed.append(run)
                 print(f"killed {run} (job {job})", flush=True)
                 return

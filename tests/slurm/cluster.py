@@ -136,6 +136,16 @@ def said(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def lose_the_node() -> None:
+    """The node is down with all its jobs, and comes back."""
+    node = f"nodename={socket.gethostname().split('.')[0]}"
+    for change in (["state=down", "reason=test"], ["state=resume"]):
+        subprocess.run(
+            ["scontrol", "update", node, *change], env=os.environ | {"PATH": PATH}, check=True
+        )
+        time.sleep(3)
+
+
 def _start(command: list[str]) -> None:
     done = subprocess.run(command, env=os.environ | {"PATH": PATH}, capture_output=True, text=True)
     if done.returncode:
