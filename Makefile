@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PYTHONUTF8 := 1
 
-.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability bench setup
+.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability bench test-slurm setup
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: 10 to 20 minutes on two cores, 3 GB of memory"
@@ -26,6 +26,7 @@ help:
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 30 to 45 minutes"
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
+	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -91,6 +92,10 @@ check-reliability: $(READY)
 
 bench: $(READY)
 	@$(PY) benchmarks/bench.py $(if $(DEMO),--demo $(DEMO))
+
+test-slurm: $(READY)
+	@echo "SLURM on this machine (needs root; installs slurm-wlm and munge), and the smoke study on it: 5 to 10 minutes."
+	@$(PY) tests/slurm/check.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info

@@ -1,7 +1,8 @@
 # The study as a workflow: one rule for every kind of run, one run folder per job.
 #
 #   python -m pulse_lib run --profile tiny          the front: live progress, messages, a summary (this is what `make demo` does)
-#   snakemake --cores 2 --config profile=tiny       the same runs, Snakemake alone (clusters, dry runs, reports)
+#   snakemake --cores 2 --config profile=tiny       the same runs, Snakemake alone (dry runs, reports)
+#   snakemake --profile profiles/slurm --config profile=llava-7b      the same runs on a cluster: docs/scale.md
 #
 # --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir,
 # sequential=npo_klr/replay,ga, rebuild=library|keep. Snakemake's own settings: profiles/default.
@@ -21,7 +22,8 @@ sys.path.insert(0, workflow.basedir)
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS
-from pulse_lib.study import grid
+from pulse_lib.runs.locks import Lock, logs_folder
+from pulse_lib.study import cards, grid, retries
 from pulse_lib.study.jobs import ENDED, job_command, job_file, slug
 
 try:
@@ -34,7 +36,13 @@ except PulseError as error:
 # From the working folder, which the front has put into the study's own: so no name that a person chose (run #1, a{x}) is in a
 # path that Snakemake reads.
 OUT = Path(os.path.relpath(SPECS[0].out)).as_posix().replace("{", "{{").replace("}", "}}")
-TODO = {slug(spec.name): spec for spec in PLAN.todo}
+# A cluster's job reads this file anew on its node. What is to be done was decided when the study began: meanwhile an input may
+# be there, and the same as before, so that its reader no longer looks stale.
+TODO = {slug(spec.name): spec for spec in (SPECS if workflow.remote_exec else PLAN.todo)}
+# One run a card, where no scheduler gives cards away and `--resources gpu=2` does not say that two share one.
+CARDS = len(cards.cards())
+if "gpu" not in workflow.global_resources and not workflow.remote_exec:
+    workflow.register_resource("gpu", max(1, CARDS))
 
 
 def names(kind):
@@ -48,9 +56,26 @@ def ended(spec):
 
 
 def inputs(wildcards):
-    """What a run waits for; what is done already is not named, so that its times decide nothing."""
-    folders = set(TODO[wildcards.run].inputs)
+    """What a run waits for; what is done already is not named, so that its times decide nothing. A
+    cluster's job waits for nothing: its turn has come.
+    """
+    folders = set() if workflow.remote_exec else set(TODO[wildcards.run].inputs)
     return [ended(spec) for spec in PLAN.todo if spec.folder in folders]
+
+
+def begin():
+    """Have the study to ourselves, if no front of the kit does: two at once would make runs twice."""
+    global held
+    if workflow.is_main_process and not os.environ.get("PULSE_FRONT"):
+        front = logs_folder(SPECS[0].out) / "front.lock"
+        try:
+            held = Lock(front, f"another study is at work in {SPECS[0].out}", patience=3.0).__enter__()
+        except PulseError as error:
+            raise WorkflowError(str(error)) from None
+
+
+onstart:
+    begin()
 
 
 rule all:
@@ -71,7 +96,13 @@ for kind, row in KINDS.items():
             run=names(kind),
         priority: row.priority
         threads: 1
+        resources:
+            gpu=1 if CARDS and row.inputs is not None else 0,  # what reads all others loads no model
+            attempt=lambda wildcards, attempt: attempt,
         params:
-            command=lambda wildcards, threads: job_command(TODO[wildcards.run], threads),
+            command=lambda wildcards, threads: retries.command(
+                TODO[wildcards.run], run=job_command(TODO[wildcards.run], threads)
+            ),
         shell:
-            "{params.command}"
+            # Not in params: Snakemake keeps those from one attempt to the next.
+            "attempt={resources.attempt}; {params.command}"

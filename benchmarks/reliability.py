@@ -353,7 +353,7 @@ def page(result: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=80)
+    parser.add_argument("--kills", type=int, default=86)
     parser.add_argument("--inputs", type=int, default=1200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

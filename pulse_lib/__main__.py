@@ -151,11 +151,12 @@ def notebook(
     Parameters are given as -p key value, as often as needed:
     python -m pulse_lib notebook 03 -p method npo -p seed 1
     """
+    from pulse_lib.study.cards import free_card
     from pulse_lib.study.jobs import in_a_study
     from pulse_lib.study.notebook import run_from_words
 
     in_range("--threads", threads, least=0, most=MOST_JOBS)
-    with in_a_study():
+    with in_a_study(), free_card():
         manifest = run_from_words(name, context.args, threads=threads or None, echo=not quiet)
     if not quiet:
         _console().print(f"{manifest['notebook']} done in {manifest['seconds']:.0f} s")
@@ -306,14 +307,16 @@ def measure(
 @app.command()
 def plan(
     profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
-    gpu: Annotated[str, typer.Option(help="A card by name, e.g. t4; the one here if empty.")] = "",
+    gpu: Annotated[
+        str, typer.Option(help='A card by name, e.g. a100 or "t4 x2"; the one here if empty.')
+    ] = "",
     *,
     gpu_gib: Annotated[
         float, typer.Option(help="A card by its memory in GiB; 0: the one that --gpu says.")
     ] = 0.0,
 ) -> None:
     """What a profile costs in memory, disk, download and time, before anything is downloaded; ends
-    with 1 if it does not fit.
+    with 1 if it does not fit, or if that cannot be said without a card's name.
     """
     from pulse_lib.commands import estimate
     from pulse_lib.profile import load_profile

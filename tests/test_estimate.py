@@ -10,11 +10,12 @@ import tiny
 from typer.testing import CliRunner
 
 from pulse_lib.__main__ import app
-from pulse_lib.commands import estimate
+from pulse_lib.commands import estimate, pace
 from pulse_lib.data import splits
 from pulse_lib.data.dataset import build_dataset
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
+from pulse_lib.files import write_json
 from pulse_lib.model import memory
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report
 from pulse_lib.model.memory import llava_1_5_config
@@ -195,6 +196,109 @@ def test_time_goes_with_the_card_and_the_work():
     assert estimate.stage_seconds(
         stage, config, tokens=676, checkpointing=False, peak=130.0
     ) == pytest.approx(at_t4 / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "card", "n"),
+    [
+        ("t4", "t4", 1),
+        ("T4 x2", "t4", 2),
+        ("2x T4", "t4", 2),
+        ("a100", "a100-40", 1),
+        ("A100 80GB", "a100-80", 1),
+        ("NVIDIA A100-80", "a100-80", 1),
+        ("4090", "rtx4090", 1),
+        ("RTX 3090 x 4", "rtx3090", 4),
+        ("GeForce RTX 5090", "rtx5090", 1),
+        ("Tesla V100", "v100-16", 1),
+        ("v100-32", "v100-32", 1),
+        ("h200", "h200", 1),
+        ("L40S", "l40s", 1),
+        ("a10g", "a10g", 1),
+    ],
+)
+def test_a_card_by_what_people_call_it(text, card, n):
+    found, number = estimate.gpus.named(text)
+    assert (found.id, number) == (card, n)
+
+
+@pytest.mark.parametrize("text", ["gtx", "x2", "t4 x0", "t4 x99999", "a100-60"])
+def test_a_card_that_nobody_knows_is_refused_with_the_names(text):
+    with pytest.raises(PulseError, match=f"--gpu {text}: not a card known.*rtx4090.*--gpu-gib"):
+        estimate.gpus.named(text)
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_without_a_card_a_large_model_asks_for_one(tmp_path, no_card):
+    code, output = invoke("--profile", real(tmp_path, "7b"))
+    flat = " ".join(output.split())
+    assert code == 1 and "name one with --gpu" in flat and "a100-40" in flat
+    assert "fits" not in flat.replace("whether it fits", "") and "FIT" not in flat
+    assert " h │" not in output and "time" not in flat  # no hours of a laptop
+    assert "KV cache" in output and "download" in output
+
+
+def test_a_card_by_its_memory_alone_has_no_pace(tmp_path):
+    code, output = invoke("--profile", real(tmp_path, "7b"), "--gpu-gib", "48")
+    flat = " ".join(output.split())
+    assert code == 0 and "fits: " in flat and "no time: this card's pace is not known" in flat
+    assert " h │" not in output
+
+
+def test_two_cards_have_two_runs_side_by_side(tmp_path):
+    hours = {"01 a": 1.0, "02 b": 2.0, "03 c": 3.0, "03 d": 4.0, "04 e": 5.0}
+    assert estimate.together(hours, 1) == sum(hours.values())
+    assert estimate.together(hours, 2) == 3.0 + 7.0  # 5; 4 and 3
+    assert estimate.together(hours, 3) == estimate.together(hours, 9) == 3.0 + 5.0
+    path = real(tmp_path, "7b")
+    one, two = (invoke("--profile", path, "--gpu", gpu)[1] for gpu in ("a100", "a100 x2"))
+    assert "on 2 cards" in two and "on 2 cards" not in one
+    # a run has one card: its memory is no more with two
+    assert one.split("fits: ")[1].split("(a100")[0] == two.split("fits: ")[1].split("(a100")[0]
+
+
+def check_file(device: str, *, train: list[float | None], ask: float | None) -> dict:
+    """What is read of a file of gpu-check."""
+    steps = [{"method": "m", "share_of_peak": share} for share in train]
+    return {"device": device, "unlearning": steps, "answering": {"share_of_peak": ask}}
+
+
+def test_a_measured_share_stands_for_the_assumed_one(tmp_path, monkeypatch):
+    t4, h200 = estimate.gpus.CARDS["t4"], estimate.gpus.CARDS["h200"]
+    assert pace.shares(t4, tmp_path) == pace.ASSUMED
+    assert "no card was measured" in pace.ASSUMED.words
+    write_json(tmp_path / "other.json", {"name": "steps", "rows": []})
+    write_json(tmp_path / "cpu.json", check_file("cpu", train=[None], ask=None))
+    assert pace.shares(t4, tmp_path) == pace.ASSUMED
+    for size, train in (("7b", [0.4, 0.5, 0.9]), ("13b", [0.45, 0.55, None])):
+        write_json(tmp_path / f"{size}.json", check_file("NVIDIA H200", train=train, ask=0.2))
+    found = pace.shares(h200, tmp_path)
+    assert (found.train, found.ask) == (0.5, 0.2) and "measured on it" in found.words
+    found = pace.shares(t4, tmp_path)
+    assert (found.train, found.ask) == (0.5, 0.2) and "measured on h200" in found.words
+    write_json(tmp_path / "t4.json", check_file("Tesla T4", train=[0.1], ask=0.3))
+    found = pace.shares(t4, tmp_path)
+    assert (found.train, found.ask) == (0.1, 0.3)
+    (tmp_path / "t4.json").write_text("{")
+    with pytest.raises(PulseError, match="t4.json cannot be read"):
+        pace.shares(t4, tmp_path)
+
+
+def test_hours_go_with_the_measured_share(tmp_path, monkeypatch):
+    path = str(real(tmp_path, "7b"))
+    place = estimate.find_card("h200", 0.0)
+    assumed = estimate.cost(load_profile(path), place)
+    half = pace.Shares(pace.ASSUMED.train / 2, pace.ASSUMED.ask / 2, words="measured")
+    monkeypatch.setattr(pace, "shares", lambda card: half)
+    slower = estimate.cost(load_profile(path), place)
+    for name, hours in assumed.hours.items():
+        times = 1 if name == "download" else 2
+        assert slower.hours[name] == pytest.approx(times * hours)
+    assert any("measured" in line for line in slower.assumptions)
 
 
 def test_a_measured_peak_beside_the_estimate():

@@ -136,7 +136,10 @@ def test_memory_and_time_on_a_card_are_torchs(monkeypatch):
     [
         ("Tesla T4", "t4"),
         ("NVIDIA L4", "l4"),
-        ("NVIDIA L40S", None),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L40", None),
+        ("NVIDIA A10", "a10"),
+        ("NVIDIA A10G", "a10g"),
         ("NVIDIA A100-SXM4-40GB", "a100-40"),
         ("NVIDIA A100 80GB PCIe", "a100-80"),
         ("Tesla V100-SXM2-16GB", "v100-16"),

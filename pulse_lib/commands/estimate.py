@@ -1,8 +1,8 @@
 """What a profile will cost, before anything is downloaded: memory of the card, disk, download and
 time, item by item, from the model's shapes and the profile's counts.
 
-Estimates, not measurements: memory was found right to about 1 GiB where it could be checked, time
-depends on a throughput that is assumed and printed.
+Estimates: memory was found right to about 1 GiB where it could be checked; time depends on a share of
+the card's peak, which is what `make gpu-check` measured, or assumed where it has not; which, is printed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from typing import cast
 
-from pulse_lib.commands import gpus
+from pulse_lib.commands import gpus, pace
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path
@@ -22,8 +22,8 @@ from pulse_lib.profile import Profile
 
 SPARE_GIB = 0.5  # fragments of the allocator
 TEXT_TOKENS = 100  # of a question with options, or of one conversation, besides the picture's
-SHARE = {"train": 0.25, "ask": 0.30}  # assumed share of the card's matrix peak
 CPU_TFLOPS = 0.05
+CPU_WEIGHTS = 5e8  # a language model of more is nothing for a processor
 FREE_DOWNLOAD_MB_S = 40  # assumed
 
 
@@ -114,15 +114,33 @@ def _measured(profile: Profile, steps: int, *, n_forget: int, n_other: int) -> i
 
 
 def stage_seconds(
-    stage: Stage, config: Shapes, *, tokens: int, checkpointing: bool, peak: float
+    stage: Stage,
+    config: Shapes,
+    *,
+    tokens: int,
+    checkpointing: bool,
+    peak: float,
+    shares: pace.Shares = pace.ASSUMED,
 ) -> float:
-    """Seconds at the assumed share of `peak` (TFLOP/s; 0: a CPU)."""
+    """Seconds at a share of `peak` (TFLOP/s; 0: a CPU)."""
     train = gpus.step_flops(
         config, tokens, sequences=stage.steps * stage.sequences, checkpointing=checkpointing
     )
     ask = gpus.forward_flops(config, tokens, sequences=stage.questions)
-    rates = {k: (peak * share if peak else CPU_TFLOPS) * 1e12 for k, share in SHARE.items()}
-    return train / rates["train"] + ask / rates["ask"]
+    if not peak:
+        return (train + ask) / (CPU_TFLOPS * 1e12)
+    return train / (peak * shares.train * 1e12) + ask / (peak * shares.ask * 1e12)
+
+
+def together(hours: dict[str, float], n_cards: int) -> float:
+    """Hours of the notebooks with one run a card: 03 and 04 side by side once 02 is done, the longest
+    first, as Snakemake has them.
+    """
+    runs = [h for name, h in hours.items() if name[:2] in ("03", "04")]
+    busy = [0.0] * n_cards
+    for one in sorted(runs, reverse=True):
+        busy[busy.index(min(busy))] += one
+    return sum(hours.values()) - sum(runs) + max(busy)
 
 
 # --- the model's shapes, and files --------------------------------------------------------------
@@ -168,6 +186,7 @@ class Place:
     gib: float  # that a process can use
     _: KW_ONLY
     card: gpus.Card | None = None  # None: no card that is known by name
+    n_cards: int = 1  # 0: none was named, and none is here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +196,11 @@ class Cost:
     memory: dict[str, dict[str, float]]  # stage -> item -> GiB
     disk: dict[str, float]  # item -> GB
     download_gb: float
-    hours: dict[str, float]  # stage -> hours
+    hours: dict[str, float]  # stage -> hours; none where the place has no known pace
+    hours_together: float  # of all, the runs beside one another on the place's cards
     place: Place
     assumptions: tuple[str, ...]
+    for_a_card: bool  # a model that only a card can work with
 
     @property
     def peak_gib(self) -> float:
@@ -187,9 +208,14 @@ class Cost:
         return max(sum(items.values()) for items in self.memory.values()) + SPARE_GIB
 
     @property
+    def asks(self) -> bool:
+        """Whether a card has to be named before anything can be said of fitting and of time."""
+        return self.for_a_card and not self.place.n_cards
+
+    @property
     def fits(self) -> bool:
         """Whether the peak fits the place."""
-        return self.peak_gib <= self.place.gib
+        return not self.asks and self.peak_gib <= self.place.gib
 
 
 def cost(profile: Profile, place: Place) -> Cost:
@@ -232,15 +258,32 @@ def cost(profile: Profile, place: Place) -> Cost:
     d = profile.data
     data = source_of(d).size(d).download_gb + general_of(d).general_size(d).download_gb
     download = (0 if local else weights) + data
+    shares = pace.shares(place.card)
+    for_a_card = gpus.linear_parameters(config) > CPU_WEIGHTS
     hours = {
         stage.name: stage_seconds(
-            stage, config, tokens=tokens, checkpointing=checkpointing, peak=peak
+            stage, config, tokens=tokens, checkpointing=checkpointing, peak=peak, shares=shares
         )
         / 3600
         for stage in stages(profile)
+        if peak or not for_a_card
     }
-    hours["download"] = download * 1000 / FREE_DOWNLOAD_MB_S / 3600
-    pace = f"{peak:g} TFLOP/s ({dtype})" if peak else f"{CPU_TFLOPS:g} TFLOP/s (no known card)"
+    in_all = together(hours, max(1, place.n_cards))
+    if hours:
+        hours["download"] = download * 1000 / FREE_DOWNLOAD_MB_S / 3600
+    assumptions = [
+        f"{tokens} tokens a sequence, {memory.ANSWER_TOKENS} of them supervised"
+        + (", gradient checkpointing" if checkpointing else "")
+    ]
+    if hours:
+        speed = f"{peak:g} TFLOP/s ({dtype})" if peak else f"{CPU_TFLOPS:g} TFLOP/s (a processor)"
+        assumptions += [
+            f"{speed}{f', {shares.words}' if peak else ''}; one seed, one method with a retain "
+            "loss; measurements along the way at every step once half of the steps are done",
+            f"download at {FREE_DOWNLOAD_MB_S} MB/s",
+        ]
+    elif place.n_cards:
+        assumptions.append("no time: this card's pace is not known; --gpu names one that is")
     return Cost(
         memory=by_stage,
         disk={
@@ -250,15 +293,10 @@ def cost(profile: Profile, place: Place) -> Cost:
         },
         download_gb=download,
         hours=hours,
+        hours_together=in_all + hours.get("download", 0.0),
         place=place,
-        assumptions=(
-            f"{tokens} tokens a sequence, {memory.ANSWER_TOKENS} of them supervised"
-            + (", gradient checkpointing" if checkpointing else ""),
-            f"{pace}, of which {SHARE['train']:.0%} in training and {SHARE['ask']:.0%} in "
-            "answering; one seed, one method with a retain loss; measurements along the way "
-            "at every step once half of the steps are done",
-            f"download at {FREE_DOWNLOAD_MB_S} MB/s",
-        ),
+        assumptions=tuple(assumptions),
+        for_a_card=for_a_card,
     )
 
 
@@ -267,17 +305,23 @@ def find_card(gpu: str, gpu_gib: float) -> Place:
     if gpu and gpu_gib:
         raise PulseError("give --gpu or --gpu-gib, not both")
     if gpu:
-        card = gpus.named(gpu)
-        return Place(card.id, card.memory_gib, card=card)
+        card, n = gpus.named(gpu)
+        several = f" x{n}" if n > 1 else ""
+        return Place(f"{card.id}{several}", card.memory_gib, card=card, n_cards=n)
     if gpu_gib:
         return Place(f"a card of {gpu_gib:g} GiB", gpu_gib)
     import torch
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
-        return Place(name, torch.cuda.mem_get_info()[1] / 2**30, card=gpus.recognised(name))
+        return Place(
+            name,
+            torch.cuda.mem_get_info()[1] / 2**30,
+            card=gpus.recognised(name),
+            n_cards=torch.cuda.device_count(),
+        )
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return Place("no GPU found: this machine's memory", total)
+    return Place("this machine's memory, no graphics card", total, n_cards=0)
 
 
 def table_rows(found: Cost) -> list[tuple[str, str, str]]:
@@ -289,12 +333,21 @@ def table_rows(found: Cost) -> list[tuple[str, str, str]]:
     rows += [("disk", item, f"{gb:.2f} GB") for item, gb in found.disk.items()]
     rows.append(("download", "model and data", f"{found.download_gb:.2f} GB"))
     rows += [("time", stage, _time(hours)) for stage, hours in found.hours.items()]
-    rows.append(("time", "sum", _time(sum(found.hours.values()))))
+    if found.hours:
+        rows.append(("time", "sum", _time(sum(found.hours.values()))))
+    if found.hours and found.place.n_cards > 1:
+        rows.append(("time", f"on {found.place.n_cards} cards", _time(found.hours_together)))
     return rows
 
 
 def verdict(found: Cost) -> str:
-    """One line: does it fit."""
+    """One line: does it fit; or what is to be said first."""
+    if found.asks:
+        return (
+            f"{found.peak_gib:.1f} GiB of a graphics card needed, and none is here: name one with "
+            f"--gpu and this says whether it fits and how long it takes: {', '.join(gpus.CARDS)}, or "
+            '"t4 x2"; any other by its memory: --gpu-gib 24'
+        )
     return (
         f"{'fits' if found.fits else 'DOES NOT FIT'}: {found.peak_gib:.1f} GiB needed ("
         f"{SPARE_GIB:g} of them spare), {found.place.gib:.1f} GiB there ({found.place.name})"

@@ -27,6 +27,7 @@ from pulse_lib.runs.place import mapping_in
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 HANDED = "PULSE_RUN_LOCK"  # the lock that a runner holds for its kernel
+PATIENCE = "PULSE_PATIENCE"  # seconds that a later attempt waits for what is left of an earlier one
 
 
 def logs_folder(out: Path) -> Path:
@@ -68,7 +69,7 @@ class Lock:
             while not self._taken():
                 if time.monotonic() > until:
                     who = f" ({held_by(self.path)})" if held_by(self.path) else ""
-                    where = f"lock: {show(self.path)}"
+                    where = f"lock: {show(self.path)}{_left_behind(self.path)}"
                     raise PulseError(f"{self.busy}{who}: wait for it, or end it ({where})")
                 time.sleep(0.2)
             self.write(self.token)
@@ -120,6 +121,7 @@ class Lock:
 def alone(spec: RunSpec, *, patience: float = 10.0) -> Lock:
     """The lock of a run: two processes that make it would mix their results."""
     busy = f"{show(spec.folder)} is being written by another process"
+    patience = max(patience, float(os.environ.get(PATIENCE) or 0))
     return Lock(job_file(spec, "lock"), busy, patience=patience)
 
 
@@ -192,6 +194,14 @@ def in_runners_hands(spec: RunSpec) -> bool:
 
 def _marker(path: Path) -> SoftFileLock:
     return SoftFileLock(path.with_name(f"{path.name}.held"), thread_local=False)
+
+
+def _left_behind(path: Path) -> str:
+    """What to do about a marker of another machine, whose process cannot be looked for from here."""
+    marker, host = _marker(path).lock_file, mapping_in(path).get("host", "")
+    if not os.path.exists(marker) or host == socket.gethostname():
+        return ""
+    return f"; if {host} has gone down since, remove {show(Path(marker))}"
 
 
 def _this_process() -> dict[str, object]:
