@@ -46,7 +46,7 @@ class Options:
 
     def as_dict(self) -> dict[str, object]:
         """What `options_from_texts` takes, for another process."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", ())}
 
 
 def options_from_texts(
