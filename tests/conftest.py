@@ -58,6 +58,7 @@ PARAMETERS = {
         "out_dir",
     ],
     "05_analyze": ["profile", "out_dir"],
+    "06_probe": ["profile", "run", "state", "out_dir"],
 }
 LINES = {
     "profile": 'profile: str = "tiny"  # name in params',
@@ -67,6 +68,8 @@ LINES = {
     "trained_part": 'trained_part: str = "projector+llm"  # what is trained',
     "order": "order: int = 0  # order of the requests",
     "seed": "seed: int = 0  # seed of all draws",
+    "run": 'run: str = "single_shot/finetuned/ga-projector+llm-seed-0"  # whose model',
+    "state": 'state: str = "final"  # final or matched',
     "out_dir": 'out_dir: str = ""  # the study folder',
 }
 PROFILE = """\

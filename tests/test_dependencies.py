@@ -19,6 +19,7 @@ from pulse_lib.profile import (
     GeneralSettings,
     ModelSettings,
     PeopleSettings,
+    ProbeSettings,
     Profile,
     UnlearnSettings,
     load_profile,
@@ -36,6 +37,7 @@ SECTIONS = {
     FinetuneSettings: "finetune",
     UnlearnSettings: "unlearn",
     EvaluateSettings: "evaluate",
+    ProbeSettings: "probe",
 }
 NAMES = set(flat_settings(load_profile("smoke").as_dict())) - {"name", "description", "tuned"}
 # One run of each kind, and those whose methods read more than others
@@ -48,6 +50,7 @@ RUNS = {
     "oracle": ("single_shot", {"method": "oracle"}),
     "sequential": ("sequential", {"method": "ga_klr"}),
     "analysis": ("analysis", {}),
+    "probe": ("probe", {"run": "single_shot/finetuned/ga_klr-projector+llm-seed-0"}),
 }
 
 

@@ -18,6 +18,7 @@ import pytest
 from pulse_lib import runs
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import REPOSITORY
+from pulse_lib.probe.subject import read_probes
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import KINDS
 from pulse_lib.runs.place import half_folder
@@ -340,3 +341,24 @@ def wait_until_gone(group: int) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.05)
+
+
+def test_probes_of_a_run_and_of_what_it_was_made_from(smoke):
+    """Notebook 06 on a run, and on its target as a control; the page is not stale for it."""
+    out = smoke[0]
+    shared = ("notebook", "06", "-p", "profile", "smoke", "-p", "out_dir", str(out))
+    for run in ("single_shot/finetuned/ga-projector+llm-seed-0", "target/seed-0"):
+        run_kit(*shared, "-p", "run", run)
+        folder = runs.spec_of("probe", {"out_dir": str(out), "run": run}).folder
+        rows, summary = read_probes(folder / "probes.parquet"), pd.read_csv(folder / "summary.csv")
+        assert summary["n"].sum() == len(rows) and len(set(rows["probe"])) == 8
+        assert set(rows["run"]) == {run} and set(rows["seed"]) == {0}
+        verdict = json.loads((folder / "verdict.json").read_text())
+        assert verdict["verdict"] == verdict["holds"][0] and "in nf4" in verdict["knowledge"]
+        executed = nbformat.read(folder / "notebook.ipynb", 4)
+        said = "".join(o.get("text", "") for c in code_cells(executed) for o in c.outputs)
+        assert "answers as in the run's own rows: 100.0%" in said
+    done = run_kit(
+        "status", "--profile", "smoke", "--methods", "ga,ga_klr,npo", "--out-dir", str(out)
+    )
+    assert "stale" not in done.stdout

@@ -20,6 +20,7 @@ from pulse_lib.profile import (
     EvaluateSettings,
     FinetuneSettings,
     ModelSettings,
+    ProbeSettings,
     UnlearnSettings,
     line_of,
     load_profile,
@@ -36,6 +37,7 @@ SECTIONS = {
     "finetune": FinetuneSettings,
     "unlearn": UnlearnSettings,
     "evaluate": EvaluateSettings,
+    "probe": ProbeSettings,
 }
 
 

@@ -30,6 +30,7 @@ from pulse_lib.profile.settings import ModelSettings as ModelSettings
 from pulse_lib.profile.settings import Optimizer as Optimizer
 from pulse_lib.profile.settings import PeopleSettings as PeopleSettings
 from pulse_lib.profile.settings import PeopleSource as PeopleSource
+from pulse_lib.profile.settings import ProbeSettings as ProbeSettings
 from pulse_lib.profile.settings import Profile as Profile
 from pulse_lib.profile.settings import PromptName as PromptName
 from pulse_lib.profile.settings import Reference as Reference

@@ -262,6 +262,16 @@ class EvaluateSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ProbeSettings(Settings):
+    """What a finished model is tried with (06_probe). It relearns by the recipe of `finetune`."""
+
+    n_questions: Count = 200  # of each set, in every condition
+    relearn_people: Count = 5  # forget people, and as many others, who are taught again
+    relearn_batch_size: Count = 8  # conversations
+    relearn_steps: Count = 32
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Profile(Settings):
     """A whole profile; `name` is the file's stem and the folder under outputs/."""
 
@@ -272,6 +282,7 @@ class Profile(Settings):
     finetune: FinetuneSettings
     unlearn: UnlearnSettings
     evaluate: EvaluateSettings
+    probe: ProbeSettings = ProbeSettings()
     # What a search found: scenario -> method -> learning_rate and the method's hyperparameters;
     # sequential -> method/strategy -> the same, and the strategy's. A method that is not there has
     # the rate of `unlearn` and the coefficients of its row.

@@ -20,8 +20,8 @@ from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.profile.load import PARAMS
 from pulse_lib.strategies import STRATEGIES
 
-Kind = Literal["data", "target", "single_shot", "sequential", "analysis"]
-Axis = Literal["scenario", "method", "strategy", "trained_part", "order", "seed"]
+Kind = Literal["data", "target", "single_shot", "sequential", "analysis", "probe"]
+Axis = Literal["scenario", "method", "strategy", "trained_part", "order", "seed", "run", "state"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class RunKind:
     # filled in. With unlearn.learning_rate come the method's hyperparameters, both as resolved.
     depends_on: tuple[str, ...] = ()
     priority: int = 0  # which of the runs that can start does
+    analysed: bool = True  # whether the analysis reads its rows
 
 
 _ASKING = ("model.*", "evaluate.batch_size", "evaluate.max_new_tokens", "evaluate.extraction_rules")
@@ -57,6 +58,16 @@ _BY_NEED = {
     "hidden states": ("unlearn.depth",),
     "new target": ("finetune.*", "data.n_general_train", "unlearn.oracle_model"),
 }
+
+
+def _probed(axes: Mapping) -> tuple[Kind, ...]:
+    """What a run of probes reads: the run that it is about, and those that this one hangs on."""
+    kinds: list[Kind] = ["data", axes.get("probed", "single_shot")]
+    if axes["scenario"] == "finetuned":
+        kinds.insert(1, "target")
+    return tuple(dict.fromkeys(kinds))
+
+
 KINDS: dict[Kind, RunKind] = {
     "data": RunKind(
         "01_build_datasets",
@@ -111,6 +122,16 @@ KINDS: dict[Kind, RunKind] = {
         files=("tables/", "figures/", "report.html"),
         depends_on=("evaluate.n_bootstrap", "unlearn.matched_at", "data.n_requests"),
     ),
+    "probe": RunKind(
+        "06_probe",
+        "probes",
+        folder="probe/{run}-{state}",
+        axes=("run", "state"),
+        inputs=lambda axes: _probed(axes),
+        files=("probes.parquet", "summary.csv", "verdict.json"),
+        depends_on=(*_ASKING, "probe.*", "finetune.*", "unlearn.matched_at"),
+        analysed=False,
+    ),
 }
 
 
@@ -153,19 +174,42 @@ def spec_of(kind: Kind, values: Mapping[str, object]) -> RunSpec:
     profile, out_dir = str(values.get("profile", "tiny")), str(values.get("out_dir", ""))
     row, out = KINDS[kind], out_folder(profile, out_dir)
     axes = {name: _checked(name, values.get(name, DEFAULTS[name])) for name in row.axes}
-    read = row.inputs(axes) if row.inputs else ()
+    probed, more = named_run(str(axes["run"])) if "run" in axes else ("", {})
+    known = axes | more
+    read = row.inputs(known | {"probed": probed}) if row.inputs else ()
     return RunSpec(
         kind,
-        out / row.folder.format(**axes),
+        run_folder(kind, out, **axes),
         parameters={"profile": profile, **axes, "out_dir": out_dir},
-        inputs=tuple(run_folder(name, out, **axes) for name in read),
+        inputs=tuple(run_folder(name, out, **known) for name in read),
         out=out,
     )
 
 
 def run_folder(kind: Kind, out: Path, **axes: object) -> Path:
     """Where a run lies in a study's folder."""
-    return Path(out) / KINDS[kind].folder.format(**axes)
+    plain = {name: str(value).replace("/", "-") for name, value in axes.items()}
+    return Path(out) / KINDS[kind].folder.format(**plain)
+
+
+def named_run(name: str) -> tuple[Kind, dict[str, object]]:
+    """The kind and the axes of the run that lies in a folder of that name, e.g.
+    "single_shot/finetuned/ga-llm-seed-0"; its scenario too where that is no axis of it. Raises
+    PulseError if no run that leaves a model has such a name.
+    """
+    for kind, scenario in _LEAVES_A_MODEL.items():
+        parts = re.split(r"\{(\w+)\}", KINDS[kind].folder)  # text, axis, text, axis ...
+        pattern = "".join(
+            f"(?P<{part}>[^/]+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
+        )
+        if match := re.fullmatch(pattern, name):
+            axes = {
+                axis: _checked(axis, int(match[axis]) if match[axis].isdecimal() else match[axis])
+                for axis in KINDS[kind].axes
+            }
+            return kind, {"scenario": scenario} | axes
+    known = ", ".join(KINDS[kind].folder for kind in _LEAVES_A_MODEL)
+    raise PulseError(f"run = {name!r} is the name of no run that leaves a model; such are: {known}")
 
 
 def out_folder(profile: str, out_dir: str = "") -> Path:
@@ -289,18 +333,32 @@ DEFAULTS: dict[Axis, object] = {
     "trained_part": TRAINED_PARTS[0],
     "order": 0,
     "seed": 0,
+    "run": "single_shot/finetuned/ga-projector+llm-seed-0",
+    "state": "final",
 }
 CHOICES: dict[Axis, tuple[str, ...]] = {
     "scenario": SCENARIOS,
     "method": (*METHODS, *VARIANTS),
     "strategy": tuple(STRATEGIES),
     "trained_part": TRAINED_PARTS,
+    "state": ("final", "matched"),
+}
+# Kinds whose runs leave a model, and whose people it is asked about where that is no axis. The data's
+# is the base model before it has met anybody new.
+_LEAVES_A_MODEL: dict[Kind, str] = {
+    "data": "pretrained",
+    "target": "finetuned",
+    "single_shot": "",
+    "sequential": "finetuned",
 }
 
 
 def _checked(axis: Axis, value: object) -> object:
     if axis in CHOICES:
         return one_of(axis, value, choices=CHOICES[axis])
+    if axis == "run":
+        named_run(str(value))
+        return str(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
         raise PulseError(f"{axis} = {value!r} must be a whole number, 0 or more, at most 999999999")
     return value

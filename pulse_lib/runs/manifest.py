@@ -362,14 +362,16 @@ def reading_all(spec: RunSpec, profile: Profile, *, planned: Iterable[Path] = ()
 
 
 def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
-    """All run folders in a study's folder but the analysis, each with the reason why it cannot be
-    analysed ("" if it can).
+    """All run folders in a study's folder that the analysis reads, each with the reason why it
+    cannot be analysed ("" if it can).
 
     A run whose notebook was edited since counts as well: it is stale, yet a comparison with it is
     not unfair.
     """
     found = []
     for kind, folder in run_folders(out):
+        if not KINDS[kind].analysed:
+            continue
         try:
             manifest = require(folder, KINDS[kind].notebook, seen=checked_file(folder, out))
             made = manifest["identity"]["profile"]

@@ -15,7 +15,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import from_here
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile, load_profile
-from pulse_lib.runs.kinds import CHOICES, Kind, RunSpec, one_of, spec_of
+from pulse_lib.runs.kinds import CHOICES, KINDS, Kind, RunSpec, one_of, spec_of
 from pulse_lib.runs.manifest import State, reading_all, status
 from pulse_lib.strategies import STRATEGIES
 
@@ -29,7 +29,9 @@ class Options:
     trained_parts None is the paper's grid: projector+llm everywhere, and llm alone for `ga` in
     scenario finetuned (the projector-or-not table). `sequential`: each a method or method/strategy;
     None: every method by the first strategy. rebuild "library" also makes runs anew that an earlier
-    library made, "keep" does not, "ask" lets a person decide.
+    library made, "keep" does not, "ask" lets a person decide. probes: whose models are probed
+    (06_probe), at the end of their runs: methods, "before" for the models that a study begins with,
+    "all" for both.
     """
 
     profile: str = "tiny"
@@ -40,10 +42,11 @@ class Options:
     out_dir: str = ""
     sequential: Sequence[str] | None = None
     rebuild: Rebuild = "ask"
+    probes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, object]:
         """What `options_from_texts` takes, for another process."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "", ())}
 
 
 def options_from_texts(
@@ -56,6 +59,7 @@ def options_from_texts(
     out_dir: object = "",
     sequential: object = "",
     rebuild: object = "ask",
+    probes: object = "",
     **unknown: object,
 ) -> Options:
     """Options from texts, as the command line and Snakemake's --config have them; commas part
@@ -89,6 +93,7 @@ def options_from_texts(
         out_dir=str(from_here(out_dir)) if out_dir else "",
         sequential=pairs,
         rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
+        probes=[one_of("probes", p, choices=_PROBED) for p in _parts(probes)],
     )
 
 
@@ -130,15 +135,16 @@ def study(options: Options) -> list[RunSpec]:
     specs = [spec for seed in dict.fromkeys(options.seeds) for spec in _of_seed(options, seed)]
     shared = {"profile": options.profile, "out_dir": options.out_dir}
     analysis = spec_of("analysis", shared)
-    planned = [spec.folder for spec in specs]
+    planned = [spec.folder for spec in specs if KINDS[spec.kind].analysed]
     return [*specs, reading_all(analysis, profile, planned=planned)]
 
 
 def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
     shared = {"profile": options.profile, "out_dir": options.out_dir, "seed": seed}
-    for kind, axes_of in GRID.items():
-        for axes in axes_of(options):
-            yield spec_of(kind, shared | axes)
+    specs = [spec_of(kind, shared | axes) for kind, of in GRID.items() for axes in of(options)]
+    yield from specs
+    for run in _probed(options, specs):
+        yield spec_of("probe", shared | {"run": run})
 
 
 def _targets(options: Options) -> Iterator[dict]:
@@ -163,6 +169,20 @@ def _sequential(options: Options) -> Iterator[dict]:
         if get(method).procedure != "retrain":
             for part in options.trained_parts or ("projector+llm",):
                 yield {"method": method, "strategy": strategy, "trained_part": part}
+
+
+_PROBED = ("all", "before", *CHOICES["method"])
+
+
+def _probed(options: Options, specs: Sequence[RunSpec]) -> Iterator[str]:
+    """Names of those runs that are to be probed."""
+    wanted = set(options.probes)
+    for spec in specs:
+        whose = str(spec.parameters.get("method", "before"))
+        # The data's run stands for the model that knows the pre-trained people
+        model = spec.kind != "data" or "pretrained" in options.scenarios
+        if model and wanted & {"all", whose}:
+            yield spec.name
 
 
 # The runs of one seed, by kind, in the order in which they can be done: the axes of each. A kind

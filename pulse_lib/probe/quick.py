@@ -1,0 +1,108 @@
+"""Three quick probes: other orders of the options, another picture, the old projector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.errors import PulseError
+from pulse_lib.model.adapters import only, projector_of
+from pulse_lib.model.features import MEAN_COLOUR
+from pulse_lib.probe.subject import Subject, of_questions, relabelled
+from pulse_lib.train.loop import derive_seed
+
+ORDERS, PICTURE, PROJECTOR = "orders", "picture", "projector"
+OWN, BLANK, NOISE, OTHER = "own", "blank", "noise", "another person"
+WHOLE, LLM_ONLY, PROJECTOR_ONLY = "whole", "llm only", "projector only"
+_SIDE = 64  # pixels of a picture made here; the processor makes any size its own
+
+
+def rotated(question: Question, by: int) -> Question:
+    """The same question with its options moved up by so many places, round and round."""
+    n = len(question.options)
+    options = tuple(question.options[(i + by) % n] for i in range(n))
+    return replace(question, options=options, answer=(question.answer - by) % n)
+
+
+def option_orders(
+    subject: Subject, questions: Sequence[Question], *, before: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows of every rotation of the options, "order 0" as asked (taken from `before`): each option
+    stands once in each place, so that a liking for a place cancels out.
+    """
+    parts = [relabelled(of_questions(before, questions), ORDERS, condition="order 0")]
+    for by in range(1, max(len(q.options) for q in questions)):
+        asked = [rotated(q, by) for q in questions if len(q.options) > by]
+        parts.append(subject.ask(asked, ORDERS, condition=f"order {by}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def changed_pictures(
+    subject: Subject, questions: Sequence[Question], *, before: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows of the questions that show a person: beside their own picture (from `before`), a blank
+    one, noise, and the picture of another person of the same set. Raises PulseError if none shows
+    one.
+
+    Who still answers right without the picture does not read it.
+    """
+    shown = [q for q in questions if q.image and q.person_id]
+    if not shown:
+        raise PulseError("no question shows a picture of a person: there is nothing to change")
+    store = ImageStore(subject.images.encoded)
+    blank = store.add("probe/blank", Image.new("RGB", (_SIDE, _SIDE), MEAN_COLOUR))
+    noise = {q.id: store.add(f"probe/noise/{q.id}", _noise(q, subject.seed)) for q in shown}
+    others = _others(shown)
+    changed = {
+        BLANK: [replace(q, image=blank) for q in shown],
+        NOISE: [replace(q, image=noise[q.id]) for q in shown],
+        OTHER: [replace(q, image=others[q.id]) for q in shown if q.id in others],
+    }
+    parts = [relabelled(of_questions(before, shown), PICTURE, condition=OWN)]
+    for condition, asked in changed.items():
+        if asked:
+            parts.append(subject.ask(asked, PICTURE, condition=condition, images=store))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _noise(question: Question, seed: int) -> Image.Image:
+    generator = np.random.default_rng(derive_seed(seed, "noise", question.id))
+    return Image.fromarray(generator.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8))
+
+
+def _others(questions: Sequence[Question]) -> dict[str, str]:
+    """By question: the picture of another person of its set, one whose answer is another where
+    there is one.
+    """
+    found = {}
+    for q in questions:
+        strangers = [o for o in questions if o.set == q.set and o.person_id != q.person_id]
+        same_fact = [o for o in strangers if o.category == q.category]
+        truth = q.options[q.answer]
+        unlike = [o for o in same_fact if o.options[o.answer] != truth] or strangers
+        after = [o for o in unlike if o.id > q.id] or unlike  # not one stranger for everybody
+        if after:
+            found[q.id] = after[0].image
+    return found
+
+
+def projector_reload(
+    subject: Subject, questions: Sequence[Question], *, before: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows of the model whole (from `before`), of its language model with the projector of the
+    target, and of the target's language model with its projector.
+
+    What comes back with the old projector was never forgotten by the language model.
+    """
+    model, target = subject.model, subject.target
+    parts = [relabelled(of_questions(before, questions), PROJECTOR, condition=WHOLE)]
+    with projector_of(model, *target):
+        parts.append(subject.ask(questions, PROJECTOR, condition=LLM_ONLY))
+    with only(model, *target), projector_of(model, *subject.adapters):
+        parts.append(subject.ask(questions, PROJECTOR, condition=PROJECTOR_ONLY))
+    return pd.concat(parts, ignore_index=True)
