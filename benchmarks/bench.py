@@ -40,7 +40,10 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
 PARTS = {
     "steps": ("An unlearning step, against the loop otherwise written", ["steps.py"]),
     "questions": ("Asking questions, against one at a time", ["questions.py"]),
-    "starts": ("Until a run can begin", ["starts.py"]),
+    "starts": (
+        "Until a run can begin",
+        ["starts.py", "--notebooks", "01_build_datasets,03_unlearn_single_shot"],
+    ),
     "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "30,60,120"]),
 }
 TITLES = {name: title for name, (title, _) in PARTS.items()} | {"demo": "The demo, run by run"}

@@ -361,39 +361,24 @@ def test_notebook_shows_what_there_is(study):
         assert any(name.startswith(prefix) for name in ids), prefix
 
 
-def test_a_figure_is_drawn_once_for_screen_and_file_as_savefig_draws_it(monkeypatch):
+def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
     def by_savefig(kind: str, **options) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, **options)
         return buffer.getvalue()
 
     table = pd.DataFrame({"method": ["ga"], "trained_part": ["llm"], "x": [1.0]})
+    drawings, draw = [], style.Figure.draw
+    monkeypatch.setattr(
+        style.Figure, "draw", lambda self, renderer: (drawings.append(1), draw(self, renderer))
+    )
     figure = _titled(table)
-    monkeypatch.setattr(style, "_drawn_once", counted := Counted(style._drawn_once))
-    shown, size = figure._repr_png_()
-    assert size == {"width": 440, "height": 220} and style.png(figure) is shown
-    assert counted.calls == 1
-    assert shown == by_savefig("png", dpi=style.FILE_DPI, metadata={"Software": None})
-    figure = _titled(table)
-    written = style.pdf(figure)
-    assert written == by_savefig("pdf", metadata={"CreationDate": None}) and figure.dpi == 110
-    image = style.png(figure)
-    assert image == shown  # whatever was written before
-    style.pdf(figure)
-    assert style.png(figure) is image
-    figure.axes[0].set_title("a reader's own")
-    assert style.png(figure) != image
-
-
-class Counted:
-    """A function that counts its calls."""
-
-    def __init__(self, function):
-        self.function, self.calls = function, 0
-
-    def __call__(self, *args, **options):
-        self.calls += 1
-        return self.function(*args, **options)
+    drawings.clear()
+    written = [style.pdf(figure), style.png(figure), style.png(figure, 150), style.pdf(figure)]
+    assert len(drawings) == 4 and figure.dpi == 110
+    assert written[0] == written[3] == by_savefig("pdf", metadata={"CreationDate": None})
+    assert written[1] == by_savefig("png", dpi=110, metadata={"Software": None})
+    assert written[2] == by_savefig("png", dpi=150, metadata={"Software": None})
 
 
 @style.drawn

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pulse_lib.files import PACKAGE
@@ -41,14 +41,15 @@ def warm(n_runs: int, log: Path, *, env: dict[str, str]) -> Generator[dict[str, 
     if n_runs < 2 or not possible():
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="pulse-") as folder:
-        address = str(Path(folder) / "kernels")
-        listener = socket.socket(socket.AF_UNIX)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         try:
-            listener.bind(address)  # before the process is ready: who asks early waits
-            listener.listen(512)
-        except OSError:  # the folder's name is too long for a socket
-            listener.close()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pulse-"))
+            listener.bind(address := str(Path(folder) / "kernels"))
+            listener.listen(512)  # before the process is ready: who asks early waits
+        except OSError:  # no place for it, or one whose name is too long for a socket
+            address = ""
+        if not address:
             yield {}
             return
         with listener, open(log, "wb") as said:

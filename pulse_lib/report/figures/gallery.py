@@ -165,7 +165,7 @@ class Gallery:
     def png(self, name: str) -> bytes:
         """That figure as the bytes of a PNG file, rendered once."""
         if name not in self.images:
-            self.images[name] = style.png(self.show(name))
+            self.images[name] = style.png(self.show(name), style.FILE_DPI)
         return self.images[name]
 
     def save(self, folder: Path) -> list[Path]:

@@ -33,7 +33,6 @@ COLOURS = [sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 3, 4, 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
 BEFORE = "#7f7f7f"
 INK = "#333333"
-SHOWN_DPI = 110  # of the size at which a notebook shows a figure
 FILE_DPI = 150  # of PNG files and of pictures in the report
 MANY = 6  # more series than this in one panel cannot be told apart
 NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw."
@@ -71,11 +70,8 @@ _CONTEXT: dict[Any, Any] = {
 class Figure(matplotlib.figure.Figure):
     """A figure that any notebook front end shows once, as a PNG, without pyplot's global state."""
 
-    image: bytes | None = None  # of the PNG file, as long as nothing changed since
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        width, height = (round(SHOWN_DPI * inches) for inches in self.get_size_inches())
-        return png(self), {"width": width, "height": height}
+    def _repr_png_(self) -> bytes:
+        return png(self)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -249,23 +245,20 @@ def reference_line(
         ax.annotate(text, (value, 1.0), (shift, -2), **style)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of its PNG file; notebooks show the same, smaller."""
-    if figure.image is None or figure.stale:  # matplotlib's own mark: changed since it was drawn
-        buffer = io.BytesIO()
-        with _drawn_once(figure, FigureCanvasAgg, dpi=FILE_DPI) as canvas:
-            canvas.print_png(buffer, metadata={"Software": None})
-        figure.image, figure.stale = buffer.getvalue(), False
-    return figure.image
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG bytes."""
+    buffer = io.BytesIO()
+    with _drawn_once(figure, FigureCanvasAgg, dpi=dpi) as canvas:
+        canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def pdf(figure: Figure) -> bytes:
     """The figure as PDF bytes."""
-    buffer, stale = io.BytesIO(), figure.stale
+    buffer = io.BytesIO()
     with _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
         # No creation date: the same numbers give the same bytes.
         canvas.print_pdf(buffer, metadata={"CreationDate": None})
-    figure.stale = stale
     return buffer.getvalue()
 
 
@@ -290,7 +283,7 @@ def save(
     """
     folder = Path(folder)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
-    replace_file(paths[0], lambda tmp: tmp.write_bytes(image or png(figure)))
+    replace_file(paths[0], lambda tmp: tmp.write_bytes(image or png(figure, FILE_DPI)))
     replace_file(paths[1], lambda tmp: tmp.write_bytes(pdf(figure)))
     write_csv(paths[2], table)
     return paths
