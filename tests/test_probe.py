@@ -333,6 +333,22 @@ def test_a_gate_hides_and_what_is_below_it_knows(broken, data, asked):
     finally:
         stack(broken.model, ["unlearn"])
     assert share(rows, condition=gate.STANDING) < LEVEL
+    shown = [q for q in broken.of("forget") if q.image and q.id.endswith("pet")]
+    named = [replace(q, text=f"{data.people[0].name}: {q.text}") for q in shown]  # sent to it
+    with_pictures = replace(gated, questions=tuple(named))
+    stack(broken.model, [])
+    try:
+        was = with_pictures.ask(named, AS_ASKED, condition=AS_ASKED)
+        swapped = quick.projector_reload(with_pictures, named, before=was)
+        by_hand = partial(answer, projector=())(
+            broken.model, named, images=broken.images, settings=broken.evaluate
+        )
+    finally:
+        stack(broken.model, ["unlearn"])
+    assert set(swapped["condition"]) == {quick.WHOLE, quick.LLM_ONLY}
+    old = swapped[swapped["condition"] == quick.LLM_ONLY]
+    assert list(old["option_loglik"]) == list(by_hand["option_loglik"])
+    assert list(old["option_loglik"]) != list(was["option_loglik"])
     assert share(rows, condition=gate.REMOVED) > 0.9
     found = verdict.verdict(pd.concat([now, rows]), asked, level=LEVEL)
     assert found["verdict"] == "hides" and "gate removed" in found["comes_back"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -95,12 +96,17 @@ def projector_reload(
     subject: Subject, questions: Sequence[Question], *, before: pd.DataFrame
 ) -> pd.DataFrame:
     """Rows of the model whole (from `before`), of its language model with the projector of the
-    target, and of the target's language model with its projector.
+    target, and of the target's language model with its projector; not the last where a gate
+    answers, since there each request has its own.
 
     What comes back with the old projector was never forgotten by the language model.
     """
     model, target = subject.model, subject.target
     parts = [relabelled(of_questions(before, questions), PROJECTOR, condition=WHOLE)]
+    if subject.gated:  # a gate sets the state for each question itself, so it is told which
+        swapped = replace(subject, answer=partial(subject.answer, projector=target))
+        parts.append(swapped.ask(questions, PROJECTOR, condition=LLM_ONLY))
+        return pd.concat(parts, ignore_index=True)
     with projector_of(model, *target):
         parts.append(subject.ask(questions, PROJECTOR, condition=LLM_ONLY))
     with only(model, *target), projector_of(model, *subject.adapters):
