@@ -24,7 +24,7 @@ help:
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 30 to 45 minutes"
-	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 3 to 8 minutes"
+	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."

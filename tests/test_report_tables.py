@@ -439,7 +439,7 @@ def test_fewer_than_three_seeds_make_no_verdict(n, said):
     assert table.loc["findings of the paper"].to_dict() == {
         **dict.fromkeys(table.columns, 0), ledger.NO_VERDICT: 2
     }  # fmt: skip
-    assert table.loc["this kit's variants", "holds"] == 1 == table.loc["this kit's variants"].sum()
+    assert table.loc["variants of this kit", "holds"] == 1 == table.loc["variants of this kit"].sum()
     assert list(ledger.as_table([few])["verdict"]) == ["holds" + said]
 
 

@@ -34,7 +34,7 @@ from pulse_lib.report.words import series_label
 STRATEGY = "adapter_per_request"
 Verdict = Literal["holds", "holds for some", "cannot tell", "fails", "not measured here"]
 NO_VERDICT = f"none: fewer than {ENOUGH} seeds"  # how such a verdict is counted
-WHOSE: dict[Whose, str] = {"paper": "findings of the paper", "kit": "this kit's variants"}
+WHOSE: dict[Whose, str] = {"paper": "findings of the paper", "kit": "variants of this kit"}
 _NUMBERS = {1: "one seed", 2: "two seeds"}
 
 
