@@ -439,7 +439,9 @@ def test_fewer_than_three_seeds_make_no_verdict(n, said):
     assert table.loc["findings of the paper"].to_dict() == {
         **dict.fromkeys(table.columns, 0), ledger.NO_VERDICT: 2
     }  # fmt: skip
-    assert table.loc["variants of this kit", "holds"] == 1 == table.loc["variants of this kit"].sum()
+    assert (
+        table.loc["variants of this kit", "holds"] == 1 == table.loc["variants of this kit"].sum()
+    )
     assert list(ledger.as_table([few])["verdict"]) == ["holds" + said]
 
 
@@ -600,12 +602,14 @@ def test_settings_that_matter_are_shown_and_all_others_folded(monkeypatch):
     ]
     every = all_settings(made.PROFILE)
     assert sorted([*table.shown["setting"], *table.rest["setting"]]) == sorted(every)
-    assert every["evaluate.n_bootstrap"] == "200"
+    assert every["evaluate.n_path_questions"] == "8"
     shown, folded = table._repr_html_().split("<details>")
-    assert "matched_at" in shown and "n_bootstrap" not in shown and "n_bootstrap" in folded
+    assert (
+        "matched_at" in shown and "n_path_questions" not in shown and "n_path_questions" in folded
+    )
     monkeypatch.setenv("PULSE_BATCH", "1")
     for said in (table._repr_html_(), repr(table)):
-        assert "matched_at" in said and "n_bootstrap" not in said and "profile tiny" in said
+        assert "matched_at" in said and "n_path_questions" not in said and "profile tiny" in said
 
 
 def test_a_setting_that_a_search_overrides_is_marked_with_the_line_to_edit():
