@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PYTHONUTF8 := 1
 
-.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability check-intervals setup
+.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability setup
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: 10 to 20 minutes on two cores, 3 GB of memory"
@@ -20,11 +20,11 @@ help:
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
+	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 30 to 45 minutes"
-	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -81,16 +81,17 @@ pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
 
+.PHONY: check-intervals
+check-intervals: $(READY)
+	@echo "Intervals: coverage over 1,100 cells, 4,000 replicates each; into outputs/reference/intervals.json."
+	@$(PY) benchmarks/intervals.py --out outputs/reference/intervals.json
+
 gpu-check: $(READY)
 	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."
 	@$(PY) benchmarks/gpu_check.py --out outputs/reference/gpu
 
 check-reliability: $(READY)
 	@$(PY) benchmarks/reliability.py
-
-check-intervals: $(READY)
-	@echo "Intervals: coverage over 1,100 cells, 4,000 replicates each; into outputs/reference/intervals.json."
-	@$(PY) benchmarks/intervals.py --out outputs/reference/intervals.json
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .snakemake *.egg-info

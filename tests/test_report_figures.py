@@ -342,25 +342,6 @@ def test_page_escapes_what_comes_from_data(empty):
     assert "1 run is not in this report" in text
 
 
-# --- the notebook ---------------------------------------------------------------------------------
-
-
-def test_notebook_shows_what_there_is(study):
-    """The names in the notebook's cells are entries of the gallery and findings of the ledger (it
-    runs in test_notebooks)."""
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    shown = set(re.findall(r'gallery\.show\("(\w+)"\)', code))
-    assert shown and shown <= {entry.name for entry in ENTRIES}
-    ids = [f.id for f in ledger.ledger(study)]
-    prefixes = re.findall(
-        r'"([a-z-]+)"', " ".join(re.findall(r"ledger\.say\(findings, (.*)\)\)", code))
-    )
-    assert prefixes
-    for prefix in prefixes:
-        assert any(name.startswith(prefix) for name in ids), prefix
-
-
 # --- intervals ------------------------------------------------------------------------------------
 
 
@@ -401,3 +382,22 @@ def test_page_counts_the_papers_findings_apart_and_few_seeds_as_none(study, gall
     assert f'<span class="badge">{measured[0].said}</span>' in text
     assert "seen on one seed" in measured[0].said
     assert "3 seeds show" in text and "How many seeds to run" in text
+
+
+# --- the notebook ---------------------------------------------------------------------------------
+
+
+def test_notebook_shows_what_there_is(study):
+    """The names in the notebook's cells are entries of the gallery and findings of the ledger (it
+    runs in test_notebooks)."""
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    shown = set(re.findall(r'gallery\.show\("(\w+)"\)', code))
+    assert shown and shown <= {entry.name for entry in ENTRIES}
+    ids = [f.id for f in ledger.ledger(study)]
+    prefixes = re.findall(
+        r'"([a-z-]+)"', " ".join(re.findall(r"ledger\.say\(findings, (.*)\)\)", code))
+    )
+    assert prefixes
+    for prefix in prefixes:
+        assert any(name.startswith(prefix) for name in ids), prefix
