@@ -21,6 +21,7 @@ help:
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
+	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
@@ -82,6 +83,11 @@ lint: $(READY)
 pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
+
+.PHONY: check-intervals
+check-intervals: $(READY)
+	@echo "Intervals: coverage over 1,100 cells, 4,000 replicates each; into outputs/reference/intervals.json."
+	@$(PY) benchmarks/intervals.py --out outputs/reference/intervals.json
 
 gpu-check: $(READY)
 	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."

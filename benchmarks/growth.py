@@ -47,7 +47,6 @@ def measure(out: Path) -> dict[str, float]:
     sys.path.insert(0, str(TESTS))
     import synthetic_study as made
 
-    from pulse_lib.profile import load_profile
     from pulse_lib.report.collect import collect
     from pulse_lib.report.figures.gallery import ENTRIES, Gallery
     from pulse_lib.report.findings import ledger
@@ -60,9 +59,7 @@ def measure(out: Path) -> dict[str, float]:
         now = time.process_time()
         seconds[name], clock = round(now - clock, 2), now
 
-    resamples = load_profile("tiny").evaluate.n_bootstrap  # as many as a real study
-    settings = made.PROFILE.evaluate.with_values(n_bootstrap=resamples)
-    study = collect(out, made.PROFILE.with_values(evaluate=settings))
+    study = collect(out, made.PROFILE)
     lap("collect")
     tables.all_tables(study)
     lap("all_tables")

@@ -54,7 +54,6 @@ PROFILE = _SMOKE.with_values(
     name="tiny",
     description="made up",
     data=_SMOKE.data.with_values(n_finetuned_forget=50, n_requests=5),
-    evaluate=_SMOKE.evaluate.with_values(n_bootstrap=200),
 )
 FULL = Size(50, 50, 300, 20, 25, 153)
 

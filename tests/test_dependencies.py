@@ -165,10 +165,6 @@ def study(kit):
     return stale_after
 
 
-def test_what_only_the_report_reads_makes_only_the_report_stale(study):
-    assert study(evaluate={"n_bootstrap": 77}) == {"analysis"}
-
-
 def test_fine_tuning_does_not_touch_pretrained_runs(study):
     stale = study(finetune={"epochs": 7})
     assert "target/seed-0" in stale and any("finetuned" in name for name in stale)

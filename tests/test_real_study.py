@@ -50,7 +50,7 @@ def profile(people, general) -> dict:
             "batch_size": 4,
             "path_every": 2,
         },
-        "evaluate": {"n_path_questions": 4, "max_new_tokens": 4, "n_bootstrap": 20},
+        "evaluate": {"n_path_questions": 4, "max_new_tokens": 4},
     }
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as made
@@ -340,6 +341,48 @@ def test_page_escapes_what_comes_from_data(empty):
     assert evil not in text and "&lt;script&gt;" in text
     assert text.count("&lt;script&gt;") == 5  # the profile's words, a run, a column and a cell
     assert "1 run is not in this report" in text
+
+
+# --- intervals ------------------------------------------------------------------------------------
+
+
+def test_seeds_are_drawn_beside_their_mean_and_an_arrow_where_there_is_no_limit(gallery):
+    """Small strokes at the values of several seeds, none for a single one."""
+    look = {"color": "black"}
+    figure = style.new_figure(4, 2)
+    ax = figure.subplots()
+    style.dot_interval(ax, 1, value=0.5, low=0.2, high=0.7, look=look, points=(0.5,))
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0.2, 0.7], [0.5]] and not ax.texts
+    style.dot_interval(ax, 2, value=0.5, low=0.2, high=np.inf, look=look, points=(0.4, 0.6))
+    assert [list(line.get_xdata()) for line in ax.lines[2:]] == [[0.2, 0.2], [0.4, 0.6], [0.5]]
+    assert ax.texts[0].arrow_patch is not None
+    table = gallery.table("at_matched").copy()
+    table["points"] = [(10.0, 20.0, 30.0)] * len(table)
+    table.loc[table.index[0], "high"] = np.inf
+    drawn = figures.at_matched(table).axes[0]
+    assert drawn.get_xlim()[1] <= 160
+    assert any(list(line.get_xdata()) == [10.0, 20.0, 30.0] for line in drawn.lines)
+    rounds = gallery.table("requests").copy()
+    rounds["points"] = [(0.1, 0.9)] * len(rounds)
+    lines = figures.requests(rounds).axes[0].lines
+    assert any(list(line.get_ydata()) == [0.1, 0.9] for line in lines)
+
+
+def test_page_counts_the_papers_findings_apart_and_few_seeds_as_none(study, gallery):
+    gallery.images |= unpainted(study).images
+    text = written(study, gallery)
+    found = ledger.ledger(study)
+    for whose, name in ledger.WHOSE.items():
+        assert f"Of the {sum(f.whose == whose for f in found)} {name}:" in text
+    head = text[: text.index("</header>")]
+    measured = [f for f in found if f.verdict != "not measured here"]
+    assert measured and all(f.counted == ledger.NO_VERDICT for f in measured)
+    for whose in ledger.WHOSE:
+        n = sum(f.whose == whose for f in measured)
+        assert f"<b>{n}</b><span>seen on fewer than 3 seeds</span>" in head
+    assert f'<span class="badge">{measured[0].said}</span>' in text
+    assert "seen on one seed" in measured[0].said
+    assert "3 seeds show" in text and "How many seeds to run" in text
 
 
 # --- the notebook ---------------------------------------------------------------------------------

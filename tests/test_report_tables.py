@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,13 @@ import pytest
 import synthetic_study as made
 
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate import accuracy
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.profile import Override
-from pulse_lib.report import collect
-from pulse_lib.report.findings import ledger
-from pulse_lib.report.tables import intervals, ranking, tables
+from pulse_lib.report import collect, seeds, stats
+from pulse_lib.report.findings import ledger, rules
+from pulse_lib.report.findings.claims import FINDINGS
+from pulse_lib.report.tables import intervals, power, ranking, tables
 from pulse_lib.report.tables.settings import all_settings, settings_table
 
 SINGLE_SHOT = [
@@ -140,7 +144,6 @@ def test_accuracies_are_those_of_the_rows(study, out):
     found = intervals.accuracy(
         rows.assign(cluster=rows["person_id"], n_options=rows["options"].map(len)),
         "forget",
-        n_resamples=50,
     )
     assert found.value == pytest.approx((line["forget_multimodal"] + line["forget_text"]) / 2)
 
@@ -298,35 +301,166 @@ def verdicts(study) -> dict[str, str]:
     return {f.id: f.verdict for f in ledger.ledger(study)}
 
 
-def test_verdicts_follow_the_rows(tmp_path, monkeypatch):
-    """The same code, two opposite worlds: what holds in one does not in the other."""
-    kept = {"finetuned": 0.95, "pretrained": 0.02}
+def world(monkeypatch, kept: dict[str, float], people: float = 0.05) -> None:
+    """Made-up models that forget everybody at step 40 (down to `people`) and keep a share of general
+    knowledge in each scenario."""
 
     def known(method, scenario, part, step, work=1.0):
         gone = step >= 40
         general = kept[scenario] if gone else 1.0
-        people = 0.05 if gone else 0.3 if step >= 36 else 1.0
-        return {
-            "forget/multimodal": people,
-            "forget/text": people,
-            "retain/multimodal": people,
-            "retain/text": people,
-            "general": general,
-        }
+        share = people if gone else 0.3 if step >= 36 else 1.0
+        every = ("forget/multimodal", "forget/text", "retain/multimodal", "retain/text")
+        return dict.fromkeys(every, share) | {"general": general}
 
     monkeypatch.setattr(made, "_known", known)
-    paper_like = collect.collect(made.write_study(tmp_path / "a", sequential=()), made.PROFILE)
-    found = verdicts(paper_like)
-    assert found["pretrained-harder-final"] == "holds"
-    assert found["pretrained-general-lost"] == "holds"
-    assert found["finetuned-general-kept"] == "holds"
-    assert found["sequential-general-lost"] == "not measured here"
-    kept.update(finetuned=0.02, pretrained=0.95)
-    opposite = collect.collect(made.write_study(tmp_path / "b", sequential=()), made.PROFILE)
-    found = verdicts(opposite)
-    assert found["pretrained-harder-final"] == "does not hold"
-    assert found["pretrained-general-lost"] == "does not hold"
-    assert found["finetuned-general-kept"] == "does not hold"
+
+
+SIZE = made.Size(forget=50, retain=10, general=200, celebrities_forget=20)
+
+
+@pytest.fixture
+def study_of(tmp_path):
+    """A study of a made-up world, with as many people to forget as a real one."""
+
+    def write(seeds=(0,)):
+        out = made.write_study(tmp_path / "out", seeds=seeds, size=SIZE, sequential=())
+        found = collect.collect(out, made.PROFILE)
+        shutil.rmtree(out)
+        return found
+
+    return write
+
+
+def test_verdicts_follow_the_rows(study_of, monkeypatch):
+    """The same code, two opposite worlds: what holds in one fails in the other."""
+    kept = {"finetuned": 0.98, "pretrained": 0.02}
+    world(monkeypatch, kept)
+    found = {f.id: f for f in ledger.ledger(study_of())}
+    assert found["pretrained-harder-final"].verdict == "holds"
+    assert found["finetuned-general-kept"].verdict == "holds"
+    assert found["sequential-general-lost"].verdict == "not measured here"
+    assert found["pretrained-harder-final"].said == "holds, seen on one seed"
+    assert found["pretrained-harder-final"].counted == ledger.NO_VERDICT
+    kept.update(finetuned=0.02, pretrained=0.98)
+    found = verdicts(study_of())
+    assert found["pretrained-harder-final"] == "fails"
+    assert found["pretrained-general-lost"] == "fails"
+    assert found["finetuned-general-kept"] == "fails"
+
+
+def test_two_values_at_the_floor_decide_nothing(study_of, monkeypatch):
+    """Models that answer nothing right any more, in both scenarios and with both parts trained."""
+    monkeypatch.setattr(made, "_answer", _silent(made._answer))
+    world(monkeypatch, {"finetuned": 0.0, "pretrained": 0.0}, people=0.0)
+    found = {f.id: f for f in ledger.ledger(study_of())}
+    for name in ("pretrained-harder", "projector-short-cut", "projector-spares-general"):
+        finding = found[f"{name}-final"]
+        assert finding.said == "cannot tell (floor), seen on one seed", finding.sentence
+        assert set(finding.numbers["says"]) == {"floor"} and not finding.numbers["clear"].any()
+        assert (finding.numbers["low"] < finding.numbers["high"]).all()  # no zero width
+    assert found["forgetting-works"].verdict == "holds"  # a value at the floor is one
+
+
+def _silent(answer):
+    """Answers of models that do not know are wrong, not guessed."""
+
+    def made_up(questions, known, broken, rng, **whose):
+        gone = 1.0 if whose["state"] in ("final", "matched") else broken
+        return answer(questions, known, gone, rng, **whose)
+
+    return made_up
+
+
+def number(method: str, low: float, high: float, **more) -> rules.Number:
+    found = dataclasses.replace(
+        stats.NOTHING, value=(low + high) / 2, low=low, high=high, n_seeds=3, points=(0.1, 0.2, 0.3)
+    )
+    return rules._number(rules._both(method), "a number", found=found, bound=0, **more)
+
+
+def finding(*numbers, strict=(), whose="paper") -> ledger.Finding:
+    """What the ledger makes of numbers at 95 %, and `strict` ones at the corrected level."""
+    claim = dataclasses.replace(
+        FINDINGS[0],
+        whose=whose,
+        numbers=lambda facts: iter(numbers if facts.level == 0.95 else strict or numbers),
+    )
+    facts = rules.Facts(study=SimpleNamespace(matched_at=0.35), states={}, sequences=[])
+    return ledger._finding(facts, claim)
+
+
+IN, OUT, OPEN = (-0.3, -0.1), (0.1, 0.3), (-0.1, 0.1)
+
+
+def test_four_verdicts():
+    made_of = lambda *ends, **more: finding(  # noqa: E731
+        *(number(m, *e) for m, e in zip(("ga", "ga_klr", "npo"), ends, strict=True)),
+        **more,
+    )
+    assert made_of(IN, IN, IN).said == "holds"
+    some = made_of(IN, OPEN, OUT)
+    assert some.said == "holds for 1 of 3 methods (GA)" and some.verdict == "holds for some"
+    assert some.sentence.endswith("true of GA; false of NPO; interval too wide for GA+KLR")
+    assert made_of(OPEN, OPEN, OPEN).said == "cannot tell (interval too wide)"
+    assert made_of(OPEN, OUT, OPEN).verdict == "fails" == made_of(OUT, OUT, OUT).verdict
+    nothing = finding()
+    assert nothing.said == nothing.verdict == nothing.counted == "not measured here"
+    assert "no complete runs" in nothing.sentence
+    # one of several can decide by luck: what counts then is the wider, corrected interval
+    wide = [number(m, *OPEN) for m in ("ga", "ga_klr", "npo")]
+    assert made_of(IN, OUT, OPEN, strict=wide).said == "cannot tell (interval too wide)"
+    assert made_of(IN, IN, IN, strict=wide).said == "holds"  # all must pass
+
+
+def test_a_method_holds_if_all_its_numbers_do():
+    two = finding(number("ga", *IN), number("ga", *OPEN), number("npo", *IN))
+    assert two.said == "holds for 1 of 2 methods (NPO)"
+
+
+def test_the_level_is_corrected_for_as_many_numbers_as_there_are():
+    levels = []
+
+    def numbers(facts):
+        levels.append(facts.level)
+        yield from (number(m, *OPEN) for m in ("ga", "npo"))
+
+    claim = dataclasses.replace(FINDINGS[0], numbers=numbers)
+    facts = rules.Facts(study=SimpleNamespace(matched_at=0.35), states={}, sequences=[])
+    ledger._finding(facts, claim)
+    assert levels == pytest.approx([0.95, 0.975])
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, ", seen on one seed"), (2, ", seen on two seeds")])
+def test_fewer_than_three_seeds_make_no_verdict(n, said):
+    few = finding(number("ga", *IN)._replace(n_seeds=n), number("npo", *IN))
+    assert few.said == "holds" + said and few.counted == ledger.NO_VERDICT
+    many = finding(number("ga", *IN), whose="kit")
+    table = ledger.tally([few, few, many])
+    assert table.loc["findings of the paper"].to_dict() == {
+        **dict.fromkeys(table.columns, 0), ledger.NO_VERDICT: 2
+    }  # fmt: skip
+    assert (
+        table.loc["variants of this kit", "holds"] == 1 == table.loc["variants of this kit"].sum()
+    )
+    assert list(ledger.as_table([few])["verdict"]) == ["holds" + said]
+
+
+def test_a_difference_of_two_floors_is_none_however_narrow():
+    at = lambda value: dataclasses.replace(stats.NOTHING, value=value)  # noqa: E731
+    assert number("ga", *IN, sides=((at(0.05), at(0.01)),)).says == "floor"
+    assert number("ga", *IN, sides=((at(0.06), at(0.01)),)).says == "holds"
+    assert number("ga", *OUT, sides=((at(0.9), at(0.5)), (at(0.0), at(0.0)))).says == "floor"
+    mixed = finding(
+        number("ga", *OPEN),
+        number("npo", *IN, sides=((at(0.0), at(0.0)),)),
+    )
+    assert mixed.said == "cannot tell (floor, interval too wide)"
+
+
+def test_the_papers_findings_are_those_that_it_tests_itself():
+    kits = {claim.id for claim in FINDINGS if claim.whose == "kit"}
+    assert all(name.endswith("-matched") or name == "below-chance" for name in kits)
+    assert not [c.id for c in FINDINGS if c.id.endswith("-matched") and c.whose == "paper"]
 
 
 def test_a_finding_names_its_rule_numbers_and_methods(study):
@@ -335,7 +469,9 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
     assert len(findings) == len(listed)  # ids differ
     for f in findings.values():
         assert f.rule and f.source and f.claim and "{" not in f.rule
-        assert (f.verdict == "holds") == (len(f.numbers) > 0 and f.numbers["holds"].all())
+        assert (f.verdict == "holds") == (
+            len(f.numbers) > 0 and (f.numbers["says"] == "holds").all()
+        )
         assert "xyz" not in set(f.numbers["method"])  # findings speak about the paper's methods
     number = findings["pretrained-harder-final"].numbers.set_index("method").loc["ga"]
     radar = intervals.radar(study)
@@ -344,7 +480,82 @@ def test_a_finding_names_its_rule_numbers_and_methods(study):
     kept = radar.set_index("scenario")["value"]
     assert number["value"] == pytest.approx(kept["pretrained"] - kept["finetuned"])
     said = ledger.say(list(findings.values()), "pretrained-harder-final")
-    assert "GA+KLR" in said and findings["pretrained-harder-final"].verdict in said
+    assert "GA+KLR" in said and findings["pretrained-harder-final"].said in said
+
+
+def test_numbers_in_words_name_their_seeds_and_missing_limits():
+    row = number("ga", -0.3, -0.1)
+    assert ledger.number_text(row) == ("GA: a number (seeds 0.10, 0.20, 0.30) −0.20 [−0.30, −0.10]")
+    one = row._replace(points=(0.1,), quantity="kept, %", value=80.0, low=40.0, high=np.inf)
+    assert ledger.number_text(one) == "GA: kept, % 80 [40, ∞]"
+
+
+# --- ranks and seeds ------------------------------------------------------------------------------
+
+
+def test_ranks_have_intervals_from_two_seeds_on(tmp_path, study):
+    assert ranking.ranking(study)[["rank_from", "rank_to"]].isna().all(axis=None)
+    out = made.write_study(
+        tmp_path / "out", ("ga", "npo", "xyz"), seeds=(0, 1, 2), llm=(), sequential=()
+    )
+    several = collect.collect(out, made.PROFILE)
+    rows = several.rows
+    missed = (rows["method"] == "xyz") & (rows["seed"] == 0) & (rows["state"] == "matched")
+    several = dataclasses.replace(several, rows=rows[~missed])
+    table = ranking.ranking(several).set_index(["scenario", "method"])
+    for scenario in ("finetuned", "pretrained"):
+        assert pd.isna(table.loc[(scenario, "xyz"), "rank_to"])
+        kept = pd.DataFrame(
+            [
+                [
+                    np.mean(
+                        [accuracy.retained_share(before[m], after[m]) for m in accuracy.RETAINED]
+                    )
+                    for before, after in _seeds_of(several, scenario, method)
+                ]
+                for method in ("ga", "npo")
+            ],
+            index=["ga", "npo"],
+        )
+        ranks = seeds.rank_sets(kept)
+        for method in ("ga", "npo"):
+            line = table.loc[(scenario, method)]
+            assert [line["rank_from"], line["rank_to"]] == list(ranks.loc[method])
+            assert line["rank_from"] <= line["rank"] <= line["rank_to"]
+
+
+def _seeds_of(study, scenario: str, method: str):
+    """(summary before, summary at the matched step) of each seed."""
+    single = tables.single_shot(study).query(f"scenario == '{scenario}'").set_index("seed")
+    for seed in (0, 1, 2):
+        here = single.loc[[seed]]
+        before = here[here["method"] == "before"].iloc[0]
+        yield before, here[(here["method"] == method) & (here["selection"] == "matched")].iloc[0]
+
+
+def test_power_says_how_many_seeds_to_run(tmp_path, study):
+    one = power.power(study)
+    assert list(one.columns) == power.POWER and set(one["from"]) == {"the reference"}
+    assert one[one["n_seeds"] == 1]["verdict"].isna().all()
+    for _, lines in one.groupby("measure"):
+        shown = lines.set_index("n_seeds")["verdict"].dropna()
+        assert shown.is_monotonic_decreasing and shown[5] == pytest.approx(
+            lines["seed_sd"].iloc[0] * seeds.smallest_difference(5)
+        )
+    out = made.write_study(tmp_path / "out", ("ga", "npo"), seeds=(0, 1, 2), llm=(), sequential=())
+    several = collect.collect(out, made.PROFILE)
+    general = power.power(several).query("measure == 'general kept'")
+    assert set(general["from"]) == {"this study"}
+    variances = []
+    for scenario in ("finetuned", "pretrained"):
+        for method in ("ga", "npo"):
+            kept = [a["general"] / b["general"] for b, a in _seeds_of(several, scenario, method)]
+            variances.append(np.var(kept, ddof=1))
+    sd = 100 * np.sqrt(np.mean(variances))
+    assert general["seed_sd"].to_numpy() == pytest.approx(sd)
+    line = general.set_index("n_seeds").loc[3]
+    assert line["verdict"] == pytest.approx(sd * seeds.smallest_difference(3))
+    assert line["ranks"] == pytest.approx(sd * seeds.smallest_difference(3, 2))
 
 
 def imported_by(names: str) -> set[str]:
@@ -391,12 +602,14 @@ def test_settings_that_matter_are_shown_and_all_others_folded(monkeypatch):
     ]
     every = all_settings(made.PROFILE)
     assert sorted([*table.shown["setting"], *table.rest["setting"]]) == sorted(every)
-    assert every["evaluate.n_bootstrap"] == "200"
+    assert every["evaluate.n_path_questions"] == "8"
     shown, folded = table._repr_html_().split("<details>")
-    assert "matched_at" in shown and "n_bootstrap" not in shown and "n_bootstrap" in folded
+    assert (
+        "matched_at" in shown and "n_path_questions" not in shown and "n_path_questions" in folded
+    )
     monkeypatch.setenv("PULSE_BATCH", "1")
     for said in (table._repr_html_(), repr(table)):
-        assert "matched_at" in said and "n_bootstrap" not in said and "profile tiny" in said
+        assert "matched_at" in said and "n_path_questions" not in said and "profile tiny" in said
 
 
 def test_a_setting_that_a_search_overrides_is_marked_with_the_line_to_edit():

@@ -258,7 +258,6 @@ class EvaluateSettings(Settings):
     max_new_tokens: Count
     n_path_questions: Count  # questions of each set that a cheap measurement asks
     extraction_rules: ExtractionRules = "vlmevalkit_2024"
-    n_bootstrap: Count = 2000  # resamples of people for intervals
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

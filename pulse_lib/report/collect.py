@@ -70,11 +70,6 @@ class Study:
         """Forget accuracy at which methods are compared (0-1)."""
         return self.profile.unlearn.matched_at
 
-    @property
-    def n_resamples(self) -> int:
-        """Bootstrap resamples for every interval."""
-        return self.profile.evaluate.n_bootstrap
-
     def full_rows(self, run: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """All columns of one run's rows, texts and options included, or those named. Not to be
         changed: the last one read is kept. Raises PulseError listing the runs if there is no such

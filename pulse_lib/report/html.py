@@ -17,6 +17,7 @@ from pulse_lib.report.collect import Run, Study, records
 from pulse_lib.report.faces import face_files
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
 from pulse_lib.report.findings import ledger
+from pulse_lib.report.seeds import ENOUGH
 from pulse_lib.report.tables.settings import all_settings
 from pulse_lib.report.words import SCENARIOS, label, readable, series_label
 
@@ -31,12 +32,18 @@ SECTIONS = {
 # Of each verdict: its badge (a class of the CSS), and what its tile says
 VERDICTS: dict[ledger.Verdict, tuple[str, str]] = {
     "holds": ("yes", "hold"),
-    "does not hold": ("no", "do not hold"),
+    "holds for some": ("some", "hold for some methods"),
+    "cannot tell": ("open", "cannot be told"),
+    "fails": ("no", "fail"),
     "not measured here": ("open", "not measured"),
 }
 TABLES = {
     "single_shot": "Single-shot runs: accuracies of every run and state (0-1)",
     "matched": "Methods at matched forgetting: percent kept, with 95 % intervals",
+    "power": (
+        "How many seeds to run: the smallest difference of two methods that so many seeds show, four"
+        " times in five (points of percent kept at matched forgetting)"
+    ),
     "sequential": "Sequential runs: accuracies after every request (0-1)",
     "one_shot_against_sequential": "The same people in one request and in several",
     "projector": (
@@ -72,7 +79,7 @@ def report(
         profile=study.profile,
         facts=" ".join(_facts(study)),
         incomplete=study.incomplete.to_dict("records"),
-        verdicts=[{"name": v, "badge": b, "tile": tile} for v, (b, tile) in VERDICTS.items()],
+        tallies=_tallies(findings),
         findings=[_finding(f) for f in findings],
         figures=_figures(gallery),
         tables=[
@@ -80,7 +87,8 @@ def report(
             for name, caption in TABLES.items()
             if name in tables  # MMBench was not asked
         ],
-        one_seed=len(_seeds(study)) == 1,
+        n_seeds=len(_seeds(study)),
+        power=_power(tables.get("power")),
         scenarios=[name for scenario, name in SCENARIOS.items() if scenario in measured],
         faces=face_files(study.out, study.profile),
         runs=html_table(pd.DataFrame([_run(run) for run in study.runs])),
@@ -140,22 +148,47 @@ def _facts(study: Study) -> Iterator[str]:
     yield f"{len(study.rows):,} answers."
 
 
+def _tallies(findings: list[ledger.Finding]) -> Iterator[dict[str, Any]]:
+    """How many findings have each verdict: the paper's, and apart from them the kit's variants."""
+    names: dict[str, tuple[str, str]] = {
+        **VERDICTS,
+        ledger.NO_VERDICT: ("open", f"seen on fewer than {ENOUGH} seeds"),
+    }
+    table = ledger.tally(findings)
+    for whose, counts in zip(table.index, table.to_dict("records"), strict=True):
+        tiles = [
+            {"badge": names[str(verdict)][0], "tile": names[str(verdict)][1], "count": count}
+            for verdict, count in counts.items()
+        ]
+        yield {"whose": whose, "count": sum(counts.values()), "tiles": tiles}
+
+
+def _power(table: pd.DataFrame | None) -> str:
+    """What three and five seeds can show, in a sentence; "" where it is not known."""
+    if table is None or table.empty:
+        return ""
+    shown = table[(table["measure"] == "general kept") & table["n_seeds"].isin([3, 5])]
+    said = [f"{row.n_seeds} seeds show {row.verdict:.0f} points" for row in records(shown)]
+    return f"Of general accuracy kept, {' and '.join(said)}"
+
+
 def _finding(f: ledger.Finding) -> dict[str, Any]:
     numbers = []
     for row in records(f.numbers):
         value, low, high = ledger.numbers_text(row.value, row.low, row.high)
-        numbers.append(
-            {
-                "method": series_label(row.method, row.trained_part),
-                "quantity": row.quantity,
-                "value": value,
-                "95 % interval": f"{low} to {high}",
-                "rule": ("✓" if row.holds else "✗") + ("" if row.clear else " (undecided)"),
-            }
-        )
-    names = ("claim", "paper", "source", "rule", "verdict", "sentence")
+        line = {
+            "method": series_label(row.method, row.trained_part),
+            "quantity": row.quantity,
+            "value": value,
+            "95 % interval": f"{low} to {high}",
+            "seeds": ledger.points_text(row.points),
+            "rule": {"holds": "✓", "fails": "✗"}.get(row.says, f"cannot tell: {row.says}"),
+        }
+        numbers.append(line)
+    names = ("claim", "paper", "source", "rule", "said", "sentence")
     said = {name: getattr(f, name) for name in names}
-    return said | {"badge": VERDICTS[f.verdict][0], "numbers": html_table(pd.DataFrame(numbers))}
+    badge = "open" if f.counted == ledger.NO_VERDICT else VERDICTS[f.verdict][0]
+    return said | {"badge": badge, "numbers": html_table(pd.DataFrame(numbers))}
 
 
 def _figures(gallery: Gallery) -> Iterator[dict[str, str]]:

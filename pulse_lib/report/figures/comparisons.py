@@ -87,7 +87,7 @@ def _scenarios(table: pd.DataFrame) -> list[Scenario]:
 
 
 def _row_dot(ax, y: float, *, row, look: Look) -> None:
-    dot_interval(ax, y, value=row.value, low=row.low, high=row.high, look=look)
+    dot_interval(ax, y, value=row.value, low=row.low, high=row.high, look=look, points=row.points)
 
 
 def _breaking_title(table: pd.DataFrame) -> str:
@@ -134,7 +134,8 @@ def at_matched(table: pd.DataFrame, matched_at: float = MATCHED_AT) -> Figure:
             reference_line(ax, 100, text="before" if first else "", axis="x", side="left")
     for ax in axes[-1]:
         ax.set_xlabel("kept, % of before (higher is better →)")
-    axes[0, 0].set_xlim(0, max(108, table["high"].max() + 3))
+    ends = table["high"][np.isfinite(table["high"])].max()
+    axes[0, 0].set_xlim(0, min(max(108, ends + 3), 160))  # what is wider runs off the edge
     title(figure, _matched_title(table, matched_at))
     return figure
 

@@ -38,7 +38,7 @@ ENTRIES = (
         "Is pre-trained knowledge harder to forget than fine-tuned knowledge?",
         reading="Each axis is a percentage of the value before unlearning: forgotten on the two forget"
         " axes, kept on the others, so outside is better everywhere. The last step of each run, as"
-        " in the paper's Figure 4. Thick pale strokes are 95 % intervals over people.",
+        " in the paper's Figure 4. Thick pale strokes are 95 % intervals.",
         table="radar",
         draw=lambda table, _: radar(table),
         select=lambda table: pick(table, selection="final"),
@@ -71,7 +71,8 @@ ENTRIES = (
         "matched",
         "Which method keeps most at equal forgetting?",
         reading="Percent of the value before that is kept at the matched state, best general ability first,"
-        " with 95 % intervals. Methods that never came down to the level are named, not dropped.",
+        " with 95 % intervals; small strokes are the seeds, where there are several. Methods that"
+        " never came down to the level are named, not dropped.",
         table="at_matched",
         draw=lambda table, study: comparisons.at_matched(table, study.matched_at),
     ),
@@ -113,7 +114,7 @@ ENTRIES = (
         "figure5",
         "What is left after five requests, one after another?",
         reading="The paper's Figure 5, with unusable answers beside it: everything is measured again after"
-        " every request. Bars are 95 % intervals over people.",
+        " every request. Bars are 95 % intervals, small strokes the seeds, where there are several.",
         table="requests",
         draw=lambda table, _: sequential.requests(table),
     ),

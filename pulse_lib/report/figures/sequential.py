@@ -15,6 +15,7 @@ from pulse_lib.report.figures.style import (
     MANY,
     METRIC_LOOKS,
     NOTHING_YET,
+    SEED_MARKS,
     Figure,
     Look,
     dot,
@@ -76,6 +77,10 @@ def _requests(table: pd.DataFrame, every: dict[tuple, Look]) -> Figure:
             x = line["round"] + (i - (len(every) - 1) / 2) * min(0.06, 0.4 / len(every))
             ax.plot(x, line["value"], markersize=5, linewidth=1.6, **look)
             ax.vlines(x, line["low"], line["high"], color=look["color"], linewidth=1, alpha=0.8)
+            for at, points in zip(x, line["points"], strict=True):
+                if len(points) > 1:
+                    marks: Look = SEED_MARKS | {"marker": "_", "color": look["color"]}
+                    ax.plot([at] * len(points), points, **marks)
         if metric != "invalid_rate":
             reference_line(ax, pick(here, round=0)["value"].mean(), text="before")
         ax.set_title(heading(metric), loc="left")

@@ -39,6 +39,7 @@ NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw
 
 C = TypeVar("C", bound=FigureCanvasBase)
 Look = dict[str, Any]  # how matplotlib draws a line or a mark
+SEED_MARKS: Look = {"linestyle": "", "marker": "|", "markersize": 9, "alpha": 0.7}
 Series = tuple[str, str]  # a method with its trained part
 
 METRIC_LOOKS: dict[Metric, Look] = {
@@ -216,9 +217,25 @@ def dot_grid(
     return figure, axes
 
 
-def dot_interval(ax: Axes, y: float, *, value: float, look: Look, low=np.nan, high=np.nan) -> None:
-    """Draw one value at a height as a dot, with its interval if it has one."""
-    ax.plot([low, high], [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
+def dot_interval(
+    ax: Axes,
+    y: float,
+    *,
+    value: float,
+    look: Look,
+    low: float = np.nan,
+    high: float = np.nan,
+    points: Sequence[float] = (),
+) -> None:
+    """Draw one value at a height as a dot, with its interval if it has one (an arrow where that has
+    no upper limit) and the values of several seeds as small marks."""
+    ends = [low, low if np.isinf(high) else high]
+    ax.plot(ends, [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
+    if np.isinf(high):
+        to: Look = {"arrowprops": {"arrowstyle": "->", "color": look["color"]}, "xytext": (low, y)}
+        ax.annotate("", (1.0, y), xycoords=("axes fraction", "data"), textcoords="data", **to)
+    if len(points) > 1:
+        ax.plot(points, [y] * len(points), **SEED_MARKS, color=look["color"])
     mark: Look = {"markersize": 7} | look | {"linestyle": ""}
     ax.plot(value, y, **mark)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pulse_lib.report import paper
 from pulse_lib.report.findings.rules import (
@@ -22,11 +23,14 @@ from pulse_lib.report.findings.rules import (
 )
 from pulse_lib.report.words import Metric, Selection
 
+Whose = Literal["paper", "kit"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of the paper. `numbers` is a function of `rules`; {level} in `rule` is the matched
-    level."""
+    """A claim of the paper as the paper tests it, or the kit's variant of one (at equal forgetting,
+    or another reading of its numbers). `numbers` is a function of `rules`; {level} in `rule` is the
+    matched level."""
 
     id: str
     claim: str
@@ -34,6 +38,7 @@ class Claim:
     where: str  # in the paper
     rule: str
     numbers: Callable[[Facts], Iterator[Number]]
+    whose: Whose = "paper"
 
 
 AT: dict[Selection, str] = {"final": "at the last step", "matched": "at matched forgetting"}
@@ -42,6 +47,7 @@ COMPARED: dict[Selection, str] = {
     "final": "the last round against the last step",
     "matched": "the first round at or below {level:g} against the matched step",
 }
+WHOSE: dict[Selection, Whose] = {"final": "paper", "matched": "kit"}
 LEFT_OF: dict[Metric, str] = {"retain": "the retain set", "general": "general questions"}
 LOST, LEFT = paper.GENERAL_LOST_PRETRAINED, 100 - 2 * paper.GENERAL_LOST_FINETUNED
 
@@ -60,6 +66,7 @@ def _both_selections(selection: Selection) -> tuple[Claim, ...]:
             rule="General kept in the pre-trained scenario minus general kept in the fine-tuned "
             f"one is below 0, for each method, {at}.",
             numbers=lambda facts: scenario_cost(facts, selection),
+            whose=WHOSE[selection],
         ),
         Claim(
             id=f"projector-short-cut-{selection}",
@@ -70,6 +77,7 @@ def _both_selections(selection: Selection) -> tuple[Claim, ...]:
             rule="Text-only minus multimodal forget accuracy is above 0 with the projector trained "
             f"and larger than with the LLM only (fine-tuned scenario, {at}).",
             numbers=lambda facts: projector_gap(facts, selection),
+            whose=WHOSE[selection],
         ),
         Claim(
             id=f"projector-spares-general-{selection}",
@@ -79,6 +87,7 @@ def _both_selections(selection: Selection) -> tuple[Claim, ...]:
             rule="General accuracy with projector+LLM minus LLM only is above 0 "
             f"(fine-tuned scenario, {at}).",
             numbers=lambda facts: projector_general(facts, selection),
+            whose=WHOSE[selection],
         ),
     )
 
@@ -93,6 +102,7 @@ def _splitting(metric: Metric, selection: Selection) -> Claim:
         rule=f"Percent of {metric} accuracy kept after several requests minus after one is below "
         f"0, for each method; {COMPARED[selection]}.",
         numbers=lambda facts: splitting(facts, metric, selection=selection),
+        whose=WHOSE[selection],
     )
 
 
@@ -137,6 +147,7 @@ FINDINGS = (
         rule="Multimodal forget accuracy of GA at the last step is below chance and below the "
         "accuracy of the likeliest option.",
         numbers=below_chance,
+        whose="kit",
     ),
     Claim(
         id="sequential-forgets",

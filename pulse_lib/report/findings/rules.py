@@ -3,14 +3,13 @@ with value and interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import first_at_or_below
+from pulse_lib.evaluate.accuracy import chance, first_at_or_below
 from pulse_lib.methods import PAPER_METHODS
 from pulse_lib.profile import Scenario
 from pulse_lib.report import stats
@@ -19,11 +18,16 @@ from pulse_lib.report.tables import intervals
 from pulse_lib.report.words import SCENARIOS, Metric, Selection
 
 BOTH = "projector+llm"
+# Two values that are both at most this (of answers, or of what was there before) are both at the
+# floor: their difference says nothing about what the methods would do where something is left
+FLOOR = 0.05
+Says = Literal["holds", "fails", "floor", "interval too wide"]
 
 
 class Number(NamedTuple):
-    """One number that a finding is judged by: whether it lies on the right side of its bound, and
-    whether its whole interval lies on one side."""
+    """One number that a finding is judged by: whether it lies on the right side of its bound,
+    whether its whole interval lies on one side, and what it says: holds, fails, or why that cannot
+    be told."""
 
     method: str
     trained_part: str
@@ -33,6 +37,9 @@ class Number(NamedTuple):
     high: float
     holds: bool
     clear: bool
+    says: Says
+    n_seeds: int
+    points: tuple[float, ...]  # of the seeds
 
 
 NUMBERS = list(Number._fields)
@@ -45,35 +52,47 @@ class Facts:
     study: Study
     states: dict  # (scenario, method, trained part, selection) -> rows before, rows after
     sequences: list  # (whose, rows of all rounds)
+    level: float = stats.LEVEL  # of every interval
 
     def methods(self, *needed: tuple[Scenario, str, Selection]) -> list[str]:
         """The paper's methods for which every (scenario, trained part, selection) was measured."""
         return [m for m in PAPER_METHODS if all((s, m, p, q) in self.states for s, p, q in needed)]
 
-    def interval(self, cells: dict, statistic: Callable) -> stats.Interval:
-        return stats.interval(cells, statistic, n_resamples=self.study.n_resamples)
 
-
-def _percent(means: dict, name: str) -> np.ndarray:
-    return 100 * stats.share_in(means, name)
-
-
-def _pair(name: str, before: pd.DataFrame, *, after: pd.DataFrame, metric: Metric) -> dict:
-    (b, by), (a, _) = intervals.answers_of(before, metric), intervals.answers_of(after, metric)
-    return stats.cells_of(f"{name} before", b, by=by) | stats.cells_of(f"{name} after", a, by=by)
+def _shares(
+    *pairs: tuple[pd.DataFrame, pd.DataFrame], metric: Metric, level: float
+) -> list[stats.Interval]:
+    """The share kept of a metric for each pair of rows before and after, all over the same seeds."""
+    _, by = intervals.answers_of(pairs[0][0], metric)
+    every = [intervals.answers_of(rows, metric)[0] for pair in pairs for rows in pair]
+    every = stats.of_shared_seeds(*every, by=by)
+    return [
+        stats.retained(before, after, by=by, level=level)
+        for before, after in zip(every[::2], every[1::2], strict=True)
+    ]
 
 
 Side = Literal["below", "above"]
 
 
 def _number(
-    whose: dict, quantity: str, *, found: stats.Interval, bound: float, side: Side = "below"
+    whose: dict,
+    quantity: str,
+    *,
+    found: stats.Interval,
+    bound: float,
+    side: Side = "below",
+    sides: tuple[tuple[stats.Interval, stats.Interval], ...] = (),
 ) -> Number:
-    """A number held against the bound that it must lie below (or above)."""
+    """A number held against the bound that it must lie below (or above). sides: the two sides of
+    each difference in it, as shares 0-1; where both are at the floor nothing is decided."""
     if side == "below":
         holds, inside, outside = found.value < bound, found.high < bound, found.low >= bound
     else:
         holds, inside, outside = found.value > bound, found.low > bound, found.high <= bound
+    says: Says = "holds" if inside else "fails" if outside else "interval too wide"
+    if any(max(x.value, y.value) <= FLOOR for x, y in sides):
+        says = "floor"
     return Number(
         method=whose["method"],
         trained_part=whose["trained_part"],
@@ -82,7 +101,10 @@ def _number(
         low=found.low,
         high=found.high,
         holds=bool(holds),
-        clear=bool(inside if holds else outside),
+        clear=says in ("holds", "fails"),
+        says=says,
+        n_seeds=found.n_seeds,
+        points=found.points,
     )
 
 
@@ -94,15 +116,11 @@ def scenario_cost(facts: Facts, selection: Selection) -> Iterator[Number]:
     """General kept after forgetting pre-trained minus after forgetting fine-tuned knowledge, in
     points of percent."""
     for method in facts.methods(("finetuned", BOTH, selection), ("pretrained", BOTH, selection)):
-        cells = {}
-        for scenario in SCENARIOS:
-            before, after = facts.states[scenario, method, BOTH, selection]
-            cells |= _pair(scenario, before, after=after, metric="general")
-        found = facts.interval(
-            cells, lambda m: _percent(m, "pretrained") - _percent(m, "finetuned")
-        )
+        pairs = [facts.states[scenario, method, BOTH, selection] for scenario in SCENARIOS]
+        fine, pre = _shares(*pairs, metric="general", level=facts.level)
+        found = stats.moved(stats.difference(pre, fine), times=100)
         said = "general kept, pre-trained minus fine-tuned, points"
-        yield _number(_both(method), said, found=found, bound=0)
+        yield _number(_both(method), said, found=found, bound=0, sides=((pre, fine),))
 
 
 def general_retained(
@@ -113,7 +131,7 @@ def general_retained(
         found = intervals.percent_retained(
             *facts.states[scenario, method, BOTH, "final"],
             metric="general",
-            n_resamples=facts.study.n_resamples,
+            level=facts.level,
         )
         yield _number(_both(method), "general kept, %", found=found, bound=bound, side=side)
 
@@ -123,7 +141,7 @@ def forgetting(facts: Facts) -> Iterator[Number]:
     for scenario in SCENARIOS:
         for method in facts.methods((scenario, BOTH, "final")):
             _, rows = facts.states[scenario, method, BOTH, "final"]
-            found = intervals.accuracy(rows, "forget", n_resamples=facts.study.n_resamples)
+            found = intervals.accuracy(rows, "forget", level=facts.level)
             said = f"forget accuracy, {scenario}"
             yield _number(_both(method), said, found=found, bound=facts.study.matched_at)
 
@@ -132,35 +150,44 @@ def projector_gap(facts: Facts, selection: Selection) -> Iterator[Number]:
     """Text-only minus multimodal forget accuracy, with the projector trained minus with the LLM
     alone."""
     for method in facts.methods(("finetuned", BOTH, selection), ("finetuned", "llm", selection)):
-        cells = {}
-        for part in (BOTH, "llm"):
-            _, after = facts.states["finetuned", method, part, selection]
-            for modality, rows in groups(pick(headline(after), set="forget"), "modality"):
-                cells |= stats.cells_of(f"{part} {modality}", rows)
-        found = facts.interval(cells, lambda m: _gap(m, BOTH))
+        asked = [
+            pick(headline(facts.states["finetuned", method, part, selection][1]), set="forget")
+            for part in (BOTH, "llm")
+        ]
+        pairs = []
+        for rows in stats.of_shared_seeds(*asked, by="modality"):
+            there = dict(groups(rows, "modality"))
+            if not {"text", "multimodal"} <= set(there):
+                break
+            both = [stats.accuracy(there[m], level=facts.level) for m in ("text", "multimodal")]
+            pairs.append((both[0], both[1]))
+        if len(pairs) < 2:
+            continue
+        gap, gap_alone = (stats.difference(text, shown) for text, shown in pairs)
         said = "text-only minus multimodal"
-        yield _number(_both(method), said, found=found, bound=0, side="above")
-        found = facts.interval(cells, lambda m: _gap(m, BOTH) - _gap(m, "llm"))
+        yield _number(_both(method), said, found=gap, bound=0, side="above", sides=(pairs[0],))
+        found = stats.difference(gap, gap_alone)
         said = "that gap minus the LLM-only gap"
-        yield _number(_both(method), said, found=found, bound=0, side="above")
-
-
-def _gap(means: dict, part: str) -> np.ndarray:
-    return stats.cell_mean(means, f"{part} text") - stats.cell_mean(means, f"{part} multimodal")
+        yield _number(_both(method), said, found=found, bound=0, side="above", sides=tuple(pairs))
 
 
 def projector_general(facts: Facts, selection: Selection) -> Iterator[Number]:
     """General accuracy with the projector trained minus with the LLM alone."""
     for method in facts.methods(("finetuned", BOTH, selection), ("finetuned", "llm", selection)):
-        cells = {}
-        for part in (BOTH, "llm"):
-            _, after = facts.states["finetuned", method, part, selection]
-            cells |= stats.cells_of(part, intervals.answers_of(after, "general")[0])
-        found = facts.interval(
-            cells, lambda m: stats.cell_mean(m, BOTH) - stats.cell_mean(m, "llm")
+        asked = [
+            intervals.answers_of(facts.states["finetuned", method, part, selection][1], "general")[
+                0
+            ]
+            for part in (BOTH, "llm")
+        ]
+        both, alone = (
+            stats.accuracy(rows, level=facts.level) for rows in stats.of_shared_seeds(*asked)
         )
+        found = stats.difference(both, alone)
         said = "general accuracy, projector+LLM minus LLM only"
-        yield _number(_both(method), said, found=found, bound=0, side="above")
+        yield _number(
+            _both(method), said, found=found, bound=0, side="above", sides=((both, alone),)
+        )
 
 
 def below_chance(facts: Facts) -> Iterator[Number]:
@@ -170,18 +197,14 @@ def below_chance(facts: Facts) -> Iterator[Number]:
         return
     _, after = facts.states["finetuned", "ga", BOTH, "final"]
     rows, _ = intervals.answers_of(after, "forget_multimodal")
-    over = {
-        "accuracy minus chance": rows["correct"] - 1 / rows["n_options"],
-        "generated minus likeliest option": rows["correct"] * 1.0 - rows["loglik_correct"],
-    }
-    for said, values in over.items():
-        found = stats.interval(
-            {"all": rows.assign(over=values)},
-            lambda m: m["all"],
-            value="over",
-            n_resamples=facts.study.n_resamples,
-        )
-        yield _number(_both("ga"), said, found=found, bound=0)
+    said_right = stats.accuracy(rows, level=facts.level)
+    likeliest = stats.accuracy(rows, "loglik_correct", level=facts.level)
+    over = stats.moved(said_right, by=-chance(rows["n_options"]))
+    yield _number(_both("ga"), "accuracy minus chance", found=over, bound=0)
+    found = stats.difference(said_right, likeliest)
+    sides = ((said_right, likeliest),)
+    said = "generated minus likeliest option"
+    yield _number(_both("ga"), said, found=found, bound=0, sides=sides)
 
 
 def erosion(facts: Facts, metric: Metric, *, bound: float) -> Iterator[Number]:
@@ -192,7 +215,7 @@ def erosion(facts: Facts, metric: Metric, *, bound: float) -> Iterator[Number]:
             pick(rows, round=0),
             pick(rows, round=last),
             metric=metric,
-            n_resamples=facts.study.n_resamples,
+            level=facts.level,
         )
         yield _number(whose, f"{metric} kept after {last} requests, %", found=found, bound=bound)
 
@@ -201,7 +224,7 @@ def sequential_forgetting(facts: Facts) -> Iterator[Number]:
     """Forget accuracy over everybody after the last request."""
     for whose, rows in facts.sequences:
         last = pick(rows, round=rows["round"].max())
-        found = intervals.accuracy(last, "forget", n_resamples=facts.study.n_resamples)
+        found = intervals.accuracy(last, "forget", level=facts.level)
         said = "forget accuracy after all requests"
         yield _number(whose, said, found=found, bound=facts.study.matched_at)
 
@@ -219,12 +242,11 @@ def splitting(facts: Facts, metric: Metric, *, selection: Selection) -> Iterator
         if key not in facts.states or several.empty:
             continue
         before, after = facts.states[key]
-        cells = _pair("one", before, after=after, metric=metric)
-        cells |= _pair("several", pick(rows, round=0), after=several, metric=metric)
-        found = facts.interval(cells, lambda m: _percent(m, "several") - _percent(m, "one"))
-        yield _number(
-            whose, f"{metric} kept, several requests minus one, points", found=found, bound=0
-        )
+        pairs = ((before, after), (pick(rows, round=0), several))
+        once, often = _shares(*pairs, metric=metric, level=facts.level)
+        found = stats.moved(stats.difference(often, once), times=100)
+        said = f"{metric} kept, several requests minus one, points"
+        yield _number(whose, said, found=found, bound=0, sides=((often, once),))
 
 
 def _first_low_round(rows: pd.DataFrame, level: float) -> pd.DataFrame:

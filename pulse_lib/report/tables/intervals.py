@@ -3,7 +3,7 @@ metric (column `measure`).
 
 Everywhere: scenario, method, trained_part say whose; value, low, high are the number and its
 interval (people as clusters, mean over seeds); n_clusters, n_answers, n_seeds say how much it
-stands on. Headline wordings only.
+stands on, points are the values of its seeds. Headline wordings only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANSWERS = [
     *("correct", "invalid", "loglik_correct", "n_options"),
 ]
 PATH = ["run", "step", "seed", *MEASURED]
-SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds"]
+SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds", "points"]
 
 
 def answers_of(rows: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str | None]:
@@ -103,7 +103,7 @@ def radar(study: Study) -> pd.DataFrame:
     for whose, before, after in states(study):
         for metric, axis in RADAR_AXES.items():
             percent = percent_forgotten if metric.startswith("forget") else percent_retained
-            found = percent(before, after, metric=metric, n_resamples=study.n_resamples)
+            found = percent(before, after, metric=metric)
             named = {"measure": metric, "axis": axis.replace("\n", " ")}
             lines.append(whose | named | spread(found))
     return _frame(lines, "measure")
@@ -118,9 +118,9 @@ def requests(study: Study) -> pd.DataFrame:
             asked = headline(state[ANSWERS])
             asked = asked[asked["set"].isin(SETS)]
             found: dict[Metric, stats.Interval] = {
-                metric: accuracy(state, metric, n_resamples=study.n_resamples) for metric in SETS
+                metric: accuracy(state, metric) for metric in SETS
             }
-            found["invalid_rate"] = stats.accuracy(asked, "invalid", n_resamples=study.n_resamples)
+            found["invalid_rate"] = stats.accuracy(asked, "invalid")
             lines += [
                 whose | {"round": number, "measure": metric} | spread(value)
                 for metric, value in found.items()
@@ -156,7 +156,7 @@ def relapse(study: Study) -> pd.DataFrame:
             turns.append(here["request"].map({request: i + 1 for i, request in enumerate(order)}))
         forget = forget.assign(turn=pd.concat(turns))
         for (number, turn), here in groups(forget, ["round", "turn"]):
-            found = stats.accuracy(here, by="modality", n_resamples=study.n_resamples)
+            found = stats.accuracy(here, by="modality")
             lines.append(whose | {"round": number, "turn": turn} | spread(found))
     return _frame(lines, "policy", "round", "turn")
 
@@ -184,7 +184,7 @@ def breaking(study: Study) -> pd.DataFrame:
             chosen, by = answers_of(rows, set_name)
             for way, column in WAYS.items():
                 named = {"set": set_name, "measure": way, "chance": chance(chosen["n_options"])}
-                found = stats.accuracy(chosen, column, by=by, n_resamples=study.n_resamples)
+                found = stats.accuracy(chosen, column, by=by)
                 lines.append(who | named | spread(found))
     return _frame(lines, "set", "measure", "chance")
 
@@ -197,11 +197,7 @@ def at_matched(study: Study) -> pd.DataFrame:
     for whose, _, final in states(study, ["final"]):
         pair = reached.get(tuple(whose[k] for k in SETTINGS))
         for metric in RETAINED:
-            found = (
-                percent_retained(*pair, metric=metric, n_resamples=study.n_resamples)
-                if pair
-                else stats.NOTHING
-            )
+            found = percent_retained(*pair, metric=metric) if pair else stats.NOTHING
             who = whose | {"selection": "matched", "measure": metric}
             lines.append(who | {"n_runs": final["seed"].nunique()} | spread(found))
     return _frame(lines, "measure", "n_runs")
@@ -228,7 +224,7 @@ def projector(study: Study, selection: Selection = "final") -> pd.DataFrame:
                 key = (method if who["trained_part"] else "before", who["trained_part"])
                 value = quoted.loc[key, metric] if reported else np.nan
                 named = {"measure": metric, "paper": value}
-                found_here = accuracy(rows, metric, n_resamples=study.n_resamples)
+                found_here = accuracy(rows, metric)
                 lines.append(who | named | spread(found_here))
     return _frame(lines, "measure", "paper")
 

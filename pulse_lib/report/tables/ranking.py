@@ -16,7 +16,8 @@ from pulse_lib.evaluate.accuracy import (
     summary,
 )
 from pulse_lib.profile import tuned_for
-from pulse_lib.report.collect import MEASURED, Run, Study, best_first
+from pulse_lib.report.collect import MEASURED, Run, Study, best_first, groups
+from pulse_lib.report.seeds import rank_sets
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS
 from pulse_lib.strategies import get_strategy
 
@@ -28,6 +29,7 @@ SUCCESS_RETAINED = 0.90  # of retain and of general accuracy: at least
 RANKING = [
     *("scenario", "rank", "method", "trained_part", "numbers", "n_seeds", "n_reached"),
     *("kept", *(f"{m}_kept" for m in RETAINED), "forget", "step", "seconds", "adapter_mb"),
+    *("rank_from", "rank_to"),
 ]
 FORGET = [f"forget_{m}{by}" for m in ("multimodal", "text") for by in ("", "_likelihood")]
 AFTER = [
@@ -45,7 +47,40 @@ def ranking(study: Study) -> pd.DataFrame:
     that missed it on a seed come after those that never did, since their means are of other seeds.
 
     numbers: "searched" if the profile holds hyperparameters of a search for the method, else "as given".
+    rank_from, rank_to: the ranks that the method may have (see `seeds.rank_sets`), all at once, among
+    those that reached the level on every seed, on the seeds that these share; empty below two seeds.
     """
+    table = matched_runs(study)
+    if table.empty:
+        return table.reindex(columns=RANKING)
+    grouped = table.groupby([*SETTINGS, "numbers"], sort=False)
+    taken = (*SETTINGS, "numbers", "rank", "rank_from", "rank_to")
+    numbers = [c for c in RANKING if c in table and c not in taken]
+    means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
+    means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
+    means = best_first(means.reset_index(), "kept", reached="n_reached", of="n_seeds")
+    means["rank"] = means.groupby("scenario").cumcount() + 1
+    return means.join(_rank_intervals(table), on=SETTINGS)[RANKING]
+
+
+def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
+    """rank_from and rank_to of the methods (index SETTINGS) of each scenario."""
+    found = []
+    for _, there in groups(runs, "scenario"):
+        kept = there.pivot(index=SETTINGS, columns="seed", values="kept")
+        ran = there.assign(ran=1).pivot(index=SETTINGS, columns="seed", values="ran")
+        whole = kept[(kept.notna() | ran.isna()).all(axis=1)].dropna(axis=1)  # reached where run
+        if len(whole) and whole.shape[1] > 1:
+            found.append(rank_sets(whole))
+    ranks = pd.concat(found) if found else pd.DataFrame(columns=["from", "to"], dtype="Int64")
+    if not found:
+        ranks.index = pd.MultiIndex.from_tuples([], names=SETTINGS)
+    return ranks.astype("Int64").add_prefix("rank_")
+
+
+def matched_runs(study: Study) -> pd.DataFrame:
+    """Every single-shot run at its matched step: SETTINGS, numbers, seed, and what `ranking` takes
+    the means of."""
     lines = []
     for run in study.of("single_shot"):
         who = {key: run.parameter(key) for key in SETTINGS}
@@ -62,16 +97,8 @@ def ranking(study: Study) -> pd.DataFrame:
             line |= {"kept": nan_mean(shares.values()), "forget": both_modalities(now)}
             line |= {"step": step, "seconds": _seconds(run, step)}
         lines.append(who | line)
-    table = pd.DataFrame(lines, columns=list(dict.fromkeys([*RANKING, "seed"])))
-    if table.empty:
-        return table[RANKING]
-    grouped = table.groupby([*SETTINGS, "numbers"], sort=False)
-    numbers = [c for c in RANKING if c in table and c not in (*SETTINGS, "numbers", "rank")]
-    means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
-    means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
-    means = best_first(means.reset_index(), "kept", reached="n_reached", of="n_seeds")
-    means["rank"] = means.groupby("scenario").cumcount() + 1
-    return means[RANKING]
+    columns = [c for c in dict.fromkeys([*RANKING, "seed"]) if not c.startswith("rank_")]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def after_requests(study: Study) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from pulse_lib.report import paper
 from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
+from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
 from pulse_lib.report.words import SCENARIOS, method_order
 
@@ -217,6 +218,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "ranking": ranking(study),
         "after_requests": after_requests(study),
         "paper_projector": paper.projector_table(),
+        "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
     }
 
