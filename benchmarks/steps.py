@@ -17,8 +17,9 @@ optimizer are left out on both sides. `share` is the ratio reached over the ceil
 The last layer, which the kit reads at the answers alone, counts in full: on the embedded shape, where
 it is a fourth of the LM, the share can pass 1.
 
-Peak memory is that of a fresh process a side, less what it held once the model was there: ru_maxrss
-after one step, MiB. The loop's second model counts in it.
+Peak memory is that of a fresh process a side, less what it held once the model was there: Linux'
+VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. The loop's
+second model counts in it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import argparse
 import copy
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -284,14 +284,21 @@ def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) ->
 
 
 def peak(side: str, method_id: str, bench: Bench) -> float:
-    """MiB that this process took for one step above the loaded model."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """MiB that this process took for one step above the loaded model; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is what is held now
+    before = _highest()
     step = bench.kit(method_id) if side == "kit" else bench.loop(method_id)
     optimizer = make_optimizer("adamw", trained_parameters(bench.model))
     set_rate(optimizer, RATE)
     step()
     optimizer.step()
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    return round(_highest() - before)
+
+
+def _highest() -> float:
+    """The most memory that this process has held, MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
