@@ -463,6 +463,9 @@ def test_ranks_hold_all_at_once():
     shuffled = seeds.rank_sets(values.loc[list("ecabd")])
     assert shuffled.loc[list("abcde")].equals(found)
     assert list(seeds.rank_sets(values.head(1)).iloc[0]) == [1, 1]
+    # seeds that happen to agree do not make two methods different: the others' spread counts
+    calm = pd.DataFrame([(0.5, 0.5, 0.5), (0.51, 0.51, 0.51), (0.2, 0.9, 0.4), (0.8, 0.1, 0.6)])
+    assert list(seeds.rank_sets(calm)["from"]) == [1, 1, 1, 1]
     # two methods: Tukey's test of one pair is the paired t test
     for other, apart in (((0.1, 0.2, 0.1), True), ((0.5, 0.9, 0.2), False)):
         pair = pd.DataFrame([(0.9, 0.92, 0.88), other])

@@ -415,6 +415,7 @@ def test_four_verdicts():
 def test_a_method_holds_if_all_its_numbers_do():
     two = finding(number("ga", *IN), number("ga", *OPEN), number("npo", *IN))
     assert two.said == "holds for 1 of 2 methods (NPO)"
+    assert finding(number("ga", *IN), number("ga", *OPEN)).verdict == "cannot tell"
 
 
 def test_the_level_is_corrected_for_as_many_numbers_as_there_are():
