@@ -431,7 +431,10 @@ def test_commands_that_a_page_names_are_there():
     assert {"run", "notebook", "search", "measure", "export", "status"} <= seen
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+MADE = {row.notebook for row in KINDS.values()}  # a guide reads nothing that another makes
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem in MADE], ids=lambda p: p.stem)
 def test_a_hosted_notebook_says_how_to_make_what_it_reads(path):
     (kind,) = (kind for kind, row in KINDS.items() if row.notebook == path.stem)
     read = KINDS[kind].inputs
