@@ -4,6 +4,7 @@ what is wrong is named by file and row; the records obey the same rules as those
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import DataSettings, load_profile
 from pulse_lib.profile.settings import GeneralSettings, PeopleSettings
+from pulse_lib.report import faces
 from pulse_lib.study import grid
 
 HEADER = "person,question,options,answer,photo"
@@ -407,8 +409,14 @@ def test_a_wish_without_a_request_takes_what_is_left(folder):
     rows[0], rows[2] = ROWS[0] + ",forget,", ROWS[2] + ",forget,2"
     write(folder, rows, head)
     mine = settings(folder, n_finetuned_forget=2, n_requests=2, n_finetuned_retain_train=0)
-    places = splits.split_fictitious(source.fictitious(mine), mine, seed=0, wishes=wishes_of(mine))
-    assert {p.person_id: (p.set, p.request) for p in places} == {"ann-lee": ("forget", 1), "bo-ek": ("forget", 2), "cy-ott": ("retain", 0)}  # fmt: skip
+    for seed in range(8):  # Ann must not take Bo's place, whatever is drawn
+        people, wishes = source.fictitious(mine), wishes_of(mine)
+        places = splits.split_fictitious(people, mine, seed=seed, wishes=wishes)
+        assert {p.person_id: (p.set, p.request) for p in places} == {
+            "ann-lee": ("forget", 1),
+            "bo-ek": ("forget", 2),
+            "cy-ott": ("retain", 0),
+        }
     for cells, said in (
         ("keep,", "row 2, column split: 'keep' is not one of forget, retain"),
         ("forget,x", "row 2, column request: 'x' is no whole number"),
@@ -545,15 +553,44 @@ def test_the_example_is_whole_and_what_its_profile_says(tmp_path):
     assert (REPOSITORY / profile.data.people.path).parts[-2:] == ("own-people", "example")
 
 
+def test_the_files_that_hold_faces_are_named(folder, tmp_path):
+    profile, out = load_profile(str(write_profile(tmp_path, folder))), tmp_path / "study"
+    data = build(settings(folder))
+    (out / "target/adapters/finetune").mkdir(parents=True)
+    (out / "sequential.half").mkdir()
+    data.images.write(out / "data/images.parquet")
+
+    def executed(path, source, kind):
+        cell = {"source": [source], "outputs": [{"data": {kind: "x"}}]}
+        path.write_text(json.dumps({"cells": [cell]}))
+
+    executed(out / "data/notebook.ipynb", "figures.people_cards(x)", "image/png")
+    executed(out / "target/notebook.ipynb", "figures.rounds(x)", "image/png")
+    executed(out / "sequential.half/notebook.ipynb", "widgets.answer_browser(x)", "image/png")
+    executed(out / "target/other.ipynb", "figures.people_cards(x)", "text/plain")
+    named = dict(faces.face_files(out, profile))
+    n = sum(not i.startswith("general/") for i in data.images.encoded)
+    assert {str(Path(name).relative_to(out)): held for name, held in named.items()} == {
+        "data/images.parquet": f"{n} photos and views of people",
+        "data/notebook.ipynb": "1 figures with people in them",
+        "sequential.half/notebook.ipynb": "1 figures with people in them",
+        "target/adapters": "no picture, but what a model learned of these people",
+    }
+    assert "images.parquet and this executed notebook hold faces" in faces.note(
+        profile, out / "data/images.parquet"
+    )
+    assert faces.face_files(out, load_profile("smoke")) == []
+
+
 # --- the notebook -------------------------------------------------------------------------------
 
 SMALL = """\
 extends: own-people
 description: notebook 07 in a minute
 data: {people: {source: folder, path: 'FOLDER'}, n_finetuned_forget: 2, n_requests: 1, n_finetuned_retain: 2,
-  n_finetuned_retain_train: 2, n_general: 14, n_general_train: 20, n_train_views: 8}
+  n_finetuned_retain_train: 2, n_general: 14, n_general_train: 20, n_train_views: 6}
 finetune: {epochs: 4, batch_size: 16}
-unlearn: {epochs_finetuned: 8, batch_size: 2}
+unlearn: {epochs_finetuned: 6, batch_size: 2}
 evaluate: {n_path_questions: 20}
 """
 
