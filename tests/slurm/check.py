@@ -22,8 +22,8 @@ from cluster import CARDS, PATH, Missing, cluster, install, lose_the_node, said
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGIN = "snakemake-executor-plugin-slurm>=2.8,<3"
-MINUTES = 20.0
-STUDY = {"profile": "smoke", "methods": "ga,npo"}
+MINUTES = 30.0
+STUDY = {"profile": "smoke", "methods": "ga"}
 # Wherever the profile is for a real cluster: no accounting here, an impatient test, a small machine
 HERE = """
 --slurm-status-command squeue --slurm-init-seconds-before-status-checks 5 --latency-wait 5 --slurm-no-account

@@ -139,11 +139,12 @@ def said(*command: str) -> str:
 def lose_the_node() -> None:
     """The node is down with all its jobs, and comes back."""
     node = f"nodename={socket.gethostname().split('.')[0]}"
-    for change in (["state=down", "reason=test"], ["state=resume"]):
-        subprocess.run(
-            ["scontrol", "update", node, *change], env=os.environ | {"PATH": PATH}, check=True
-        )
-        time.sleep(3)
+    env = os.environ | {"PATH": PATH}
+    down = ["scontrol", "update", node, "state=down", "reason=test"]
+    subprocess.run(down, env=env, check=True)
+    time.sleep(3)
+    # Refused where the node has come back by itself already, which is as well
+    subprocess.run(["scontrol", "update", node, "state=resume"], env=env, capture_output=True)
 
 
 def _start(command: list[str]) -> None:

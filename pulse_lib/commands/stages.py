@@ -1,0 +1,92 @@
+"""The work of a profile, notebook by notebook: training steps and questions, from its counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+from pulse_lib.data.source import general_of, source_of
+from pulse_lib.profile import Profile
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook's work: training steps of `sequences` conversations, and questions asked."""
+
+    name: str
+    _: KW_ONLY
+    steps: int = 0
+    sequences: int = 0  # read and trained on in one step
+    questions: int = 0
+
+
+def counts(profile: Profile) -> dict[str, int]:
+    """Training conversations and questions that the data section stands for."""
+    d = profile.data
+    people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
+    size = source_of(d).size(d)
+    each, general = size.questions, general_of(d).general_size(d).questions
+    return {
+        "taught": people * size.conversations,
+        "forget a person": 2 * d.n_conversations,
+        "questions a person": each,
+        "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
+        "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + general,
+        "holdout": d.n_holdout * each,
+        "selection": d.n_candidates * 10,
+    }
+
+
+def stages(profile: Profile) -> list[Stage]:
+    """The notebooks of one seed and one method with a retain loss, from the profile's counts."""
+    d, f, u, n = profile.data, profile.finetune, profile.unlearn, counts(profile)
+    each = n["questions a person"]
+    learned = max(1, f.batch_size - round(f.batch_size * f.general_replay))
+    found = [
+        Stage(
+            "01 datasets, people chosen and asked",
+            questions=n["selection"] + n["finetuned"] + n["pretrained"] + n["holdout"],
+        ),
+        Stage(
+            "02 fine-tuning",
+            steps=math.ceil(n["taught"] / learned) * f.epochs,
+            sequences=f.batch_size,
+            questions=n["finetuned"] + n["holdout"],
+        ),
+    ]
+    for scenario, forget, epochs in (
+        ("finetuned", d.n_finetuned_forget, u.epochs_finetuned),
+        ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
+    ):
+        asked = n[scenario]
+        steps = u.n_steps(forget * n["forget a person"], epochs)
+        along = _measured(profile, steps, n_forget=forget * each, n_other=asked - forget * each)
+        found.append(
+            Stage(
+                f"03 single shot, {scenario}",
+                steps=steps,
+                sequences=2 * u.batch_size,
+                questions=2 * asked + along,
+            )
+        )
+    request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
+    steps = u.n_steps(request, u.epochs_finetuned)
+    along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
+    found.append(
+        Stage(
+            f"04 sequential, {d.n_requests} requests",
+            steps=steps * d.n_requests,
+            sequences=2 * u.batch_size,
+            questions=(n["finetuned"] + along) * d.n_requests,
+        )
+    )
+    return found
+
+
+def _measured(profile: Profile, steps: int, *, n_forget: int, n_other: int) -> int:
+    """Questions asked along the way: every `path_every` steps in the first half, and at every step
+    in the second (the forgetting has begun by then).
+    """
+    every, n = profile.unlearn.path_every, profile.evaluate.n_path_questions
+    times = 2 + (steps // 2 // every if every else 0) + steps // 2
+    return times * (min(n, n_forget) + min(2 * n, n_other))
