@@ -242,7 +242,7 @@ def test_another_person_is_another_person_with_another_answer(data):
     owner = {q.image: q for q in shown}
     for q in shown:
         other = owner[quick._others(shown)[q.id]]
-        assert other.person_id != q.person_id
+        assert other.person_id != q.person_id and other.category == q.category
         assert other.options[other.answer] != q.options[q.answer]
 
 
@@ -281,6 +281,9 @@ def test_who_knows_is_unchanged_and_who_never_met_them_has_forgotten(knows, data
     oracle = asked.assign(set=asked["set"].replace(renamed))
     found = verdict.verdict(oracle, oracle, level=0.4)
     assert found["verdict"] == "forgot" and found["comes_back"] == []
+    known = found["knowledge"]["as asked"]
+    found = verdict.verdict(oracle, oracle, level=known - 0.05)  # above it, by chance
+    assert found["margin"] > 0.05 and "as asked" not in found["comes_back"]
 
 
 def test_a_broken_model_is_called_broken(broken, asked):
