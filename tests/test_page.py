@@ -339,8 +339,11 @@ def numbers(text: str) -> list[list[float]]:
 
 def test_what_another_processor_gives_is_as_told():
     here, there = (
-        {name: pd.read_csv(folder / f"{name}.csv") for name in ("ledger", "ranking")}
-        for folder in (REFERENCE, REFERENCE / "other_processor")
+        {
+            name: pd.read_csv(REFERENCE / "two_processors" / f"{processor}_{name}.csv")
+            for name in ("ledger", "ranking")
+        }
+        for processor in ("first", "epyc")
     )
     assert list(here["ledger"]["verdict"]) == list(there["ledger"]["verdict"])
     who = ["scenario", "method", "trained_part"]

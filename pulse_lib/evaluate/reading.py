@@ -4,14 +4,13 @@ its options behind it; and greedy decoding from there.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from transformers import DynamicCache
 
-from pulse_lib.model.forward import embed
+from pulse_lib.model.forward import embed, last_layer_at
 from pulse_lib.model.load import LoadedModel
 
 WORTH = 0.1  # share of all tokens that a first pass over common beginnings must save
@@ -68,7 +67,8 @@ def read_prompts(
     seen = (of_option[:, None] == _PROMPT) | (of_option[:, None] == of_option[:, :, None])
     seen &= torch.ones(n_new, n_new, dtype=torch.bool, device=model.device).tril()
     index = _tensor(model, wanted, fill=0)
-    with _finished(model, index):
+    read = torch.zeros_like(of_option, dtype=torch.bool).scatter(1, index, True)
+    with last_layer_at(model, read):
         hidden = _continue(
             model,
             cache,
@@ -215,7 +215,9 @@ def _read_starts(
     # Padding is on the right, so that the causal mask alone is right (and fast); what follows masks
     # it out.
     ids = _tensor(model, starts, fill=model.tokenizer.eos_token_id)
-    with _finished(model, ids[:, :0]):
+    with last_layer_at(
+        model, torch.zeros_like(ids, dtype=torch.bool)
+    ):  # only keys and values count
         model.network.model.language_model(
             inputs_embeds=embed(
                 model,
@@ -225,29 +227,6 @@ def _read_starts(
             past_key_values=cache,
             use_cache=True,
         )
-
-
-@contextmanager
-def _finished(model: LoadedModel, index: torch.Tensor) -> Generator[None]:
-    """Inside, the last layer's MLP is computed at positions `index` (B, W) of each row alone: no key
-    or value depends on it, so nothing reads the others.
-    """
-    whole: list[torch.Tensor] = []
-
-    def take(_, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        whole[:] = inputs
-        return (inputs[0].gather(1, _wide(index, inputs[0])),)
-
-    def put(_, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(whole[0]).scatter(1, _wide(index, output), output)
-
-    mlp = model.network.model.language_model.layers[-1].mlp
-    hooks = [mlp.register_forward_pre_hook(take), mlp.register_forward_hook(put)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _wide(index: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -74,7 +74,9 @@ def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch
     # Padding is on the right, so the causal mask alone keeps it out of every real position: no
     # attention mask is needed.
     embeddings = embed(model, batch.input_ids, image_ids=batch.image_ids)
-    with last_layer_at(model, batch):
+    wanted = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+    # Also position 0 of rows that are padded: it is read too
+    with last_layer_at(model, wanted.scatter(1, batch.positions, True)):
         hidden = network.model.language_model(
             inputs_embeds=embeddings, use_cache=False
         ).last_hidden_state
@@ -83,16 +85,14 @@ def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch
 
 
 @contextmanager
-def last_layer_at(model: LoadedModel, batch: Batch) -> Generator[None]:
+def last_layer_at(model: LoadedModel, wanted: torch.Tensor) -> Generator[None]:
     """Inside, the last layer works out its queries, its attention's output and its MLP only at the
-    positions that predict supervised tokens; what it gives elsewhere means nothing.
+    `wanted` positions (B, T) of what is read; what it gives elsewhere means nothing.
 
     Keys and values are those of all positions, so nothing changes where it is read. A fifth of the
     embedded model's matrices, a thirtieth of a 7B's. Its gradients are never checkpointed: the
     backward pass begins with it, so nothing would be saved, and reads again after this has ended.
     """
-    wanted = torch.zeros(batch.input_ids.shape, dtype=torch.bool, device=batch.input_ids.device)
-    wanted.scatter_(1, batch.positions, True)  # also position 0 of rows that are padded: read too
     last = model.network.model.language_model.layers[-1]
     modules = (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp)
     # An adapter's own way of reading its layer is kept on the object, and put back
