@@ -99,7 +99,7 @@ def _one_model(subject: Subject) -> LoadedModel:
 
 
 def _decoder(model: LoadedModel) -> torch.nn.ModuleList:
-    return model.network.model.language_model.layers  # ty: ignore[invalid-return-type]
+    return model.network.model.language_model.layers
 
 
 def _first_tokens(model: LoadedModel, question: Question) -> list[int]:
