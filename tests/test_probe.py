@@ -192,7 +192,7 @@ def test_rotated_questions_have_the_same_answer_in_every_place(data):
 
 def test_over_orders_is_what_counting_by_hand_gives():
     lines = []
-    for order, (said, values) in enumerate([(True, [0.0, -3.0]), (False, [-1.0, -9.0])]):
+    for order, (said, values) in enumerate([(True, [0.0, -9.0]), (False, [-1.0, -3.0])]):
         # the right option is "a"; in order 1 it stands second
         options = ["a", "b"] if order == 0 else ["b", "a"]
         lines.append(
@@ -202,7 +202,7 @@ def test_over_orders_is_what_counting_by_hand_gives():
         )
     (found,) = verdict.over_orders(pd.DataFrame(lines)).to_dict("records")
     assert (found["any"], found["every"]) == (1.0, 0.0)
-    assert found["mean"] == 0.0  # a: 0 - 9, b: -3 - 1
+    assert found["mean"] == 1.0  # a: 0 - 3, b: -9 - 1
 
 
 def test_who_knows_knows_in_every_order_and_a_liking_for_a_place_is_none(knows, data, asked):
@@ -533,17 +533,16 @@ def test_the_last_layers_state_of_the_target_brings_its_answers_back(broken):
     last = rows[rows["condition"] == rows["condition"].max()]
     assert share(last) > 0.9
     assert share(rows, condition=layers.layer_name(1)) < share(last)
-    # by the model itself, without a hook: the first token that the target finds likeliest
+    # by the target itself, without a hook
     stack(broken.model, [])
     try:
-        plain = layers.patched(broken, forget)
+        states = layers._hidden(broken, forget)[:, -1]
     finally:
         stack(broken.model, ["unlearn"])
-    assert np.allclose(
-        np.concatenate([*last["option_loglik"]]),
-        np.concatenate([*plain[plain["condition"] == last["condition"].iloc[0]]["option_loglik"]]),
-        atol=1e-4,
-    )
+    plain = layers._read_out(broken, forget, made=states, layer=0)
+    assert list(plain["question_id"]) == list(last["question_id"])
+    given, own = (np.concatenate([*rows["option_loglik"]]) for rows in (last, plain))
+    assert np.allclose(given, own, atol=1e-4)
 
 
 # --- whose, and which runs ------------------------------------------------------------------------
