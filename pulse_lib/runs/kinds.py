@@ -120,7 +120,7 @@ KINDS: dict[Kind, RunKind] = {
         folder="analysis",
         inputs=None,
         files=("tables/", "figures/", "report.html"),
-        depends_on=("unlearn.matched_at", "data.n_requests"),
+        depends_on=("unlearn.matched_at", "data.n_requests", "data.people.source"),
     ),
     "probe": RunKind(
         "06_probe",
