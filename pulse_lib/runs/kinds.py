@@ -103,11 +103,11 @@ KINDS: dict[Kind, RunKind] = {
             *(*_ASKING, *_UNLEARNING, "unlearn.epochs_{scenario}"),
             *("unlearn.path_dense_below", "unlearn.matched_at"),
         ),
-        priority=10,  # on the embedded model, asked at every step, the longest runs: first
     ),
     "sequential": RunKind(
         "04_unlearn_sequential",
         "sequential",
+        priority=10,  # longer than a single-shot run: first, so that none is left alone at the end
         folder="sequential/{method}-{strategy}-{trained_part}-order-{order}-seed-{seed}",
         axes=("method", "strategy", "trained_part", "order", "seed"),
         inputs=lambda axes: ("data", "target"),
