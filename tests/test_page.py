@@ -299,7 +299,7 @@ def test_minutes_are_those_of_the_reference_run(number):
     top = cells(path, "markdown")[0]
     line = next(line for line in top.splitlines() if "profile `tiny`" in line)
     said = [cell.strip() for cell in line.strip("|").split("|")][2]
-    assert said.startswith(f"{minutes(number)} on a slow machine with two cores")
+    assert said.startswith(f"{minutes(number)} on two cores")
     row = next(line for line in README.splitlines() if line.startswith(f"| [{number} · "))
     assert row.strip("| ").split("|")[-1].strip() == minutes(number)
 
@@ -510,17 +510,37 @@ def test_what_readme_says_of_the_search_is_in_its_file():
 
 
 def test_what_readme_says_of_three_seeds_is_in_its_ledger():
-    one, three = (
-        pd.read_csv(folder / "ledger.csv") for folder in (REFERENCE, REFERENCE / "three_seeds")
-    )
+    one = pd.read_csv(REFERENCE / "two_processors" / "first_ledger.csv")
+    three = pd.read_csv(REFERENCE / "three_seeds" / "ledger.csv")
     new = three[(one["verdict"] != three["verdict"])]
     assert list(new["finding"]) == [
         "splitting-hurts-retain-final",
         "splitting-hurts-retain-matched",
         "splitting-hurts-general-matched",
     ] and set(new["verdict"]) == {"holds"}
+    assert (three["verdict"] == "holds").sum() == 9 and "nine of the 17 held" in README
+
+
+def test_the_verdicts_are_the_reference_ledger():
+    ledger = pd.read_csv(REFERENCE / "ledger.csv")
     rows = dict(re.findall(r"^\| ([^|]*\.) \| ([^|]*) \|$", README, flags=re.MULTILINE))
-    assert rows == dict(zip(one["claim"], one["verdict"], strict=True))
+    ending = ", seen on one seed"
+    assert {f"{verdict}{ending}" for verdict in rows.values()} == set(ledger["verdict"])
+    said = [verdict.removesuffix(ending) for verdict in ledger["verdict"]]
+    assert rows == dict(zip(ledger["claim"], said, strict=True))
+    assert set(ledger["counted"]) == {"none: fewer than 3 seeds"}
+
+
+def test_another_order_of_sums_gives_other_numbers_as_told():
+    first = REFERENCE / "two_processors" / "first_single_shot.csv"
+    was, now = (
+        pd.read_csv(path).query(
+            "scenario == 'finetuned' and method == 'ga' and trained_part == 'projector+llm' "
+            "and selection == 'matched'"
+        )["general"].item()
+        for path in (first, REFERENCE / "single_shot.csv")
+    )
+    assert f"from {was:.2f} to {now:.2f}" in README
 
 
 # --- growth ---------------------------------------------------------------------------------------
