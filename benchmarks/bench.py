@@ -12,6 +12,7 @@ numbers. A part that is not run again keeps what it said before, and one that ca
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import subprocess
@@ -63,6 +64,9 @@ class Aim:
     where: tuple[tuple[str, object], ...] = ()
     otherwise: str = ""  # what the profile shows as the next cost, if it is not kept
 
+
+# In the JSON only: the processor's seconds say the same with less noise
+ASIDE = ("kit_wall_s", "loop_wall_s", "kit_with_likelihoods_s")
 
 NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
 TAIL = (
@@ -211,7 +215,7 @@ def page(result: Mapping) -> str:
         if part is None:
             continue
         lines += ["", f"## {title}", "", f"`{part['command']}`, {_where(part)}", ""]
-        lines += table(part["rows"]) if part["rows"] else [f"Not measured: {part['why']}."]
+        lines += tables(part["rows"]) if part["rows"] else [f"Not measured: {part['why']}."]
     return "\n".join(lines) + "\n"
 
 
@@ -231,13 +235,14 @@ def met_or_not(aim: Aim, value: float) -> str:
     return "yes" if met else "no"
 
 
-def table(rows: Sequence[Mapping]) -> list[str]:
-    """The lines of a table with every column that some row has."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + [
-        "| " + " | ".join(_text(row.get(column, "")) for column in columns) + " |" for row in rows
-    ]
+def tables(rows: Sequence[Mapping]) -> list[str]:
+    """The lines of a table for each set of columns that rows have, without those in ASIDE."""
+    lines: list[str] = []
+    for columns, group in itertools.groupby(rows, lambda row: [k for k in row if k not in ASIDE]):
+        head = [column.replace("_", " ") for column in columns]
+        lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_text(row[c]) for c in columns) + " |" for row in group]
+    return lines[1:]
 
 
 def _where(part: Mapping) -> str:

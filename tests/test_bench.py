@@ -42,13 +42,17 @@ def test_an_aim_is_held_against_the_worst_of_the_rows_it_is_about():
     assert "| at least 0.8 | 0.8 | yes |" in bench.page({"steps": steps})
 
 
-def test_a_table_has_every_column_and_a_part_that_failed_says_why():
-    rows = [{"a": 1, "b": 0.25}, {"a": "x|y", "c": 3}]
-    assert bench.table(rows) == [
-        "| a | b | c |",
-        "|---|---|---|",
-        "| 1 | 0.25 |  |",
-        "| x\\|y |  | 3 |",
+def test_rows_alike_share_a_table_and_a_part_that_failed_says_why():
+    rows = [{"a_s": 1, "b": 0.25}, {"a_s": "x|y", "b": 3, "kit_wall_s": 9}, {"c": 4}]
+    assert bench.tables(rows) == [
+        "| a s | b |",
+        "|---|---|",
+        "| 1 | 0.25 |",
+        "| x\\|y | 3 |",
+        "",
+        "| c |",
+        "|---|",
+        "| 4 |",
     ]
     text = bench.page({"steps": part(why="it failed: Error"), "growth": part(*rows)})
     assert "Not measured: it failed: Error." in text and "A CPU, 2 cores, 4 GiB of memory" in text

@@ -20,7 +20,7 @@ from nbclient.exceptions import DeadKernelError
 from rich.console import Console
 
 from pulse_lib.files import REPOSITORY
-from pulse_lib.runs.kinds import notebooks_folder
+from pulse_lib.runs.kinds import KINDS, notebooks_folder
 from pulse_lib.study import batch, grid, kernels
 
 # What a run could notice of its process, and numbers that its libraries draw and compute
@@ -92,7 +92,8 @@ def test_a_forked_kernel_is_no_child_and_draws_its_own_random_numbers(warmth):
 
 
 def test_all_that_is_slow_is_loaded_before_and_the_kit_itself_is_not(warmth):
-    imports = [imports_of(path) for path in sorted(notebooks_folder().glob("0*.ipynb"))]
+    # 07 is a guide: it runs others, and is in no study
+    imports = [imports_of(notebooks_folder() / f"{row.notebook}.ipynb") for row in KINDS.values()]
     cell = "import sys, json; before = set(sys.modules)\n" + "\n".join(imports)
     cell += "\nprint('\\n', json.dumps([sorted(before), sorted(sys.modules)]))"
     before, after = execute(

@@ -20,7 +20,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 
-# What the notebooks load of other packages (tests/test_warm.py holds that nothing slow is missing)
+# What the notebooks load of other packages (tests/test_kernels.py holds that nothing slow is missing)
 LIBRARIES = (
     "pandas",
     "pyarrow.parquet",
@@ -36,6 +36,7 @@ LIBRARIES = (
     "transformers.generation.utils",
     "peft",
     "matplotlib.pyplot",
+    "matplotlib.backends.backend_pdf",
     "matplotlib_inline.backend_inline",
     "seaborn",
     "ipykernel.kernelapp",
