@@ -65,8 +65,8 @@ class Aim:
     otherwise: str = ""  # what the profile shows as the next cost, if it is not kept
 
 
-# In the JSON only: the processor's seconds say the same with less noise
-ASIDE = ("kit_wall_s", "loop_wall_s", "kit_with_likelihoods_s")
+# In the JSON only: the other clock says the same, and likelihoods cost nothing
+ASIDE = ("kit_wall_s", "loop_wall_s", "ratio_cpu", "kit_with_likelihoods_s")
 
 NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
 TAIL = (
