@@ -45,7 +45,11 @@ def main() -> int:
             return run(path, given, address=wait_for(Path(runtime), server))
         finally:
             server.terminate()
-            server.wait()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for a kernel that it has just begun again
+                server.kill()
+                server.wait()
 
 
 def wait_for(runtime: Path, server: subprocess.Popen) -> str:
