@@ -25,7 +25,7 @@ help:
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
-	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 30 to 45 minutes"
+	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 15 to 45 minutes"
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
 	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
