@@ -2,7 +2,7 @@
 #
 #   python -m pulse_lib run --profile tiny          the front: live progress, messages, a summary (this is what `make demo` does)
 #   snakemake --cores 2 --config profile=tiny       the same runs, Snakemake alone (dry runs, reports)
-#   snakemake --profile profiles/slurm --config profile=llava-7b      the same runs on a cluster: docs/scale.md
+#   snakemake --profile profiles/slurm --config profile=llava-1.5-13b      the same runs on a cluster: docs/scale.md
 #
 # --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir,
 # sequential=npo_klr/replay,ga, probes=ga,before|all, rebuild=library|keep. Snakemake's own settings: profiles/default.

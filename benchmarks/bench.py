@@ -70,8 +70,8 @@ ASIDE = ("kit_wall_s", "loop_wall_s", "ratio_cpu", "kit_with_likelihoods_s")
 
 NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
 TAIL = (
-    "fine-tuning is half of it and runs alone on its core; of a step of it a third of all positions "
-    "are padding, and Muon takes a fifth. After it, runs of unequal length leave a core idle at the end"
+    "fine-tuning is half of it, and the other core has no work for its last part; then runs of unequal "
+    "length leave a core idle at the end (the demo's table below)"
 )
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"
 

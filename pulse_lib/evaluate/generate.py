@@ -108,7 +108,7 @@ def answer_batch(
                 f"do not fit the model's context of {model.context}; shorten it or lower "
                 "evaluate.max_new_tokens"
             )
-    options = [_option_tokens(model, q) for q in questions]
+    options = [option_tokens(model, q) for q in questions]
     depth = max((len(o) for row in options for o in row), default=0) if with_loglik else most - 1
     training = model.network.training
     if training:
@@ -125,7 +125,8 @@ def answer_batch(
     return list(zip(texts, logliks, strict=True))
 
 
-def _option_tokens(model: LoadedModel, question: Question) -> list[tuple[int, ...]]:
+def option_tokens(model: LoadedModel, question: Question) -> list[tuple[int, ...]]:
+    """The tokens of each option as the model would say it, with the end token."""
     letters = model.settings.answer_form == "letter"
     return [
         answer_tokens(model, a if letters else o)

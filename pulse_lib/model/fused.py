@@ -18,9 +18,8 @@ import torch
 from pulse_lib.model.lora import Linear, LoraLayer
 
 MOST_BYTES = 2**28  # of all the matrices: as much again is kept for each stack of frozen adapters
-MOST_FOLDED = (
-    2**32
-)  # above the first and up to here: as much again for one stack of frozen adapters
+# Above the first and up to here: as much again for one stack of frozen adapters
+MOST_FOLDED = 2**32
 FEWEST_FOLDED = 2  # a target that was fine-tuned is one, and not worth a second copy
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pulse_lib.data.records import LETTERS, Question
+from pulse_lib.data.records import Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import option_tokens
 from pulse_lib.model.adapters import only
 from pulse_lib.model.forward import embed
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.model.prompts import answer_tokens, encode_questions
+from pulse_lib.model.prompts import encode_questions
 from pulse_lib.probe.subject import Subject
 
 READ, PATCHED = "linear probe", "patched"
@@ -103,9 +104,7 @@ def _decoder(model: LoadedModel) -> torch.nn.ModuleList:
 
 
 def _first_tokens(model: LoadedModel, question: Question) -> list[int]:
-    letters = model.settings.answer_form == "letter"
-    options = LETTERS[: len(question.options)] if letters else question.options
-    return [answer_tokens(model, option)[0] for option in options]
+    return [tokens[0] for tokens in option_tokens(model, question)]
 
 
 def _parted(model: LoadedModel, questions: Sequence[Question]) -> list[Question]:

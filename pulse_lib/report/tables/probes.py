@@ -20,9 +20,9 @@ FIRST = [
 
 def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
     """One row for each whole run of probes in a study's folder, and for that in `also`, which is not
-    in its place yet: whose it is, the verdict and all
-    rules that hold, what is said and kept, and a column for each kind of knowledge that was looked
-    for ("knows: in nf4"). Those that are not whole are left out.
+    in its place yet: whose it is, the verdict and all rules that hold, what is said and kept, and a
+    column for each kind of knowledge that was looked for ("knows: in nf4"). Those that are not
+    whole are left out.
     """
     found: list[dict[str, Any]] = []
     folders = {folder: None for kind, folder in run_folders(Path(out)) if kind == "probe"}
