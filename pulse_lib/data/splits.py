@@ -3,10 +3,11 @@ leaks into another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from random import Random
 
+import numpy as np
 import pandas as pd
 
 from pulse_lib.data import likeness
@@ -259,3 +260,14 @@ def _drawn(people: list[Person], n: int, *, seed: int, what: str) -> list[Person
 
 def _generator(*parts: object) -> Random:
     return Random("/".join(str(p) for p in ("splits", *parts)))
+
+
+def in_turn(questions: Sequence[Question], generator: np.random.Generator) -> list[Question]:
+    """The questions in a drawn order, people or categories in turn."""
+    pool = [questions[i] for i in generator.permutation(len(questions))]
+    seen: dict[str, int] = {}
+    turn = {}
+    for q in pool:
+        owner = q.person_id or q.category
+        turn[q.id] = seen[owner] = seen.get(owner, 0) + 1
+    return sorted(pool, key=lambda q: turn[q.id])

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pulse_lib.data.records import ImageStore, Question, read_table, write_table
+from pulse_lib.data.splits import in_turn
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import ROW_SCHEMA, RunColumns, make_rows
@@ -101,13 +102,7 @@ def chosen_questions(questions: Sequence[Question], n: int, *, seed: int) -> lis
         kinds = sorted({q.modality for q in asked})
         for kind in kinds:
             pool = [q for q in asked if q.modality == kind]
-            pool = [pool[i] for i in generator.permutation(len(pool))]
-            seen: dict[str, int] = {}
-            turn = {}
-            for q in pool:
-                owner = q.person_id or q.category
-                turn[q.id] = seen[owner] = seen.get(owner, 0) + 1
-            chosen += sorted(pool, key=lambda q: turn[q.id])[: max(1, n // len(kinds))]
+            chosen += in_turn(pool, generator)[: max(1, n // len(kinds))]
     return chosen
 
 

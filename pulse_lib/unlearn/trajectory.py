@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.data.records import Question
+from pulse_lib.data.splits import in_turn
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
     RETAINED,
@@ -159,13 +160,7 @@ def trajectory_questions(questions: Sequence[Question], n: int, *, seed: int) ->
         kinds = sorted({q.modality for q in asked}) if group != "general" else [None]
         for kind in kinds:
             pool = [q for q in asked if kind is None or q.modality == kind]
-            pool = [pool[i] for i in generator.permutation(len(pool))]
-            seen: dict[str, int] = {}
-            turn = {}
-            for q in pool:
-                owner = q.person_id or q.category
-                turn[q.id] = seen[owner] = seen.get(owner, 0) + 1
-            chosen += sorted(pool, key=lambda q: turn[q.id])[: max(1, n // len(kinds))]
+            chosen += in_turn(pool, generator)[: max(1, n // len(kinds))]
     if not chosen:
         raise PulseError(
             "no question of forget, retain or general in a trained wording: there is nothing to "
