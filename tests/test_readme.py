@@ -1,6 +1,8 @@
-"""README's numbers are those of the reference results, which `make demo` wrote."""
+"""README and docs/results.md: their numbers are those of the reference results, which `make demo`
+wrote."""
 
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,12 @@ from pulse_lib.files import REPOSITORY
 from pulse_lib.report.words import series_label
 from pulse_lib.strategies import STRATEGIES
 
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import pages
+
 README = (REPOSITORY / "README.md").read_text()
+RESULTS = (REPOSITORY / "docs" / "results.md").read_text()
+METHODS = (REPOSITORY / "docs" / "methods.md").read_text()
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 THREE_SEEDS = REFERENCE / "three_seeds"
 STATES = {"final": "last step", "matched": "matched forgetting"}
@@ -18,8 +25,8 @@ STATES = {"final": "last step", "matched": "matched forgetting"}
 
 def cells(after: str, first: str) -> list[list[str]]:
     """The body of the first table after a text whose first heading this is."""
-    rest = README[README.index(after) :]
-    table = rest[rest.index(f"| {first} |") :].partition("\n\n")[0].splitlines()[2:]
+    rest = RESULTS[RESULTS.index(after) :]
+    table = rest[rest.index(f"| {first} |") :].partition("\n<!--")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
@@ -55,8 +62,8 @@ def test_the_table_is_the_reference_table(after, scenario):
 )
 def test_the_ranking_is_the_reference_ranking(after, scenario):
     table = pd.read_csv(THREE_SEEDS / "ranking.csv").query(f"scenario == '{scenario}'")
-    section = README.index("### One request")
-    shown = cells(README[section:][README[section:].index(after) :], "method")
+    section = RESULTS[RESULTS.index("### One request") :]
+    shown = cells(section[section.index(after) :], "method")
     assert shown == [
         [
             series_label(line["method"], line["trained_part"]),
@@ -95,9 +102,57 @@ def test_the_two_commands():
 
 def test_the_search_is_as_large_as_told():
     trials = pd.read_csv(REFERENCE / "search.csv")
-    assert f"its {len(trials)} trials" in README
+    assert f"its {len(trials)} trials" in METHODS
     assert trials.groupby(["scenario", "method"]).size().nunique() == 1  # the same for every method
 
 
 def test_every_strategy_is_named():
-    assert all(f"`{strategy}`" in README for strategy in STRATEGIES)
+    assert all(f"`{strategy}`" in METHODS for strategy in STRATEGIES)
+
+
+# --- what the first screen says -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", pages.pages(pages.blocks()), ids=lambda p: p.stem)
+def test_a_page_is_what_its_script_writes(path):
+    assert path.read_text() == pages.pages(pages.blocks())[path]
+
+
+def test_a_page_with_another_number_is_found():
+    content = pages.blocks()
+    assert pages.fill(README.replace("minutes<!--", "hours<!--"), content) == README
+    with pytest.raises(KeyError):
+        pages.fill("<!-- nobody -->1<!-- /nobody -->", content)
+
+
+def test_what_is_left_after_five_requests_is_counted_from_the_table():
+    """The sentence of the first screen, its numbers computed another way."""
+    table = pd.read_csv(REFERENCE / "sequential.csv").query("policy == 'adapter_per_request'")
+    last, first = table[table["round"] == 5], table[table["round"] == 0]
+    said = README[README.index("<!-- outcome -->") :].partition("<!-- /outcome -->")[0]
+    numbers = [int(n) for n in re.findall(r"(\d+)(?= to| %)", said)]
+    wanted = []
+    for lines, names in (
+        (last, ["forget_multimodal", "forget_text"]),
+        (last, ["retain_multimodal", "retain_text"]),
+        (first, ["retain_multimodal", "retain_text"]),
+        (last, ["general"]),
+        (first, ["general"]),
+    ):
+        means = sorted(round(100 * sum(row) / len(row)) for row in lines[names].to_numpy())
+        wanted += [means[0]] if means[0] == means[-1] else [means[0], means[-1]]
+    assert numbers == wanted
+
+
+def test_the_one_configuration_that_forgets_and_keeps_is_as_told():
+    table = pd.read_csv(THREE_SEEDS / "after_requests.csv")
+    assert len(table) == 10 and "One configuration of ten forgets five times" in README
+    assert table.loc[table["aim"], "policy"].tolist() == ["experts"]
+    assert (table.loc[table["aim"], ["retain_kept", "general_kept"]] >= 0.9).all(axis=None)
+
+
+def test_the_first_screen_says_what_comes_before_any_table():
+    top = README[: README.index("\n|")]
+    for words in ("git clone", "make demo", "gradient ascent", "KL-regularised", "preference"):
+        assert words in top
+    assert top.index("story.png") < top.index("git clone") and len(README.split()) < 1700

@@ -100,6 +100,15 @@ def request_accuracies(table: pd.DataFrame) -> dict[str, float]:
     return {f"request_{k}": forget_mean(group) for k, group in forget.groupby("request")}
 
 
+def person_accuracies(table: pd.DataFrame, set_name: str) -> pd.Series:
+    """Accuracy of each person of a set in trained wordings, mean of both modalities, by person_id;
+    nan-free: a modality that was not asked is left out.
+    """
+    asked = table[(table["set"] == set_name) & (table["wording"] == "trained")]
+    each = asked.groupby(["person_id", "modality"], observed=True)["correct"].mean()
+    return each.groupby("person_id", observed=True).mean()
+
+
 def forget_mean(table: pd.DataFrame) -> float:
     """Mean of multimodal and text accuracy over the forget rows of a table, trained wordings; NaN
     if there are none.

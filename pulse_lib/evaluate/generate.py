@@ -125,6 +125,20 @@ def answer_batch(
     return list(zip(texts, logliks, strict=True))
 
 
+def likeliest_tokens(
+    model: LoadedModel, question: Question, *, images: ImageStore, n: int = 5
+) -> pd.DataFrame:
+    """The n likeliest first tokens of an answer, best first: token (text), p. The adapters in force
+    count.
+    """
+    model.features.add([question.image], images)
+    prompts = encode_questions(model, [question])
+    with torch.inference_mode():
+        read = read_prompts(model, prompts, images=[question.image], options=[[]], depth=0)
+    p, ids = read.logits[0, 0].softmax(-1).topk(n)
+    return pd.DataFrame({"token": [model.tokenizer.decode(i) for i in ids], "p": p.tolist()})
+
+
 def option_tokens(model: LoadedModel, question: Question) -> list[tuple[int, ...]]:
     """The tokens of each option as the model would say it, with the end token."""
     letters = model.settings.answer_form == "letter"

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.figures import comparisons, sequential, style
 from pulse_lib.report.figures.radar import radar
+from pulse_lib.report.figures.story import story
 from pulse_lib.report.figures.style import Figure
 from pulse_lib.report.figures.trade_off import trade_off
 from pulse_lib.report.tables import intervals, ranking
+from pulse_lib.report.tables import story as told
+from pulse_lib.report.widgets import material
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class Entry:
 
 
 ENTRIES = (
+    Entry(
+        "story",
+        "What does it look like?",
+        reading="One person of the first request and one of the retain set. Of their questions with a"
+        " picture, the first that is answered right before, whatever is answered after.",
+        table="story",
+        draw=lambda table, study: _story(table, study),
+    ),
     Entry(
         "figure4_last_step",
         "Is pre-trained knowledge harder to forget than fine-tuned knowledge?",
@@ -150,9 +162,9 @@ class Gallery:
     images: dict[str, bytes] = field(default_factory=dict)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of `intervals` or `ranking` for this study."""
+        """A table of `intervals`, `ranking` or `story` for this study."""
         if name not in self.tables:
-            source = intervals if hasattr(intervals, name) else ranking
+            source = next(m for m in (intervals, ranking, told) if hasattr(m, name))
             self.tables[name] = getattr(source, name)(self.study)
         return self.tables[name]
 
@@ -183,6 +195,14 @@ class Gallery:
                 image=self.png(entry.name),
             )
         return paths
+
+
+def _story(table: pd.DataFrame, study: Study) -> Figure:
+    """The story with its pictures, which a table does not hold."""
+    if table.empty:
+        return story(table, {}, images=ImageStore())
+    questions, images = material(study, int(table["seed"].iloc[0]))
+    return story(table, questions, images=images)
 
 
 def find(name: str) -> Entry:

@@ -1,0 +1,260 @@
+"""Writes the numbers of README.md, docs/results.md and the notebooks' tops from outputs/reference.
+
+    python benchmarks/pages.py                      from the tables that are committed
+    python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
+
+A page holds its numbers between <!-- name --> and <!-- /name -->; a test fails when a page is not
+what this writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pulse_lib.files import REPOSITORY, write_csv
+from pulse_lib.report.words import label, series_label
+from pulse_lib.runs.kinds import run_folders, run_name
+
+REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
+TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
+projector ranking sequential single_shot story""".split()
+FIGURES = ("story", "figure4_matched", "figure5")
+STATES = {"final": "last step", "matched": "matched forgetting"}
+SCENARIOS = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
+FLOORS = {"base": "base model", "before": "before"}
+ONE_SEED = ", seen on one seed"
+# Notebooks that the demo runs, and where their times stand
+DEMO = {
+    "01_build_datasets": "data/",
+    "02_finetune": "target/",
+    "03_unlearn_single_shot": "single_shot/",
+    "04_unlearn_sequential": "sequential/",
+    "05_analyze": "analysis",
+}
+
+
+def blocks(reference: Path = REFERENCE) -> dict[str, str]:
+    """Every block of the pages by its name, from the tables in a folder."""
+    single = pd.read_csv(reference / "single_shot.csv")
+    three = reference / "three_seeds"
+    ranking = pd.read_csv(three / "ranking.csv")
+    times = pd.read_csv(reference / "times.csv")
+    return {
+        "outcome": outcome(pd.read_csv(reference / "sequential.csv")),
+        "six": six(single),
+        "demo time": f"{span(times):.0f} minutes",
+        "demo memory": f"{times['peak_memory_mib'].max() / 1024:.1f} GB",
+        **{f"minutes {name[:2]}": minutes(times, runs) for name, runs in DEMO.items()},
+        **{f"one seed {s}": one_seed(single[single["scenario"] == s]) for s in SCENARIOS},
+        "verdicts": verdicts(pd.read_csv(reference / "ledger.csv")),
+        **{f"ranking {s}": ranked(ranking[ranking["scenario"] == s]) for s in SCENARIOS},
+        "five requests": five_requests(pd.read_csv(three / "after_requests.csv")),
+    }
+
+
+def fill(text: str, content: dict[str, str]) -> str:
+    """A page with each of its blocks written anew. Raises KeyError for a block nobody knows."""
+
+    def one(found: re.Match) -> str:
+        new = content[found[1]]
+        return f"<!-- {found[1]} -->{new}<!-- /{found[1]} -->"
+
+    return re.sub(r"<!-- ([\w ]+) -->.*?<!-- /\1 -->", one, text, flags=re.DOTALL)
+
+
+def outcome(sequential: pd.DataFrame) -> str:
+    """One sentence: what the paper's methods leave after the last request."""
+    plain = sequential[sequential["policy"] == "adapter_per_request"]
+    plain = plain[plain["trained_part"] == "projector+llm"]
+    ends, starts = (
+        plain[plain["round"] == number].set_index("method") for number in (plain["round"].max(), 0)
+    )
+
+    def mean(lines: pd.DataFrame, group: str) -> pd.Series:
+        return lines[[f"{group}_multimodal", f"{group}_text"]].mean(axis=1)
+
+    def percent(values: pd.Series) -> str:
+        low, high = (f"{100 * v:.0f}" for v in (values.min(), values.max()))
+        return f"{low} %" if low == high else f"{low} to {high} %"
+
+    names = [label(method) for method in ends.index]
+    return (
+        f"After {plain['round'].max()} requests in a row, {', '.join(names[:-1])} and {names[-1]} answer"
+        f" {percent(mean(ends, 'forget'))} of the questions about the people who asked to be forgotten,"
+        f" and {percent(mean(ends, 'retain'))} of those about people who did not (before:"
+        f" {percent(mean(starts, 'retain'))}); of general ability {percent(ends['general'])} is left"
+        f" (before: {percent(starts['general'])})."
+    )
+
+
+def six(single: pd.DataFrame) -> str:
+    """The paper's three methods in both scenarios, at matched forgetting."""
+    lines = single[(single["selection"] == "matched") & (single["trained_part"] == "projector+llm")]
+    return markdown(
+        ["knowledge", "method", "forget", "retain", "general"],
+        [
+            [
+                SCENARIOS[line["scenario"]],
+                label(line["method"]),
+                pair(line, "forget"),
+                pair(line, "retain"),
+                two_digits(line["general"]),
+            ]
+            for line in lines.to_dict("records")
+        ],
+    )
+
+
+def one_seed(single: pd.DataFrame) -> str:
+    """All states of a scenario's runs."""
+    return markdown(
+        ["method", "state", "forget", "retain", "general", "unusable"],
+        [
+            [
+                FLOORS.get(line["method"]) or series_label(line["method"], line["trained_part"]),
+                STATES.get(line["selection"], ""),
+                pair(line, "forget"),
+                pair(line, "retain"),
+                two_digits(line["general"]),
+                two_digits(line["invalid_rate"]),
+            ]
+            for line in single.to_dict("records")
+        ],
+    )
+
+
+def verdicts(ledger: pd.DataFrame) -> str:
+    """Findings and verdicts; that one seed counts as none is said beside the table."""
+    return markdown(
+        ["finding", "here"],
+        [[a, b.removesuffix(ONE_SEED)] for a, b in ledger[["claim", "verdict"]].to_numpy()],
+    )
+
+
+def ranked(ranking: pd.DataFrame) -> str:
+    """Methods by what they keep at matched forgetting."""
+    return markdown(
+        ["method", "kept", "general kept", "seeds", "seconds"],
+        [
+            [
+                series_label(line["method"], line["trained_part"]),
+                two_digits(line["kept"]),
+                two_digits(line["general_kept"]),
+                f"{line['n_reached']} of {line['n_seeds']}",
+                "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
+            ]
+            for line in ranking.to_dict("records")
+        ],
+    )
+
+
+def five_requests(table: pd.DataFrame) -> str:
+    """Configurations after the last request, against the aim."""
+    return markdown(
+        ["method, strategy", "forget", "likeliest", "reloaded", "kept", "seconds", "aim"],
+        [
+            [
+                f"{series_label(line['method'], line['trained_part'])}, {line['policy']}",
+                pair(line, "forget"),
+                pair(line, "forget", "_likelihood"),
+                pair(line, "reload"),
+                two_digits(line["retain_kept"], line["general_kept"]),
+                f"{line['seconds']:.0f}",
+                "reached" if line["aim"] else "no",
+            ]
+            for line in table.to_dict("records")
+        ],
+    )
+
+
+def markdown(heads: list[str], lines: list[list[str]]) -> str:
+    """A table, with a line break before and after it."""
+    body = [f"| {' | '.join(cells)} |" for cells in [heads, *lines]]
+    return "\n".join(["", body[0], "|---" * len(heads) + "|", *body[1:], ""])
+
+
+def two_digits(*values: float) -> str:
+    return " / ".join("-" if np.isnan(v) else f"{v:.2f}" for v in values)
+
+
+def pair(line: dict, name: str, ending: str = "") -> str:
+    """With the picture / by name."""
+    return two_digits(*(line[f"{name}_{m}{ending}"] for m in ("multimodal", "text")))
+
+
+def minutes(times: pd.DataFrame, runs: str) -> str:
+    """ "0.4 to 0.6": of the runs whose names begin so."""
+    own = times[times["run"].str.startswith(runs)]["seconds"] / 60
+    low, high = f"{own.min():.1f}", f"{own.max():.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def span(times: pd.DataFrame) -> float:
+    """Minutes from the first run's start to the last one's end."""
+    ends = pd.to_datetime(times["finished"])
+    starts = ends - pd.to_timedelta(times["seconds"], unit="s")
+    return (ends.max() - starts.min()).total_seconds() / 60
+
+
+def take_over(demo: Path, reference: Path = REFERENCE) -> None:
+    """Copy a finished demo's tables and figures, and write the times of its runs."""
+    for name in TABLES:
+        source = demo / "analysis" / ("figures" if name == "story" else "tables") / f"{name}.csv"
+        shutil.copy(source, reference)
+    for name in FIGURES:
+        shutil.copy(demo / "analysis" / "figures" / f"{name}.png", reference)
+    lines = []
+    for folder in [*(folder for _, folder in run_folders(demo)), demo / "analysis"]:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        lines.append(
+            {
+                "run": run_name(folder, demo),
+                "seconds": round(manifest["seconds"], 1),
+                "peak_memory_mib": round(manifest["peak_memory_mib"], 1),
+                "finished": manifest["finished"],
+            }
+        )
+    table = pd.DataFrame(lines).sort_values("finished", ignore_index=True)
+    write_csv(reference / "times.csv", table)
+
+
+def notebook_top(text: str, said: str) -> str:
+    """A notebook's file with these minutes in the table at its top."""
+    new, n = re.subn(r"\| [\d. to]+ on two cores \(profile `tiny`\)", lambda _: said, text)
+    if n != 1:
+        raise ValueError(f"{n} places for minutes in a notebook's top")
+    return new
+
+
+def pages(content: dict[str, str]) -> dict[Path, str]:
+    """Every file that holds such numbers, as it should be."""
+    filled = {path: fill(path.read_text(encoding="utf-8"), content) for path in PAGES}
+    for name in DEMO:
+        path = REPOSITORY / "notebooks" / f"{name}.ipynb"
+        said = f"| {content[f'minutes {name[:2]}']} on two cores (profile `tiny`)"
+        filled[path] = notebook_top(path.read_text(encoding="utf-8"), said)
+    return filled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--demo", type=Path, help="a finished demo's folder")
+    demo = parser.parse_args().demo
+    if demo:
+        take_over(demo)
+    for path, text in pages(blocks()).items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"{path.relative_to(REPOSITORY)}: written")
+
+
+if __name__ == "__main__":
+    main()

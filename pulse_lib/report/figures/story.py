@@ -1,0 +1,102 @@
+"""Faces, one question each, and the answers request after request: the first picture of all."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.report.collect import records
+from pulse_lib.report.figures.cards import MUTED, RIGHT, WRONG
+from pulse_lib.report.figures.style import (
+    COLOURS,
+    INK,
+    NOTHING_YET,
+    Figure,
+    Look,
+    drawn,
+    empty_figure,
+    new_figure,
+    title,
+)
+from pulse_lib.report.words import label
+
+ROLES = {
+    "asks first": ("asks to be forgotten", COLOURS[3]),
+    "asks last": ("asks in the last request", COLOURS[6]),
+    "stays": ("stays", COLOURS[0]),
+}
+
+
+@drawn
+def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: ImageStore) -> Figure:
+    """A row a face: picture, question, and what is answered after so many requests, with the
+    probability of the right option.
+
+    table: of `report.tables.story`. questions: by id.
+    """
+    if table.empty:
+        return empty_figure(NOTHING_YET.format("sequential"))
+    rounds = sorted(table["round"].unique())
+    roles = [role for role in ROLES if role in set(table["role"])]
+    figure = new_figure(4.1 + 1.85 * len(rounds), 1.6 * len(roles) + 0.7)
+    widths = [1, 1.55, *[1.3] * len(rounds)]
+    grid = figure.subplots(len(roles), len(widths), width_ratios=widths, squeeze=False)
+    for row, role in zip(grid, roles, strict=True):
+        for ax in row:
+            ax.axis("off")
+            ax.set_xlim(0, 1)
+        lines = table[table["role"] == role]
+        question = questions[lines["question_id"].iloc[0]]
+        row[0].imshow(images[question.image], interpolation="nearest", extent=(0, 1, 0, 1))
+        _asked(row[1], question, role=role)
+        for ax, line in zip(row[2:], records(lines), strict=True):
+            _answer(ax, line.response, right=bool(line.correct), p_right=line.p_right)
+    for ax, number in zip(grid[0][2:], rounds, strict=True):
+        ax.set_title(_when(int(number)), fontsize=10, color=INK, fontweight="bold")
+    title(figure, _finding(table))
+    return figure
+
+
+def _asked(ax: Axes, question: Question, *, role: str) -> None:
+    said, colour = ROLES[role]
+    ax.text(0.02, 0.92, said, fontsize=10, color=colour, fontweight="bold", va="top")
+    text = textwrap.fill(question.text, 24)
+    ax.text(0.02, 0.72, text, fontsize=10.5, color=INK, va="top", linespacing=1.3)
+
+
+def _answer(ax: Axes, response: str, *, right: bool, p_right: float) -> None:
+    """An answer in a bubble, shortened to three lines, with its mark; below it p."""
+    lines = textwrap.wrap(response, 18, max_lines=3, placeholder=" …") or ["(nothing)"]
+    colour, mark = (RIGHT, "✓") if right else (WRONG, "✗")
+    bubble = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.5"}
+    look: Look = {"ha": "center", "va": "center", "linespacing": 1.3}
+    text = "\n".join([*lines[:-1], f"{lines[-1]} {mark}"])
+    ax.text(0.5, 0.62, text, fontsize=9.5, color=colour, bbox=bubble, **look)
+    if np.isfinite(p_right):
+        ax.text(0.5, 0.24, f"p(right) {p_right:.2f}", fontsize=8.5, color=MUTED, **look)
+
+
+def _when(number: int) -> str:
+    if number == 0:
+        return "before"
+    return "after 1 request" if number == 1 else f"after {number} requests"
+
+
+def _finding(table: pd.DataFrame) -> str:
+    """What the pictures show, counted from the table."""
+    method, last = label(str(table["method"].iloc[0])), int(table["round"].max())
+    ends = table[table["round"] == last]
+    right = dict(zip(ends["role"], ends["correct"].astype(bool), strict=True))
+    said = []
+    if "asks first" in right:
+        still = "is still right" if right["asks first"] else "is gone"
+        said.append(f"the answer about a person to be forgotten {still}")
+    if "stays" in right:
+        still = "stays" if right["stays"] else "is lost as well"
+        said.append(f"that about another person {still}")
+    return f"{method}, {last} requests: {', '.join(said)}"
