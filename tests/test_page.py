@@ -57,7 +57,7 @@ def cells(path: Path, kind: str) -> list[str]:
 
 
 def code_with(number: str, text: str) -> str:
-    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(number))
+    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(f"{number}_"))
     (cell,) = (c for c in cells(path, "code") if text in c)
     return cell
 
@@ -298,7 +298,7 @@ def test_minutes_are_those_of_the_reference_run(number):
     own = times[times["run"].str.startswith(RUNS_OF[number])]["seconds"] / 60
     low, high = f"{own.min():.1f}", f"{own.max():.1f}"
     minutes = low if low == high else f"{low} to {high}"
-    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(number))
+    (path,) = (p for p in NOTEBOOKS if p.stem.startswith(f"{number}_"))
     top = cells(path, "markdown")[0]
     line = next(line for line in top.splitlines() if "profile `tiny`" in line)
     said = [cell.strip() for cell in line.strip("|").split("|")][2]
