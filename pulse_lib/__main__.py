@@ -342,6 +342,43 @@ def plan(
         raise typer.Exit(1)
 
 
+@app.command()
+def preflight(
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
+    methods: Annotated[str, typer.Option(help=OPTIONS["methods"][1])] = "ga,ga_klr,npo",
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the result; outputs/<profile>/preflight if empty."),
+    ] = None,
+) -> None:
+    """Prove a profile's path on this machine before hours are spent: the model's files and prompts, the
+    quick way of asking, known answers, the reference, twenty steps of each method, and the data. Ends
+    with 1 if a check fails.
+    """
+    import time
+
+    from pulse_lib.commands import preflight as flight
+    from pulse_lib.files import show
+    from pulse_lib.profile import load_profile
+    from pulse_lib.runs.kinds import out_folder
+    from pulse_lib.study.grid import options_from_texts
+
+    settings, checks, began = load_profile(profile), [], time.monotonic()
+    chosen = options_from_texts(profile=profile, methods=methods)
+    colours = {"passed": typer.colors.GREEN, "failed": typer.colors.RED}
+    for check in flight.preflight(settings, chosen.methods):
+        checks.append(check)
+        mark = typer.style(f"{check.outcome:7}", fg=colours.get(check.outcome))
+        typer.echo(f"{mark} {check.name}: {check.said}")
+    folder = from_here(out) if out else out_folder(profile, "") / "preflight"
+    seconds = time.monotonic() - began
+    page = flight.write(folder, settings, checks=checks, seconds=seconds)
+    print(f"{seconds:.0f} s; to show to others: {show(page)}")
+    if not flight.passed(checks):
+        raise typer.Exit(1)
+
+
 @app.command("check-data")
 def check_data(
     folder: Annotated[Path, typer.Argument(help="Folder with questions.csv and the photos.")],
