@@ -433,3 +433,20 @@ def _titled(table):
     style.title(figure, "One line that is long enough to be wrapped into two of them")
     style.legend_outside(figure, style.series_handles(style.series_looks(table)))
     return figure
+
+
+def test_a_notebook_shows_a_figure_sharp_and_with_its_title_as_alternative():
+    """Through IPython's own formatter, as a kernel sends it."""
+    from io import BytesIO
+
+    from IPython.core.interactiveshell import InteractiveShell
+    from PIL import Image
+
+    from pulse_lib.report.figures.style import empty_figure, title
+
+    figure = empty_figure("Nothing yet.")
+    title(figure, "What it shows")
+    data, about = InteractiveShell.instance().display_formatter.format(figure)
+    picture = Image.open(BytesIO(data["image/png"]))
+    assert picture.width == 2 * about["image/png"]["width"] == 2 * 880
+    assert about["image/png"]["alt"] == "What it shows" and "image/svg+xml" not in data
