@@ -445,6 +445,7 @@ def test_a_notebook_shows_a_figure_sharp_and_with_its_title_as_alternative():
     from pulse_lib.report.figures.style import empty_figure, title
 
     figure = empty_figure("Nothing yet.")
+    assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == "Nothing yet."
     title(figure, "What it shows")
     data, about = InteractiveShell.instance().display_formatter.format(figure)
     picture = Image.open(BytesIO(data["image/png"]))

@@ -74,8 +74,15 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         width, height = self.get_size_inches() * self.dpi
-        shown = {"width": round(width), "height": round(height), "alt": self.get_suptitle()}
+        shown = {"width": round(width), "height": round(height), "alt": _alternative(self)}
         return {"image/png": png(self, 2 * int(self.dpi))}, {"image/png": shown}
+
+
+def _alternative(figure: Figure) -> str:
+    """What a reader hears in place of a figure: its title, or what is written in it."""
+    written = (text.get_text() for ax in figure.axes for text in (*ax.texts, ax.title))
+    said = figure.get_suptitle() or "; ".join(t.strip() for t in written if t.strip())
+    return textwrap.shorten(said, 300, placeholder=" …")
 
 
 def new_figure(width: float, height: float) -> Figure:
