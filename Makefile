@@ -28,6 +28,7 @@ help:
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 15 to 45 minutes"
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
 	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
+	@echo "make address        carry the repository's address (pyproject.toml) to every badge and link"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -98,6 +99,10 @@ check-reliability: $(READY)
 
 bench: $(READY)
 	@$(PY) benchmarks/bench.py $(if $(DEMO),--demo $(DEMO))
+
+.PHONY: address
+address:
+	@$(PYTHON) docs/address.py
 
 test-slurm: $(READY)
 	@echo "SLURM on this machine (needs root; installs slurm-wlm and munge), and the smoke study on it: 5 to 10 minutes."
