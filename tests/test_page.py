@@ -146,7 +146,7 @@ def test_no_ticks_and_no_grid_on_a_card_that_a_person_sees(study, monkeypatch):
     seen = []
     monkeypatch.setattr(widgets, "png", lambda figure: seen.append(figure) or b"")
     box = widgets.answer_browser(study)
-    box.children[2].children[0].value = 2
+    box.children[2].children[2].value = 2
     assert len(seen) >= 2
     for figure in seen:
         assert len(figure.axes) in (1, 2) and not any(ax.axison for ax in figure.axes)

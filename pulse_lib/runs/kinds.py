@@ -21,7 +21,7 @@ from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.profile.load import PARAMS
 from pulse_lib.strategies import STRATEGIES
 
-Kind = Literal["data", "target", "single_shot", "sequential", "analysis", "probe"]
+Kind = Literal["data", "target", "single_shot", "sequential", "analysis", "probe", "explore"]
 Axis = Literal["scenario", "method", "strategy", "trained_part", "order", "seed", "run", "state"]
 
 
@@ -131,6 +131,16 @@ KINDS: dict[Kind, RunKind] = {
         inputs=lambda axes: _probed(axes),
         files=("probes.parquet", "summary.csv", "verdict.json"),
         depends_on=(*_ASKING, "probe.*", "finetune.*", "unlearn.matched_at"),
+        analysed=False,
+    ),
+    "explore": RunKind(
+        "08_explore",
+        "pictures",
+        folder="explore",
+        axes=("scenario", "run"),
+        inputs=None,
+        files=("figures/",),
+        depends_on=(*_ASKING, "unlearn.matched_at", "data.n_requests"),
         analysed=False,
     ),
 }

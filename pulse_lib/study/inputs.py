@@ -39,7 +39,7 @@ def ensure_inputs(kind: Kind, values: Mapping[str, object]) -> None:
     """
     spec = spec_of(kind, values)
     profile = load_profile(str(spec.parameters["profile"]))
-    if KINDS[kind].inputs is not None:  # the analysis loads no model
+    if kind != "analysis":  # which loads no model
         colab.check_gpu(profile.model.path, profile.model.load)
     if is_batch():
         return
@@ -70,6 +70,10 @@ def _read_by(spec: RunSpec, profile: Profile) -> Iterator[RunSpec]:
     if KINDS[spec.kind].inputs is None:
         whole = [path for path, why in found_runs(spec.out, profile) if not why]
         there = {run_name(path, spec.out).split("/")[0] for path in whole}
+        if "run" in spec.parameters:
+            kind, axes = named_run(str(spec.parameters["run"]))
+            there.add(kind)
+            yield spec_of(kind, where | axes)
         for kind in ANALYSED:
             if kind not in there:
                 yield spec_of(kind, where)
