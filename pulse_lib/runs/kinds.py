@@ -140,7 +140,7 @@ KINDS: dict[Kind, RunKind] = {
         axes=("scenario", "run"),
         inputs=None,
         files=("figures/",),
-        depends_on=(*_ASKING, "unlearn.matched_at", "data.n_requests"),
+        depends_on=("model.*", "evaluate.batch_size", "evaluate.max_new_tokens", "data.n_requests"),
         analysed=False,
     ),
 }
