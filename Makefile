@@ -28,6 +28,9 @@ help:
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 15 to 45 minutes"
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
 	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
+	@echo "make site           guides, executed notebooks, report and library as pages in build/site; DEMO=outputs/tiny by default"
+	@echo "make test-hosts     every notebook on a simulated Colab and Kaggle, with the old packages that they bring"
+	@echo "make address        carry the repository's address (pyproject.toml) to every badge and link"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
 	@echo ""
 	@echo "The first of them sets up .venv: 2 to 10 minutes, mostly download (1.5 GB; with CUDA on Linux 6 GB)."
@@ -98,6 +101,22 @@ check-reliability: $(READY)
 
 bench: $(READY)
 	@$(PY) benchmarks/bench.py $(if $(DEMO),--demo $(DEMO))
+
+# Sphinx and its theme are installed when they are first needed; building needs no network.
+.PHONY: site
+site: $(READY)
+	@$(PY) -c 'import myst_nb, pydata_sphinx_theme, latex2mathml' 2>/dev/null || \
+		$(PY) -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
+	@$(PY) docs/site/build.py --out build/site $(if $(DEMO),--study $(DEMO))
+
+.PHONY: test-hosts
+test-hosts: $(READY)
+	@echo "Colab and Kaggle on this machine, by their old packages: 0.3 GB and 10 to 20 minutes."
+	@$(PY) tests/hosts/check.py
+
+.PHONY: address
+address:
+	@$(PYTHON) docs/address.py
 
 test-slurm: $(READY)
 	@echo "SLURM on this machine (needs root; installs slurm-wlm and munge), and the smoke study on it: 5 to 10 minutes."

@@ -59,6 +59,7 @@ PARAMETERS = {
     ],
     "05_analyze": ["profile", "out_dir"],
     "06_probe": ["profile", "run", "state", "out_dir"],
+    "08_explore": ["profile", "scenario", "run", "out_dir"],
 }
 LINES = {
     "profile": 'profile: str = "tiny"  # name in params',

@@ -211,7 +211,7 @@ def test_no_call_in_a_notebook_has_many_arguments():
 def test_the_setup_cell_is_short():
     for name, cells in notebook_cells():
         lines = [line for line in cells[0].splitlines() if line.strip()]
-        assert len(lines) <= 6, name
+        assert len(lines) <= 8, name  # two to spare: a longer address breaks a line
 
 
 # --- start ------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def loaded(kind: str) -> set[str]:
         for node in ast.walk(ast.parse(cell))
         if isinstance(node, ast.ImportFrom)
         and node.module.startswith("pulse_lib")
-        and (kind == "analysis" or not node.module.startswith("pulse_lib.report"))
+        and not node.module.startswith("pulse_lib.study")
+        and (KINDS[kind].inputs is None or not node.module.startswith("pulse_lib.report"))
     ]
     statements.append("import sys")
     statements += ["print(*[m.__file__ for m in sys.modules.values() if hasattr(m, '__file__')])"]
@@ -45,7 +46,7 @@ def loaded(kind: str) -> set[str]:
 def test_a_run_hangs_on_every_module_that_its_notebook_loads(kind):
     found, there = set(library.library_of(kind)), loaded(kind)
     assert len(there) > 10 and there <= found
-    assert any(name.startswith("report/") for name in found) == (kind == "analysis")
+    assert any(name.startswith("report/") for name in found) == (KINDS[kind].inputs is None)
 
 
 def test_what_is_imported_late_or_named_in_a_table_counts_and_the_rest_does_not():

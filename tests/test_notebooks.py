@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -103,7 +104,7 @@ class TestForm:
     def test_the_setup_cell_is_the_same_everywhere(self, path):
         first = [code_cells(nbformat.read(p, 4))[0].source for p in NOTEBOOKS]
         assert len(set(first)) == 1 and "COLAB_RELEASE_TAG" in first[0]
-        assert len([line for line in first[0].splitlines() if line.strip()]) <= 6
+        assert len([line for line in first[0].splitlines() if line.strip()]) <= 8
 
 
 def code_cells(notebook):
@@ -142,6 +143,47 @@ def smoke(tmp_path_factory):
         str(out),
     )
     return out, done.stdout
+
+
+def test_the_explorer_in_batch_is_still_pictures(smoke):
+    """08 on the study, as it is by default: every control is a picture, and names what it shows."""
+    out, _ = smoke
+    run_kit("notebook", "08", "-p", "profile", "smoke", "-p", "out_dir", str(out))
+    folder = out / "explore"
+    names = {p.stem for p in (folder / "figures").glob("*.png")}
+    assert names == {"question", "person", "faces", "states"}
+    book = nbformat.read(folder / "notebook.ipynb", 4)
+    shown = [o for c in code_cells(book) for o in c.outputs]
+    assert not any("widget-view" in kind for o in shown for kind in o.get("data", {}))
+    assert sum("image/png" in o.get("data", {}) for o in shown) == 5
+    said = "".join(o.get("data", {}).get("text/html", "") for o in shown)
+    assert "sequential/ga-adapter_per_request" in said and "none: the base model" in said
+
+
+def test_a_model_is_asked_with_the_adapters_that_are_named(smoke):
+    """As `load_state` and the plain base model answer."""
+    from pulse_lib.commands import ask as asked
+    from pulse_lib.commands import states
+    from pulse_lib.data.dataset import read_dataset
+    from pulse_lib.evaluate.generate import answer_questions
+    from pulse_lib.model.load import load_model
+
+    out, _ = smoke
+    run = out / "single_shot" / "finetuned" / "ga-projector+llm-seed-0"
+    ask, adapters = asked.asking(run)
+    assert adapters == ["finetune", "unlearn"]
+    data = read_dataset(out / "data" / "seed-0")
+    settings = load_profile("smoke").evaluate
+    some = [replace(q, options=()) for q in data.questions if q.set == "forget" and q.image][:3]
+    target = states.load_state(states.state_of_run(out / "target" / "seed-0"))
+    base, final = load_model(target.settings), states.load_state(states.state_of_run(run))
+    for model, names in ((base, []), (target, ["finetune"]), (final, adapters)):
+        said = answer_questions(
+            model, some, images=data.images, settings=settings, with_loglik=False
+        )
+        for question, response in zip(some, said["response"], strict=True):
+            assert ask(question.text, data.images[question.image], adapters=names) == response
+    assert ask("Where does Nobody At All live?", adapters=[])  # and without a picture
 
 
 def test_study_ends_with_a_summary_and_the_report(smoke):

@@ -267,7 +267,7 @@ def test_batch_shows_a_panel_and_a_person_gets_controls(study, gallery, monkeypa
     assert "After request 5" in widgets.round_browser(requests, relapse).get_suptitle()
     monkeypatch.setenv("PULSE_BATCH", "0")
     box = widgets.answer_browser(study)
-    (run, state), filters, (number, count), picture = (
+    (run, state), filters, (_, _, number, count), picture = (
         child.children if hasattr(child, "children") else child for child in box.children
     )
     first = picture.value

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_lib import colab
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path
 from pulse_lib.progress import LINE_SECONDS, is_batch
@@ -95,6 +96,17 @@ def cached(need: Need) -> Path | None:
     return folder if is_complete(folder, need.patterns) else None
 
 
+def attached(need: Need) -> Path | None:
+    """A folder that was attached to a hosted notebook under the repository's name and holds all of
+    the files; None at home."""
+    return next((p for p in colab.attached(need.path) if is_complete(p, need.patterns)), None)
+
+
+def here(need: Need) -> Path | None:
+    """The folder of the files if they are on this machine, attached or in the hub's cache."""
+    return attached(need) or cached(need)
+
+
 def reach(need: Need) -> Failure | None:
     """None if the hub answers for this repository within PATIENCE, else why not, with the step that
     helps if it says no.
@@ -115,7 +127,7 @@ def folder_of(need: Need) -> Path:
     """The local folder that holds the files: `path` itself if it is one, or a hub repository's
     snapshot.
 
-    A complete snapshot in the cache is used without asking the hub. Raises PulseError: no such
+    A folder attached to a hosted notebook, or a complete snapshot in the cache, is used without asking the hub. Raises PulseError: no such
     folder, or, within 10 s, nothing cached and no answer, with the command that would fetch it.
     """
     local = local_path(need.path)
@@ -133,7 +145,7 @@ def folder_of(need: Need) -> Path:
 def _fetched(need: Need) -> Path:
     from huggingface_hub import snapshot_download
 
-    folder = cached(need)
+    folder = here(need)
     if folder is not None:
         return folder
     unanswered = reach(need)

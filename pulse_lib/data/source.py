@@ -213,15 +213,21 @@ def hub_needs(profile: Profile) -> list[Need]:
 
 def commits(profile: Profile) -> dict[str, str]:
     """The commit of every hub repository as it was fetched, by the profile's key: what a branch
-    like `main` meant for this run. Empty if everything is local."""
-    found = {need.setting: hub.cached(need) for need in hub_needs(profile)}
-    return {setting: folder.name for setting, folder in found.items() if folder}
+    like `main` meant for this run; of an attached folder nobody knows it. Empty if everything is
+    local."""
+    found = {}
+    for need in hub_needs(profile):
+        if attached := hub.attached(need):
+            found[need.setting] = f"unknown: {attached}"
+        elif folder := hub.cached(need):
+            found[need.setting] = folder.name
+    return found
 
 
 def check_there(profile: Profile) -> None:
     """Raises PulseError, within 10 s, if something is not cached and the hub does not answer, or
     answers that it may not be had."""
-    missing = [need for need in hub_needs(profile) if hub.cached(need) is None]
+    missing = [need for need in hub_needs(profile) if hub.here(need) is None]
     for need in missing:
         failure = hub.reach(need)
         if failure is None:

@@ -9,11 +9,12 @@ what ipywidgets 7.7 and 8 share is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pulse_lib.data.records import ImageStore, Question, read_records
+from pulse_lib.data.records import ImageStore, Person, Question, read_records
 from pulse_lib.errors import PulseError
 from pulse_lib.progress import is_batch
 from pulse_lib.report.collect import Study, pick
@@ -27,11 +28,21 @@ ANY = "any"
 def material(study: Study, seed: int) -> tuple[dict[str, Question], ImageStore]:
     """(questions by id, images) of the dataset of a seed. Raises PulseError if its run is not
     complete."""
+    folder = _data(study, seed)
+    questions = {q.id: q for q in read_records(folder / "questions.parquet", Question)}
+    return questions, ImageStore.read(folder / "images.parquet")
+
+
+def people(study: Study, seed: int) -> dict[str, Person]:
+    """Everybody in the dataset of a seed, by id. Raises PulseError if its run is not complete."""
+    return {p.id: p for p in read_records(_data(study, seed) / "people.parquet", Person)}
+
+
+def _data(study: Study, seed: int) -> Path:
     folder = next((r.folder for r in study.of("data") if r.parameter("seed") == seed), None)
     if folder is None:
         raise PulseError(f"{study.out}: no complete data run of seed {seed}: run 01_build_datasets")
-    questions = {q.id: q for q in read_records(folder / "questions.parquet", Question)}
-    return questions, ImageStore.read(folder / "images.parquet")
+    return folder
 
 
 def states_of(study: Study, run: str) -> list[str]:
@@ -204,10 +215,13 @@ def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
         if loaded.get("seed") != _seed_of(study, pick_run.value):
             loaded["seed"] = _seed_of(study, pick_run.value)
             loaded["material"] = material(study, loaded["seed"])
+            loaded["people"] = people(study, loaded["seed"])
         for name, column in (("set", "set"), ("person", "person_id"), ("modality", "modality")):
-            keep = filters[name].value
-            filters[name].options = [ANY, *sorted(v for v in loaded["table"][column].unique() if v)]
-            filters[name].value = keep if keep in filters[name].options else ANY
+            keep, there = filters[name].value, [v for v in loaded["table"][column].unique() if v]
+            shown = {v: loaded["people"][v].name if name == "person" else v for v in there}
+            ordered = sorted(there, key=lambda v, shown=shown: (shown[v], v))
+            filters[name].options = [(ANY, ANY), *((shown[v], v) for v in ordered)]
+            filters[name].value = keep if keep in there else ANY
         select()
 
     def select(*_) -> None:
@@ -233,6 +247,12 @@ def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
             line = shown.iloc[min(number.value, len(shown)) - 1]
             picture.value = png(answer_card(line, questions, images=images))
 
+    def step(by: int) -> None:
+        number.value = (number.value - 1 + by) % number.max + 1
+
+    steps = [widgets.Button(description=name) for name in ("previous", "next")]
+    steps[0].on_click(lambda _: step(-1))
+    steps[1].on_click(lambda _: step(1))
     for box in (pick_run, pick_state):
         box.observe(load, names="value")
     for box in (*filters.values(), changed):
@@ -240,7 +260,7 @@ def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
     number.observe(draw, names="value")
     load()
     rows = [widgets.HBox([pick_run, pick_state]), widgets.HBox([*filters.values(), changed])]
-    return widgets.VBox([*rows, widgets.HBox([number, count]), picture])
+    return widgets.VBox([*rows, widgets.HBox([*steps, number, count]), picture])
 
 
 # --- rounds ---------------------------------------------------------------------------------------

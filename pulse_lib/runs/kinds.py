@@ -13,14 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pulse_lib import colab
 from pulse_lib.errors import PulseError
-from pulse_lib.files import KIT, local_path
+from pulse_lib.files import KIT, from_here, local_path
 from pulse_lib.methods import METHODS, VARIANTS
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.profile.load import PARAMS
 from pulse_lib.strategies import STRATEGIES
 
-Kind = Literal["data", "target", "single_shot", "sequential", "analysis", "probe"]
+Kind = Literal["data", "target", "single_shot", "sequential", "analysis", "probe", "explore"]
 Axis = Literal["scenario", "method", "strategy", "trained_part", "order", "seed", "run", "state"]
 
 
@@ -132,6 +133,16 @@ KINDS: dict[Kind, RunKind] = {
         depends_on=(*_ASKING, "probe.*", "finetune.*", "unlearn.matched_at"),
         analysed=False,
     ),
+    "explore": RunKind(
+        "08_explore",
+        "pictures",
+        folder="explore",
+        axes=("scenario", "run"),
+        inputs=None,
+        files=("figures/",),
+        depends_on=("model.*", "evaluate.batch_size", "evaluate.max_new_tokens", "data.n_requests"),
+        analysed=False,
+    ),
 }
 
 
@@ -214,7 +225,7 @@ def named_run(name: str) -> tuple[Kind, dict[str, object]]:
 
 def out_folder(profile: str, out_dir: str = "") -> Path:
     """The study's folder, absolute: outputs/<profile>, or out_dir (a relative one starts at the
-    repository root).
+    repository root; "drive" and "working" are places that outlive a hosted session, colab.py).
 
     A profile of your own with the name of one in params/ has its folder's name in front:
     outputs/other-smoke for other/smoke.yaml.
@@ -223,7 +234,15 @@ def out_folder(profile: str, out_dir: str = "") -> Path:
     given, shipped = local_path(profile).resolve(), PARAMS / f"{name}.yaml"
     if name != profile and shipped.is_file() and given != shipped.resolve():
         name = f"{given.parent.name}-{name}"
+    if out_dir in colab.PLACES:
+        return colab.place(out_dir) / name
     return local_path(out_dir or Path("outputs") / name).resolve()
+
+
+def out_dir_from_here(text: str) -> str:
+    """The parameter out_dir of a command line: absolute, a relative one starts at the caller's
+    folder; "" and the words for places stay what they are."""
+    return str(from_here(text)) if text and text not in colab.PLACES else text
 
 
 def kind_of(notebook: str) -> Kind:

@@ -14,8 +14,9 @@ from pulse_lib.files import read_json
 from pulse_lib.runs.kinds import KINDS, Kind, notebooks_folder
 
 PACKAGE = Path(__file__).parents[1]
-# What is drawn beside a run's numbers is no part of its result; the analysis is made of it.
+# What is drawn beside a run's numbers is no part of its result; what reads all runs is made of it.
 DRAWN = "pulse_lib.report"
+STARTING = "pulse_lib.study"  # has missing inputs made, each of which says itself what made it
 
 
 def library_of(kind: Kind) -> dict[str, str]:
@@ -23,7 +24,7 @@ def library_of(kind: Kind) -> dict[str, str]:
     the file's place in the package ("train/losses.py").
     """
     code = "\n".join(code_cells(KINDS[kind].notebook))
-    names = _reached_names(code, kind == "analysis")
+    names = _reached_names(code, KINDS[kind].inputs is None)
     return {name: _sha256(path) for name, path in names.items()}
 
 
@@ -71,8 +72,10 @@ def _reached(code: str, with_drawn: bool) -> frozenset[Path]:
     while waiting:
         name = waiting.pop()
         path = _file(name)
-        drawn = name == DRAWN or name.startswith(f"{DRAWN}.")
-        if path is None or path in found or (drawn and not with_drawn):
+        room = ".".join(name.split(".")[:2])
+        if path is None or path in found or room == STARTING:
+            continue
+        if room == DRAWN and not with_drawn:
             continue
         found.add(path)
         waiting += _imports_of(path)

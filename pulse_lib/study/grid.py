@@ -15,7 +15,15 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import from_here
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile, load_profile
-from pulse_lib.runs.kinds import CHOICES, KINDS, Kind, RunSpec, one_of, spec_of
+from pulse_lib.runs.kinds import (
+    CHOICES,
+    KINDS,
+    Kind,
+    RunSpec,
+    one_of,
+    out_dir_from_here,
+    spec_of,
+)
 from pulse_lib.runs.manifest import State, reading_all, status
 from pulse_lib.strategies import STRATEGIES
 
@@ -90,7 +98,7 @@ def options_from_texts(
         scenarios=[one_of("scenario", s, choices=SCENARIOS) for s in _parts(scenarios)]
         or SCENARIOS,
         trained_parts=parts or None,
-        out_dir=str(from_here(out_dir)) if out_dir else "",
+        out_dir=out_dir_from_here(out_dir),
         sequential=pairs,
         rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
         probes=[one_of("probes", p, choices=_PROBED) for p in _parts(probes)],

@@ -19,7 +19,14 @@ from pulse_lib.data import source as data_source
 from pulse_lib.errors import PulseError
 from pulse_lib.files import PACKAGE, from_here, show, write_error
 from pulse_lib.profile import check_type, load_profile
-from pulse_lib.runs.kinds import ALIASES, RunSpec, kind_of, notebooks_folder, spec_of
+from pulse_lib.runs.kinds import (
+    ALIASES,
+    RunSpec,
+    kind_of,
+    notebooks_folder,
+    out_dir_from_here,
+    spec_of,
+)
 from pulse_lib.runs.locks import Lock, alone, logs_folder, slug
 from pulse_lib.runs.manifest import checked_file, complete, require
 from pulse_lib.runs.owner import check_profile
@@ -190,10 +197,10 @@ def run_from_words(name: str, words: Sequence[str], *, threads: int | None, echo
     """
     path = find_notebook(name)
     values = convert(path, _pairs(words))
-    for key in {"profile", "out_dir"} & set(values):
-        text = values[key]
-        if (key == "out_dir" and text) or text.endswith((".yaml", ".yml")):
-            values[key] = str(from_here(text))
+    if str(values.get("profile", "")).endswith((".yaml", ".yml")):
+        values["profile"] = str(from_here(values["profile"]))
+    if "out_dir" in values:
+        values["out_dir"] = out_dir_from_here(values["out_dir"])
     return run_notebook(path.stem, values, threads=threads, echo=echo)
 
 

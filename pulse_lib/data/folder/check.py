@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pulse_lib import colab
 from pulse_lib.data import likeness
 from pulse_lib.data.folder import photos
 from pulse_lib.data.folder.general import TABLE as GENERAL_TABLE
@@ -84,6 +85,8 @@ class Checked:
 def check(path: str | Path) -> Checked:
     """Everything about a folder, without raising: a relative path starts at the repository root."""
     folder = local_path(path)
+    if not folder.exists():  # attached to a hosted notebook under this name
+        folder = next((p for p in colab.attached(str(path)) if (p / TABLE).is_file()), folder)
     if folder.is_file() and folder.name == TABLE:
         folder = folder.parent
     if not folder.is_dir():

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 
+from pulse_lib import colab
 from pulse_lib.data.folder import photos
 from pulse_lib.data.folder.questions import photo_in, read_choice
 from pulse_lib.data.folder.sheet import Line, Problem, Sheet, read_sheet
@@ -115,4 +116,6 @@ def _kept(path: Path) -> bytes:
 
 def _table(settings: DataSettings) -> Path:
     path = local_path(settings.general.path)
+    if not path.exists():  # attached to a hosted notebook under this name
+        path = next((p for p in colab.attached(str(path)) if (p / TABLE).is_file()), path)
     return path / TABLE if path.is_dir() or path.suffix != ".csv" else path
