@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.trials import END_POINT, SEED, Goal, TrialSet, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
@@ -32,6 +32,7 @@ from pulse_lib.profile import (
     tuned_path,
     yaml_file,
 )
+from pulse_lib.report.paper import END_POINT
 from pulse_lib.runs.kinds import out_folder
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
