@@ -195,11 +195,16 @@ def search(
         bool, typer.Option("--store", help="Write the best into the profile's tuned file.")
     ] = False,
     sequential: Annotated[str, typer.Option(help=OPTIONS["sequential"][1])] = "",
+    goal: Annotated[
+        str, typer.Option(help="matched, or end_point: where the paper's run ends, once for all.")
+    ] = "matched",
 ) -> None:
     """Search learning rate and coefficients with the same budget for every method; goes on where it
     was stopped.
     """
     from pulse_lib.commands import search as searching
+    from pulse_lib.commands.trials import GOALS
+    from pulse_lib.runs.kinds import one_of
     from pulse_lib.study.grid import options_from_texts
 
     in_range("--trials", trials, least=1)
@@ -212,9 +217,12 @@ def search(
         out_dir=out_dir,
         sequential=sequential,
     )
-    table = searching.search(options, trials, seed=seed, jobs=jobs, pairs=bool(sequential))
+    aim = one_of("goal", goal, choices=GOALS)
+    table = searching.search(
+        options, trials, seed=seed, jobs=jobs, pairs=bool(sequential), goal=aim
+    )
     if store:
-        print(f"stored in {searching.store(options.profile, table)}")
+        print(f"stored in {searching.store(options.profile, table, goal=aim)}")
 
 
 @app.command()

@@ -395,7 +395,9 @@ def _single_shot(
                 "epoch": step / 10,
                 **line,
                 "invalid_rate": broken * (1 - known["forget/text"]) * 0.6,
+                **{f"{key}_likelihood": max(v, 0.25) for key, v in line.items()},
                 "forget_full": np.nan,
+                "forget_full_likelihood": np.nan,
             }
         )
         if matched is None and (line["forget_multimodal"] + line["forget_text"]) / 2 <= 0.35:

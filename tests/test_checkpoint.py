@@ -113,7 +113,8 @@ def test_a_stop_rule_and_its_states_go_on(tmp_path, monkeypatch):
 
     def ask(self, questions):
         whose = [{"set": q.set, "modality": q.modality, "wording": q.wording} for q in questions]
-        return pd.DataFrame(whose).assign(correct=curve[len(self.points)], invalid=False)
+        now = curve[len(self.points)]
+        return pd.DataFrame(whose).assign(correct=now, loglik_correct=now, invalid=False)
 
     monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)
     rules = {"epochs": 3, "path_every": 1, "stop_utility": 0.9, "matched_at": 0.96}

@@ -20,10 +20,10 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import accuracy
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.profile import Override
-from pulse_lib.report import collect, seeds, stats
+from pulse_lib.report import collect, paper, seeds, stats
 from pulse_lib.report.findings import ledger, rules
 from pulse_lib.report.findings.claims import FINDINGS
-from pulse_lib.report.tables import intervals, power, ranking, tables
+from pulse_lib.report.tables import intervals, levels, power, ranking, tables
 from pulse_lib.report.tables.settings import all_settings, settings_table
 
 SINGLE_SHOT = [
@@ -39,6 +39,11 @@ SINGLE_SHOT = [
     "retain_text",
     "general",
     "invalid_rate",
+    "forget_multimodal_likelihood",
+    "forget_text_likelihood",
+    "retain_multimodal_likelihood",
+    "retain_text_likelihood",
+    "general_likelihood",
 ]
 SEQUENTIAL = [
     "scenario",
@@ -59,6 +64,11 @@ SEQUENTIAL = [
     "retain_text",
     "general",
     "invalid_rate",
+    "forget_multimodal_likelihood",
+    "forget_text_likelihood",
+    "retain_multimodal_likelihood",
+    "retain_text_likelihood",
+    "general_likelihood",
 ]
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -123,7 +133,7 @@ def test_single_shot_has_the_published_columns_and_lines(study):
 def test_csv_has_whole_steps_and_empty_fields(study, tmp_path):
     tables.single_shot(study).to_csv(tmp_path / "t.csv", index=False)
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert "finetuned,xyz,projector+llm,0,matched,,,,,,," in lines
+    assert "finetuned,xyz,projector+llm,0,matched" + "," * 12 in lines
     assert any(line.startswith("finetuned,before,,0,,0,") for line in lines)
     assert not any(",60.0," in line for line in lines)
 
@@ -168,7 +178,8 @@ def test_a_column_for_each_request_of_the_profile(tmp_path):
         out = made.write_study(tmp_path / str(n), ("ga",), size=size, profile=profile)
         table = tables.sequential(collect.collect(out, profile))
         requests = [f"request_{k}" for k in range(1, n + 1)]
-        assert list(table.columns) == [*tables.SEQUENTIAL, *requests, *tables.SUMMARY]
+        measured = [*tables.SUMMARY, *tables.LIKELIHOODS]
+        assert list(table.columns) == [*tables.SEQUENTIAL, *requests, *measured]
         assert table.notna().all().all()
 
 
@@ -221,19 +232,71 @@ def test_the_ranking_is_by_what_is_kept_at_the_matched_step(study, out):
     assert line["numbers"] == "as given" and line["n_seeds"] == 1
 
 
+def _at_level_by_hand(path: pd.DataFrame, level: float, columns: list[str]) -> dict[str, float]:
+    """np.interp over the steps before and after the forget accuracy's first fall to the level."""
+    forget = path[columns].mean(axis=1).to_numpy()
+    i = int(np.argmax(forget <= level))
+    around = slice(i - 1, i + 1)
+    kept = {}
+    for name in ("retain_multimodal", "retain_text", "general"):
+        values = path[name].to_numpy()
+        there = np.interp(-level, -forget[around], values[around])
+        kept[name] = there / values[0]
+    return kept
+
+
+def test_kept_at_a_level_is_read_off_the_stored_trajectory(study, out):
+    table = levels.at_level(study, [0.6, 0.35]).set_index(
+        [*intervals.SETTINGS, "matched_by", "level"]
+    )
+    whose = ("pretrained", "npo", "projector+llm")
+    path = pd.read_csv(out / "single_shot" / "pretrained" / "npo-projector+llm-seed-0" / "path.csv")
+    said = ["forget_multimodal", "forget_text"]
+    likeliest = [f"{name}_likelihood" for name in said]
+    for level in (0.6, 0.35):
+        by_hand = _at_level_by_hand(path, level, said)
+        line = table.loc[(*whose, "generation", level)]
+        assert line["general_kept"] == pytest.approx(by_hand["general"])
+        assert line["kept"] == pytest.approx(np.mean([*by_hand.values()]))
+        by_hand = _at_level_by_hand(path, level, likeliest)  # never below what is said, here
+        assert table.loc[(*whose, "both", level)]["general_kept"] == pytest.approx(
+            by_hand["general"]
+        )
+    missed = table.loc[("finetuned", "xyz", "projector+llm", "both", 0.35)]
+    assert missed["n_reached"] == 0 and missed["n_seeds"] == 1 and np.isnan(missed["kept"])
+    assert set(levels.at_level(study)["level"]) == {0.35, paper.END_POINT}
+    quoted = (
+        paper.projector_table().set_index(["method", "trained_part"]).loc[("ga", "projector+llm")]
+    )
+    assert pytest.approx(quoted[said].mean()) == paper.END_POINT
+
+
+def test_the_ranking_says_what_the_old_rule_would_have_said(study):
+    table = ranking.ranking(study).set_index([*intervals.SETTINGS])
+    levels_ = levels.at_level(study, [0.35]).set_index([*intervals.SETTINGS, "matched_by"])["kept"]
+    for whose, line in table.iterrows():
+        for column, by in (("kept_at_level", "both"), ("kept_at_level_generation", "generation")):
+            assert line[column] == pytest.approx(levels_[(*whose, by)], nan_ok=True)
+    some = table.loc[("finetuned", "npo", "projector+llm")]
+    assert some["kept_at_level"] <= some["kept_at_level_generation"]
+
+
 def test_after_all_requests_the_success_criterion_is_judged_by_every_part_of_it(study):
     table = ranking.after_requests(study).set_index("method")
     ga = table.loc["ga"]
     assert ga["adapter_mb"] == 0.005 and ga["steps"] == 50  # five adapters of 1000 bytes
     assert not ga["aim"] and "general_kept 0." in ga["misses"] and "retain_kept" in ga["misses"]
-    assert "reload_multimodal 0.40" in ga["misses"] and "reload_text" not in ga["misses"]
+    assert "reload" not in ga["misses"]  # 0.40 and 0.20
     good = dict.fromkeys([*ranking.FORGET, "reload_multimodal", "reload_text"], 0.35)
     good |= {"retain_kept": 0.9, "general_kept": 0.9}
     assert ranking._misses(good) == ""
-    for name in (*ranking.FORGET, "reload_text"):
-        assert ranking._misses(good | {name: 0.36}) == f"{name} 0.36"
+    # Means of both modalities; what is said, what is likeliest and the reload each for itself
+    for name, (shown, text) in ranking.MEANS.items():
+        assert ranking._misses(good | {shown: 0.20, text: 0.50}) == ""
+        assert ranking._misses(good | {shown: 0.20, text: 0.52}) == f"{name} 0.36"
     assert ranking._misses(good | {"retain_kept": 0.89}) == "retain_kept 0.89"
-    assert ranking._misses(good | {"reload_text": float("nan")}) == ""  # not measured
+    none = dict.fromkeys(ranking.MEANS["reload"], float("nan"))
+    assert ranking._misses(good | none) == ""  # not measured
 
 
 def test_a_target_that_knew_nothing_has_no_share_left(study):

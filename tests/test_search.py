@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -32,17 +33,20 @@ from pulse_lib.unlearn.sequential import run_sequential
 
 
 def test_trial_zero_is_the_profile_as_it_stands():
-    drawn = trials.draw(get("simnpo"), 3e-3, trial=0)
-    assert drawn == {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
+    drawn = trials.draw(get("simnpo"), 3e-3, epochs=2, trial=0)
+    start = {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
+    assert drawn == start | {"epochs": 2}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     method, seen = METHODS[name], []
     for trial in range(1, 30):
-        drawn = trials.draw(method, 3e-3, trial=trial)
-        assert drawn == trials.draw(method, 3e-3, trial=trial)
-        assert list(drawn) == ["learning_rate", *method.hyperparameters]
+        drawn = trials.draw(method, 3e-3, epochs=2, trial=trial)
+        assert drawn == trials.draw(method, 3e-3, epochs=2, trial=trial)
+        assert list(drawn) == ["learning_rate", *method.hyperparameters, "epochs"]
+        slower = min(1, drawn["learning_rate"] / 3e-3)
+        assert drawn.pop("epochs") == math.ceil(2 / slower**0.75)
         for key, value in drawn.items():
             start = ({"learning_rate": 3e-3} | method.hyperparameters)[key]
             low, high = trials.FACTORS.get(key, trials.COEFFICIENT)
@@ -52,9 +56,22 @@ def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     assert len(set(seen)) > 25
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_few_trials_see_the_whole_range(name):
+    """Of 4, 8 and 16 trials each has its own stratum of the rate, whatever the method."""
+    low, high = (math.log(f) for f in trials.FACTORS["learning_rate"])
+    for n in (4, 8, 16):
+        drawn = [trials.draw(METHODS[name], 1.0, epochs=1, trial=k + 1) for k in range(n)]
+        places = [(math.log(d["learning_rate"]) - low) / (high - low) for d in drawn]
+        for k, place in enumerate(sorted(places)):  # rates are rounded to 3 digits
+            assert k - 0.03 < place * n < k + 1.03
+
+
 def test_methods_and_seeds_draw_their_own():
     rates = {
-        trials.draw(get(m), 1.0, trial=1, seed=s)["learning_rate"] for m in METHODS for s in (0, 1)
+        trials.draw(get(m), 1.0, epochs=1, trial=1, seed=s)["learning_rate"]
+        for m in METHODS
+        for s in (0, 1)
     }
     assert len(rates) > 1.8 * len(METHODS)
 
@@ -69,6 +86,8 @@ PATH = pd.DataFrame(
         "retain_multimodal": [0.8, 0.8, 0.4],
         "retain_text": [1.0, 0.9, 0.9],
         "general": [0.5, 0.5, 0.4],
+        "forget_multimodal_likelihood": [1.0, 0.9, 0.5],
+        "forget_text_likelihood": [1.0, 0.9, 0.6],
     }
 )
 
@@ -80,8 +99,30 @@ def test_the_score_is_the_mean_share_kept_at_the_matched_step():
 
 
 def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
-    assert trials.score(PATH, None) == {"score": pytest.approx(-0.3), "reached": False}
-    assert trials.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.6)
+    assert trials.score(PATH, None) == {"score": pytest.approx(-0.55), "reached": False}
+    assert trials.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.9)
+    assert trials.score(PATH, None, by="generation")["score"] == pytest.approx(-0.3)
+
+
+def test_an_end_point_is_the_epoch_nearest_to_where_the_paper_ends():
+    path = PATH.assign(epoch=[0.0, 1.0, 2.0])
+    found = trials.score_end(path)  # forget 0.6 and 0.3: 0.076 from 0.224
+    assert found == {
+        "score": pytest.approx(0.8),
+        "reached": True,
+        "kept_general": pytest.approx(0.8),
+        "forget": pytest.approx(0.3),
+        "step": 3,
+        "epochs": 2,
+    }
+    over = path.assign(forget_multimodal=[0.9, 0.5, 0.0], forget_text=[0.9, 0.7, 0.2])
+    assert trials.score_end(over) == found | {
+        "score": pytest.approx(-0.124),
+        "reached": False,
+        "forget": pytest.approx(0.1),
+    }
+    early = path.assign(forget_multimodal=[0.9, 0.2, 0.1], forget_text=[0.9, 0.2, 0.1])
+    assert trials.score_end(early)["epochs"] == 1
 
 
 def after(correct: float, likely: float, kept: float) -> pd.DataFrame:
@@ -100,7 +141,7 @@ def after(correct: float, likely: float, kept: float) -> pd.DataFrame:
 REST = (("retain", "multimodal"), ("retain", "text"), ("general", "multimodal"))
 
 
-def test_all_requests_are_forgotten_only_if_each_accuracy_is_low():
+def test_all_requests_are_forgotten_only_if_it_is_so_by_both():
     before = after(1.0, 1.0, 0.8)
     found = trials.score_after(before, after(0.3, 0.3, 0.6), goal=0.35)
     assert found["reached"] and found["score"] == pytest.approx(0.75)
@@ -109,9 +150,12 @@ def test_all_requests_are_forgotten_only_if_each_accuracy_is_low():
             "score": pytest.approx(-0.4),
             "reached": False,
         }
+    said_alone = trials.score_after(before, after(0.3, 0.4, 0.6), goal=0.35, by="generation")
+    assert said_alone == found
     text_alone = after(0.3, 0.3, 0.6)
-    text_alone.loc[text_alone["modality"] == "text", "loglik_correct"] = True
-    assert trials.score_after(before, text_alone, goal=0.35)["score"] == -1.0
+    text = (text_alone["modality"] == "text") & (text_alone["set"] == "forget")
+    text_alone.loc[text, "loglik_correct"] = True  # mean of both modalities: 0.65
+    assert trials.score_after(before, text_alone, goal=0.35)["score"] == pytest.approx(-0.65)
 
 
 # --- trials, done once --------------------------------------------------------------------------
@@ -169,7 +213,8 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     both = done(folder, 2)
     assert both[:1] == first and [t["trial"] for t in both] == [0, 1]
     assert file.read_text().startswith(kept)
-    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, trial=0)
+    epochs = load_profile("smoke").unlearn.epochs_pretrained
+    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, epochs=epochs, trial=0)
     shutil.copytree(folder / "data", tmp_path / "data")
     assert done(tmp_path, 2) == both  # one go gives the same
 
@@ -189,8 +234,9 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
     assert of.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
     (found,) = trials.run_trials(of)
     assert (found["scenario"], found["method"]) == ("sequential", f"npo/{policy}")
-    assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1}
     settings = load_profile("smoke")
+    epochs = settings.unlearn.epochs_finetuned
+    assert found["values"] == {"learning_rate": 3e-3, "beta": 0.1, "epochs": epochs}
     ((task, given),) = seen
     assert given == {}  # nothing is kept, on disk or elsewhere
     assert (task.strategy.id, task.target.adapters) == (policy, ("finetune",))

@@ -444,9 +444,12 @@ def test_norms_of_both_gradients_are_logged():
 # --- the path -------------------------------------------------------------------------------------
 
 
-def recorded(monkeypatch, accuracy, full=None, find_matched=True, **rules):
+def recorded(
+    monkeypatch, accuracy, full=None, find_matched=True, likeliest=None, epochs=6, **rules
+):
     """The recorder on a model whose forget accuracy follows `accuracy(step)`; `full(step)` is that
-    of the whole forget set. It ends where a stop rule is met.
+    of the whole forget set, `likeliest(step)` that by the likeliest option (the same if not given).
+    It ends where a stop rule is met.
     """
     now = {"step": 0}
 
@@ -460,15 +463,17 @@ def recorded(monkeypatch, accuracy, full=None, find_matched=True, **rules):
                 for q in questions
             ]
         )
-        return table.assign(correct=value)
+        return table.assign(
+            correct=value, loglik_correct=likeliest(now["step"]) if likeliest else value
+        )
 
     monkeypatch.setattr(TrajectoryRecorder, "_ask", ask)
     monkeypatch.setattr(trajectory, "adapter_weights", lambda model, name: {"at": now["step"]})
     rules = {"path_every": 5, "matched_at": 0.35, "path_dense_below": 0.9} | rules
-    measured = task(None, epochs=6, **rules)
+    measured = task(None, epochs=epochs, **rules)
     recorder = TrajectoryRecorder(measured, "unlearn", find_matched=find_matched)
-    assert recorder.last_step == 12
-    for now["step"] in range(13):
+    assert recorder.last_step == 2 * epochs
+    for now["step"] in range(recorder.last_step + 1):
         if recorder(now["step"], now["step"] / 2):
             break
     return recorder
@@ -499,6 +504,53 @@ def test_the_whole_forget_set_decides_when_to_stop(monkeypatch):
     assert (recorder.matched_step, recorder.table()["step"].max()) == (7, 8)
 
 
+def test_forgotten_means_that_the_right_option_is_not_the_likeliest_either(monkeypatch):
+    said = [1, 1, 0.8, 0.5, 0.3, 0.1, 0, 0, 0, 0, 0, 0, 0]
+    likeliest = [1, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.44, 0.36, 0.35, 0.3, 0.3, 0.3]
+    curves = {"likeliest": lambda s: likeliest[s], "path_every": 1}
+    both = recorded(monkeypatch, lambda s: said[s], **curves)
+    assert both.matched_step == 9 and both.matched == {"at": 9}
+    table = both.table().set_index("step")
+    assert list(table["forget_multimodal_likelihood"]) == likeliest
+    # the whole set is asked where both are near, up to the step that is looked for
+    full = table[["forget_full", "forget_full_likelihood"]].dropna()
+    assert full.to_dict("index") == {
+        7: {"forget_full": 0, "forget_full_likelihood": 0.44},
+        8: {"forget_full": 0, "forget_full_likelihood": 0.36},
+        9: {"forget_full": 0, "forget_full_likelihood": 0.35},
+    }
+    said_alone = recorded(monkeypatch, lambda s: said[s], matched_by="generation", **curves)
+    assert said_alone.matched_step == 4
+    never = recorded(
+        monkeypatch, lambda s: said[s], likeliest=lambda s: max(likeliest[s], 0.4), path_every=1
+    )
+    assert never.matched_step is None
+    swapped = recorded(monkeypatch, lambda s: likeliest[s], likeliest=lambda s: said[s])
+    assert swapped.matched_step == 9, "nor is it enough that another option is the likeliest"
+
+
+def test_a_stop_rule_goes_by_both_as_well(monkeypatch):
+    likeliest = {"likeliest": lambda s: 0.9 if s < 7 else 0.2, "path_every": 1}
+    both = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, stop_forget=0.3, **likeliest)
+    assert both.table()["step"].max() == 7
+    said = recorded(
+        monkeypatch,
+        lambda s: 1 if s < 3 else 0.1,
+        stop_forget=0.3,
+        matched_by="generation",
+        **likeliest,
+    )
+    assert said.table()["step"].max() == 3
+
+
+def test_a_long_run_is_not_measured_at_every_step(monkeypatch):
+    falling = recorded(monkeypatch, lambda s: 1 - s / 1000, epochs=200)
+    steps = falling.table()["step"]
+    assert falling.dense == 3 and (steps[steps < 300] % 5 == 0).sum() > 10
+    late = steps[steps > 110].diff().dropna()
+    assert set(late) <= {1, 2, 3} and len(steps) < 250
+
+
 def test_not_reached(monkeypatch):
     recorder = recorded(monkeypatch, lambda s: 1 - s / 40 if s else 1.2)
     assert recorder.matched_step is None and recorder.matched is None
@@ -519,7 +571,8 @@ def stopping(monkeypatch, curves, **rules):
         forget, utility = (curve[min(now["step"], len(curve) - 1)] for curve in curves)
         table = pd.DataFrame([{"set": q.set, "modality": q.modality} for q in questions])
         table = table.assign(wording="trained", invalid=False)
-        return table.assign(correct=[forget if s == "forget" else utility for s in table["set"]])
+        right = [forget if s == "forget" else utility for s in table["set"]]
+        return table.assign(correct=right, loglik_correct=right)
 
     real = TrajectoryRecorder.measure
 

@@ -2,30 +2,47 @@
 is not reported: python -m pulse_lib search.
 
 The score of a trial is the share of retain and general accuracy that is left once it has forgotten,
-so methods are compared at equal forgetting. Trials: pulse_lib/commands/trials.py.
+so methods are compared at equal forgetting. With goal `end_point`, numbers are found once, on
+fine-tuned people, and stored for all scenarios: equal training. Trials:
+pulse_lib/commands/trials.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from copy import deepcopy
 from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.trials import SEED, TrialSet, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
-from pulse_lib.profile import SEQUENTIAL, Profile, load_profile, profile_path, tuned_path, yaml_file
+from pulse_lib.profile import (
+    SCENARIOS,
+    SEQUENTIAL,
+    Profile,
+    load_profile,
+    profile_path,
+    tuned_path,
+    yaml_file,
+)
+from pulse_lib.report.paper import END_POINT
 from pulse_lib.runs.kinds import out_folder
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
 
 SAFE = 2 / 3  # share of a whole run's steps
+EQUAL_HEAD = """\
+# Found by `python -m pulse_lib search --goal end_point`, written anew by --store: best of {n} trials for each
+# method on fine-tuned people, by what is kept of general accuracy where the paper's run ends (forget accuracy
+# near {end}); the same numbers in every scenario and request. On a seed that is not reported.
+"""
 HEAD = """\
 # Found by `python -m pulse_lib search`, written anew by --store: best of {n} trials for each method and
 # scenario, by what is kept of retain and general accuracy once it has forgotten, else the nearest to it;
@@ -40,18 +57,26 @@ def search(
     seed: int = SEED,
     jobs: int = 2,
     pairs: bool = False,
+    goal: Goal = "matched",
     log: Callable[[str], object] = print,
 ) -> pd.DataFrame:
     """Do the trials that are not done yet and return all: scenario, method, trial, score, reached,
     kept_*, step, seconds, the values tried, n_steps (of a whole single-shot run). Written to
     <out>/trials.csv too. With `pairs`, those of options.sequential as well,
-    method/strategy, whose scenario is SEQUENTIAL.
+    method/strategy, whose scenario is SEQUENTIAL. With goal end_point, scenario finetuned alone.
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
     trials made with other settings, and for a pair that does not fit.
     """
     profile, scenarios, methods = options.profile, options.scenarios, options.methods
+    if goal == "end_point":
+        if pairs or "finetuned" not in scenarios:
+            raise PulseError(
+                "goal = end_point finds numbers once, on fine-tuned people, for every scenario and "
+                "request: leave --pairs out, and scenario finetuned in"
+            )
+        scenarios = ["finetuned"]
     settings = load_profile(profile)
     out = out_folder(profile, options.out_dir or str(Path("outputs") / f"{settings.name}-search"))
     asked = (options.sequential or ()) if pairs else ()
@@ -67,7 +92,7 @@ def search(
         log=log,
     )
     sets = [
-        TrialSet(profile, scenario, method=method, trials=trials, seed=seed, out=out)
+        TrialSet(profile, scenario, method=method, trials=trials, seed=seed, out=out, goal=goal)
         for scenario in scenarios
         for method in methods
         if get(method).procedure != "retrain"  # nothing to tune: it is fine-tuned as the target is
@@ -84,14 +109,13 @@ def search(
                 log(
                     f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
                 )
-    steps = _n_steps(settings, scenarios, seed=seed, out=out)
     found = [
-        trial | {"n_steps": steps.get(of.scenario), "values": json.dumps(trial["values"])}
+        trial | {"values": json.dumps(trial["values"])}
         for of in sets
         for trial in read_trials(of, settings)[:trials]
     ]
     table = pd.DataFrame(found)
-    write_csv(out / "trials.csv", table)
+    write_csv(out / ("trials.csv" if goal == "matched" else f"trials-{goal}.csv"), table)
     return table
 
 
@@ -108,21 +132,6 @@ def _prepare(
         if runs.status(spec, settings).state != "done":
             log(f"{spec.notebook}, seed {seed}")
             run_notebook(spec.notebook, dict(spec.parameters))
-
-
-def _n_steps(
-    settings: Profile, scenarios: Sequence[str], *, seed: int, out: Path
-) -> dict[str, int]:
-    from pulse_lib.data.dataset import read_dataset
-
-    data, unlearn = read_dataset(runs.run_folder("data", out, seed=seed)), settings.unlearn
-    return {
-        scenario: unlearn.n_steps(
-            len(data.training(scenario, ["forget"], stage="unlearn")),
-            getattr(unlearn, f"epochs_{scenario}"),
-        )
-        for scenario in scenarios
-    }
 
 
 def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -145,15 +154,18 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def store(profile: str, table: pd.DataFrame) -> Path:
+def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:
     """Write the best trials into the profile's tuned file, anew; the profile's own file is not
-    touched. Raises PulseError if it says `tuned` itself, or would not take these numbers.
+    touched. With goal end_point, those of the fine-tuned people for pre-trained ones too. Raises
+    PulseError if it says `tuned` itself, or would not take these numbers.
     """
-    path, found = profile_path(profile), best(table)
+    path, found, head = profile_path(profile), best(table), HEAD
     if "tuned" in yaml_file.read_mapping(path):
         raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
+    if goal == "end_point":
+        found, head = {name: deepcopy(found["finetuned"]) for name in SCENARIOS}, EQUAL_HEAD
     load_profile(profile).with_values(tuned=found)  # before a file is there
     n = table.groupby(["scenario", "method"]).size().max()
-    text = HEAD.format(n=n) + yaml_file.dump(found)
+    text = head.format(n=n, end=END_POINT) + yaml_file.dump(found)
     replace_file(tuned_path(path), lambda tmp: tmp.write_text(text))
     return tuned_path(path)

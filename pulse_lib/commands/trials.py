@@ -2,35 +2,45 @@
 
 A single-shot trial is a run without the full evaluation that ends once it is matched. A sequential
 one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands; the
-others multiply the learning rate, the retain weight and the method's coefficients by factors drawn
-log-uniformly from FACTORS.
+others multiply the learning rate, the retain weight and the method's coefficients by factors from
+FACTORS, spread evenly over the range (on a log scale) however few they are. A lower rate has more
+epochs: PACE.
+
+With goal `end_point` a trial goes on past the matched state, is measured after each epoch, and is
+worth what it keeps of general accuracy at the epoch nearest to END_POINT. That is where the paper's
+runs end; its comparisons are at equal training, not at equal forgetting.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from scipy.stats import qmc
 
 from pulse_lib import runs
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
     both_modalities,
-    forget_accuracies,
+    forget_level,
+    likelihoods,
     nan_mean,
+    retained_share,
     retained_shares,
     summary,
 )
 from pulse_lib.files import replace_file, show, write_error
 from pulse_lib.methods import Method, get
-from pulse_lib.profile import Profile, UnlearnSettings, load_profile
+from pulse_lib.profile import MatchedBy, Profile, UnlearnSettings, load_profile
+from pulse_lib.report.paper import END_POINT
 from pulse_lib.runs.identity import plain
 from pulse_lib.runs.kinds import fields
 from pulse_lib.strategies import get_strategy
@@ -39,11 +49,19 @@ if TYPE_CHECKING:  # torch: loaded by workers only
     from pulse_lib.unlearn.task import Task
 
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
-FACTORS = {"learning_rate": (0.1, 3.0), "retain_weight": (0.3, 30.0)}
+# The lowest rate is a tenth of the lowest that earlier searches of 0.1 to 3 found: slow runs keep more
+FACTORS = {"learning_rate": (0.03, 3.0), "retain_weight": (0.3, 30.0)}
 COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not name
+# A run at a factor f of the profile's rate, below 1, takes f ** -PACE times its epochs: so many more
+# steps GA and NPO need (measured: 2.7 at a third, 4.9 at a ninth)
+PACE = 0.75
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
-GIVE_UP = 0.4  # a trial ends once less than this share of retain and general is left
+GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
+TOLERANCE = 0.08  # how far from the paper's END_POINT an epoch's end may be
+
+Goal = Literal["matched", "end_point"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class TrialSet:
     seed: int
     out: Path  # the study's folder of the search
     strategy: str = ""
+    goal: Goal = "matched"
 
     @property
     def name(self) -> str:
@@ -75,47 +94,82 @@ class TrialSet:
     @property
     def file(self) -> Path:
         """One JSON line a trial, the first line saying of which settings."""
-        return self.out / "trials" / self.scenario / f"{self.name.replace('/', '-')}.jsonl"
+        folder = "trials" if self.goal == "matched" else f"trials-{self.goal}"
+        return self.out / folder / self.scenario / f"{self.name.replace('/', '-')}.jsonl"
 
 
 def draw(
-    method: Method, learning_rate: float, *, trial: int, seed: int = SEED, strategy: str = ""
+    method: Method,
+    learning_rate: float,
+    *,
+    epochs: int,
+    trial: int,
+    seed: int = SEED,
+    strategy: str = "",
 ) -> dict[str, float]:
-    """What a trial sets: learning_rate and the method's hyperparameters, rounded to 3 digits. Trial
-    0 changes nothing; a number that is 0 stays 0.
+    """What a trial sets: learning_rate, epochs and the method's hyperparameters, rounded to 3
+    digits. Trial 0 changes nothing; a number that is 0 stays 0.
+
+    Trials are points of a scrambled Sobol sequence: of the first 4, 8, 16 ... each has a stratum of
+    the rate, and of every other number, to itself.
     """
     start = {"learning_rate": learning_rate} | method.hyperparameters
     if trial == 0:
-        return start
-    generator = np.random.default_rng([seed, trial, *f"{method.id}{strategy}".encode()])
+        return {**start, "epochs": epochs}
+    generator = np.random.default_rng([seed, *f"{method.id}{strategy}".encode()])
+    points = qmc.Sobol(len(start), rng=generator)
+    place = points.random_base2(math.ceil(math.log2(trial)))[trial - 1]
     drawn = {}
-    for name, value in start.items():
+    for (name, value), share in zip(start.items(), place, strict=True):
         low, high = FACTORS.get(name, COEFFICIENT)
-        factor = np.exp(generator.uniform(np.log(low), np.log(high)))
+        factor = low ** (1 - share) * high**share
         drawn[name] = float(f"{value * factor:.3g}")
-    return drawn
+    slower = min(1.0, drawn["learning_rate"] / learning_rate)
+    return {**drawn, "epochs": math.ceil(epochs * slower**-PACE)}
 
 
-def score(trajectory: pd.DataFrame, matched_step: int | None) -> dict:
+def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy = "both") -> dict:
     """What a trajectory is worth: `score`, the mean share of retain_multimodal, retain_text and
     general accuracy that is left at the matched step, and those shares; minus the lowest forget
     accuracy if no step matched.
     """
     start = trajectory.iloc[0]
     if matched_step is None:
-        return {"score": -float(np.nanmin(both_modalities(trajectory))), "reached": False}
+        return {"score": -float(np.nanmin(forget_level(trajectory, by))), "reached": False}
     there = trajectory[trajectory["step"] == matched_step].iloc[0]
     return {"reached": True} | _kept(start, there)
 
 
-def score_after(before: pd.DataFrame, after: pd.DataFrame, *, goal: float) -> dict:
-    """What rows after all requests are worth: as `score`, but forgotten means that every forget
-    accuracy, by generation and by likelihood, is at most `goal`; minus the largest if one is not.
+def score_end(trajectory: pd.DataFrame) -> dict:
+    """What a trajectory measured after each epoch is worth at its end point, the epoch whose forget
+    accuracy, by generation, is nearest to END_POINT: `score`, the share of general accuracy that is
+    left there, if it is within TOLERANCE; else minus the distance. Also epochs, step, forget.
     """
-    highest = max(forget_accuracies(after).values())
-    if not highest <= goal:
-        return {"score": -highest, "reached": False}
-    return {"reached": True} | _kept(summary(before), summary(after))
+    start, later = trajectory.iloc[0], trajectory[trajectory["step"] > 0]
+    distance = pd.Series(np.abs(both_modalities(later) - END_POINT), index=later.index)
+    end = later.loc[distance.idxmin()]
+    reached = bool(distance.min() <= TOLERANCE)
+    kept = float(retained_share(start["general"], end["general"]))
+    place = {"step": int(end["step"]), "epochs": round(end["epoch"])}
+    return {
+        "score": kept if reached else -float(distance.min()),
+        "reached": reached,
+        "kept_general": kept,
+        "forget": float(both_modalities(end)),
+    } | place
+
+
+def score_after(
+    before: pd.DataFrame, after: pd.DataFrame, *, goal: float, by: MatchedBy = "both"
+) -> dict:
+    """What rows after all requests are worth: as `score`; forgotten means that the forget accuracy,
+    by generation and by likelihood, is at most `goal`; minus it if it is not.
+    """
+    now = summary(after)
+    forget = float(forget_level(now | likelihoods(after), by))
+    if not forget <= goal:
+        return {"score": -forget, "reached": False}
+    return {"reached": True} | _kept(summary(before), now)
 
 
 def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
@@ -132,16 +186,24 @@ def run_trials(of: TrialSet) -> list[dict]:
     torch.set_num_threads(1)
     settings = load_profile(of.profile)
     known, task = read_trials(of, settings), task_of(of, settings)
-    rate, worth = task.unlearn.learning_rate, _after_requests if of.strategy else _single_shot
+    worth = _after_requests if of.strategy else _END[of.goal]
     for number in range(len(known), of.trials):
-        drawn = draw(task.method, rate, trial=number, seed=of.seed, strategy=of.strategy)
+        drawn = draw(
+            task.method,
+            task.unlearn.learning_rate,
+            epochs=task.epochs,
+            trial=number,
+            seed=of.seed,
+            strategy=of.strategy,
+        )
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
             found |= worth(_drawn(task, drawn))
         except PulseError as error:  # a loss that is not finite, say: a result as well
             found |= {"score": -1.0, "reached": False, "error": str(error)}
-        found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn}
+        ended = {"epochs": found.pop("epochs")} if "epochs" in found else {}
+        found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn | ended}
         known.append(found)
         _append(of, settings, trial=found)
     return known
@@ -170,7 +232,8 @@ def _drawn(task: Task, drawn: Mapping[str, float]) -> Task:
     """The task with what a trial sets."""
     rest = dict(drawn)
     unlearn = replace(task.unlearn, learning_rate=rest.pop("learning_rate"))
-    return replace(task, unlearn=unlearn, method=task.method.tuned(rest))
+    epochs = int(rest.pop("epochs"))
+    return replace(task, unlearn=unlearn, epochs=epochs, method=task.method.tuned(rest))
 
 
 def _single_shot(task: Task) -> dict:
@@ -179,7 +242,30 @@ def _single_shot(task: Task) -> dict:
     stops = {"stop_forget": _goal(task.unlearn), "stop_utility": GIVE_UP}
     outcome = unlearn_single_shot(replace(task, unlearn=replace(task.unlearn, **stops)))
     step = outcome.matched_step or outcome.final_step
-    return score(outcome.trajectory, outcome.matched_step) | {"step": step}
+    worth = score(outcome.trajectory, outcome.matched_step, by=task.unlearn.matched_by)
+    return worth | {"step": step, "n_steps": _n_steps(task)}
+
+
+def _to_the_end(task: Task) -> dict:
+    from pulse_lib.unlearn.single_shot import unlearn_single_shot
+
+    rules = {
+        "path_every": task.unlearn.n_steps(len(task.forget), 1),
+        "path_dense_below": 0.0,
+        "matched_at": 0.0,  # no state is looked for
+        "stop_forget": max(END_POINT - TOLERANCE, 0.0),
+        "matched_by": "generation",
+    }
+    asked = replace(task.evaluate, n_path_questions=N_ASKED)
+    asking = replace(task, unlearn=replace(task.unlearn, **rules), evaluate=asked)
+    return score_end(unlearn_single_shot(asking).trajectory) | {"n_steps": _n_steps(task)}
+
+
+_END = {"matched": _single_shot, "end_point": _to_the_end}
+
+
+def _n_steps(task: Task) -> int:
+    return task.unlearn.n_steps(len(task.forget), task.epochs)
 
 
 def _after_requests(task: Task) -> dict:
@@ -193,7 +279,8 @@ def _after_requests(task: Task) -> dict:
     stack(task.model, task.target.adapters)
     answers = answer_questions(task.model, questions, images=task.images, settings=task.evaluate)
     rounds = list(run_sequential(task))
-    worth = score_after(task.scored(answers), rounds[-1].rows, goal=_goal(task.unlearn))
+    goal, by = _goal(task.unlearn), task.unlearn.matched_by
+    worth = score_after(task.scored(answers), rounds[-1].rows, goal=goal, by=by)
     return worth | {"step": sum(r.final_step for r in rounds)}
 
 
@@ -210,6 +297,8 @@ def _mark(of: TrialSet, settings: Profile) -> object:
     if of.strategy:
         held = dict(get_strategy(of.strategy).coefficients)
         own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
+    if of.goal == "end_point":
+        own = {"goal": [END_POINT, TOLERANCE], "n_asked": N_ASKED}
     return plain(
         own
         | {
@@ -217,7 +306,7 @@ def _mark(of: TrialSet, settings: Profile) -> object:
             "method": get(of.method).describe(),
             "profile": fields(kind, runs.spec_of(kind, of.axes).parameters, profile=bare),
             "seed": of.seed,
-            "factors": [FACTORS, COEFFICIENT, MARGIN, GIVE_UP],
+            "factors": [FACTORS, COEFFICIENT, PACE, MARGIN, GIVE_UP],
         }
     )
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pulse_lib.profile import MatchedBy
+
 SUMMARY = (
     "forget_multimodal",
     "forget_text",
@@ -18,6 +20,7 @@ SUMMARY = (
     "general",
     "invalid_rate",
 )
+LIKELIHOODS = tuple(f"{name}_likelihood" for name in SUMMARY if name != "invalid_rate")
 RETAINED = ("retain_multimodal", "retain_text", "general")  # of SUMMARY: what is not to be lost
 CHANCE = 0.25  # of the kit's own questions of four options; `chance` for any others
 MATCHED_AT = 0.35  # the forget accuracy that counts as forgotten, unless a profile sets its own
@@ -38,6 +41,44 @@ def both_modalities(
     that was asked if the other is NaN.
     """
     return nan_mean([values[f"{of}_multimodal"], values[f"{of}_text"]])
+
+
+def forget_level(values: Mapping[str, Any] | pd.Series | pd.DataFrame, by: MatchedBy) -> Any:
+    """The forget accuracy that is compared with a level, a number or (of a table) an array: mean of
+    both modalities by generation; with "both", that or the one by the likeliest option, whichever
+    is higher, NaN if one is not known.
+
+    Who still finds the right option likeliest has not forgotten, whatever it says.
+    """
+    said = both_modalities(values)
+    if by == "generation":
+        return said
+    likeliest = [values.get(f"forget_{m}_likelihood") for m in ("multimodal", "text")]
+    none = np.full(np.shape(said), np.nan)
+    return np.maximum(said, nan_mean([none if v is None else v for v in likeliest]))
+
+
+def at_level(
+    path: pd.DataFrame, level: float, *, by: MatchedBy, columns: Iterable[str] = SUMMARY
+) -> dict[str, float] | None:
+    """What a trajectory's columns, and `step`, were when its forget accuracy first came down to
+    `level`: on a straight line between the two measurements around that moment. None if it never
+    did. A trajectory that is there at step 0 is taken at its next measurement.
+
+    Steps are coarse near the level: the first measurement below it may be far below.
+    """
+    path = path.sort_values("step").reset_index(drop=True)
+    forget = pd.Series(forget_level(path, by), index=path.index).dropna()
+    below = forget[(path["step"].loc[forget.index] > 0) & (forget <= level)]
+    if below.empty:
+        return None
+    after = below.index[0]
+    earlier = forget.loc[: after - 1]
+    before = earlier.index[-1] if len(earlier) and earlier.iloc[-1] > level else after
+    share = 1.0 if before == after else (forget[before] - level) / (forget[before] - forget[after])
+    names = ["step", *columns]
+    start, end = (path.loc[i, names].astype(float) for i in (before, after))
+    return (start + share * (end - start)).to_dict()
 
 
 def retained_share(before: Any, after: Any) -> Any:
@@ -90,6 +131,12 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def likelihoods(table: pd.DataFrame) -> dict[str, float]:
+    """LIKELIHOODS: what `summary` gives, but by the likeliest option of each question."""
+    by_option = summary(table.assign(correct=table["loglik_correct"]))
+    return {f"{name}_likelihood": v for name, v in by_option.items() if name != "invalid_rate"}
+
+
 def request_accuracies(table: pd.DataFrame) -> dict[str, float]:
     """{"request_1": ...}: mean of multimodal and text accuracy on each request's people, trained
     wordings.
@@ -109,13 +156,13 @@ def person_accuracies(table: pd.DataFrame, set_name: str) -> pd.Series:
     return each.groupby("person_id", observed=True).mean()
 
 
-def forget_mean(table: pd.DataFrame) -> float:
+def forget_mean(table: pd.DataFrame, column: str = "correct") -> float:
     """Mean of multimodal and text accuracy over the forget rows of a table, trained wordings; NaN
-    if there are none.
+    if there are none. column: loglik_correct for that of the likeliest options.
     """
     forget = table[(table["set"] == "forget") & (table["wording"] == "trained")]
     return float(
-        nan_mean(_mean(forget[forget["modality"] == m]["correct"]) for m in ("multimodal", "text"))
+        nan_mean(_mean(forget[forget["modality"] == m][column]) for m in ("multimodal", "text"))
     )
 
 

@@ -26,6 +26,7 @@ from pulse_lib.profile.settings import GeneralSettings as GeneralSettings
 from pulse_lib.profile.settings import GeneralSource as GeneralSource
 from pulse_lib.profile.settings import ImageAspect as ImageAspect
 from pulse_lib.profile.settings import Load as Load
+from pulse_lib.profile.settings import MatchedBy as MatchedBy
 from pulse_lib.profile.settings import ModelSettings as ModelSettings
 from pulse_lib.profile.settings import Optimizer as Optimizer
 from pulse_lib.profile.settings import PeopleSettings as PeopleSettings

@@ -20,7 +20,7 @@ from pulse_lib.files import KIT, local_path, show
 from pulse_lib.profile import yaml_file
 from pulse_lib.profile.said import said
 from pulse_lib.profile.settings import Profile
-from pulse_lib.profile.tuned import RATE, place_in_tuned, tuned_for
+from pulse_lib.profile.tuned import EPOCHS, RATE, place_in_tuned, tuned_for
 
 PARAMS = KIT / "params"
 
@@ -154,15 +154,16 @@ def overridden(
     found = []
     group, name = place_in_tuned(profile.tuned, scenario, method=method, strategy=strategy)
     values = tuned_for(profile.tuned, scenario, method=method, strategy=strategy)
-    if RATE in values:
-        tuned_key = f"tuned.{group}.{name}.{RATE}"
+    replaced = {RATE: RATE, EPOCHS: f"epochs_{scenario}"}
+    for tuned_name, setting in ((t, s) for t, s in replaced.items() if t in values):
+        tuned_key = f"tuned.{group}.{name}.{tuned_name}"
         file, line = line_of(profile, tuned_key) or (profile.tuned_file or Path(), 0)
         found.append(
             Override(
-                key=f"unlearn.{RATE}",
-                value=profile.unlearn.learning_rate,
+                key=f"unlearn.{setting}",
+                value=getattr(profile.unlearn, setting),
                 tuned_key=tuned_key,
-                tuned=values[RATE],
+                tuned=values[tuned_name],
                 file=file,
                 line=line,
             )

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from pulse_lib.errors import PulseError
 from pulse_lib.profile.said import said
-from pulse_lib.profile.tuned import RATE, check_tuned, tuned_for
+from pulse_lib.profile.tuned import EPOCHS, RATE, SCENARIOS, check_tuned, tuned_for
 
 TrainedPart = Literal["projector+llm", "llm"]
 # full: float32 on a CPU, 16 bits on a GPU; 16bit: on a CPU too; 8bit and 4bit: bitsandbytes
@@ -37,6 +37,8 @@ Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
 Reference = Literal["round_start", "target", "base"]
 SupervisedTokens = Literal["answer", "whole_sequence"]
 RetainSource = Literal["retain_train", "same"]
+# both: by what it says and by which option is the likeliest; generation: by what it says alone
+MatchedBy = Literal["both", "generation"]
 ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
 
 TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
@@ -237,6 +239,7 @@ class UnlearnSettings(Settings):
     # share of the starting forget accuracy below which every step is measured
     path_dense_below: Share = 0.9
     matched_at: Share = 0.35  # forget accuracy that defines the `matched` state
+    matched_by: MatchedBy = "both"  # by which that accuracy is to be so low
     # Stop rules, judged at each cheap measurement; 0: off
     stop_forget: Share = 0.0  # stop once the forget accuracy is at or below this
     stop_utility: Share = (
@@ -282,9 +285,9 @@ class Profile(Settings):
     unlearn: UnlearnSettings
     evaluate: EvaluateSettings
     probe: ProbeSettings = ProbeSettings()
-    # What a search found: scenario -> method -> learning_rate and the method's hyperparameters;
-    # sequential -> method/strategy -> the same, and the strategy's. A method that is not there has
-    # the rate of `unlearn` and the coefficients of its row.
+    # What a search found: scenario -> method -> learning_rate, epochs and the method's
+    # hyperparameters; sequential -> method/strategy -> the same, and the strategy's. A method that is not there has
+    # the rate and epochs of `unlearn` and the coefficients of its row.
     tuned: Tuned = field(default_factory=dict)
     # Where it was read from: no part of what it says
     files: tuple[Path, ...] = field(
@@ -316,8 +319,11 @@ class Profile(Settings):
         hyperparameters that its rows are tuned by.
         """
         values = tuned_for(self.tuned, scenario, method=method, strategy=strategy)
-        rate = values.pop(RATE, self.unlearn.learning_rate)
-        return self.unlearn.with_values(learning_rate=rate), values
+        changes: dict[str, float] = {RATE: values.pop(RATE, self.unlearn.learning_rate)}
+        if EPOCHS in values:
+            epochs = int(values.pop(EPOCHS))
+            changes |= {f"epochs_{name}": epochs for name in SCENARIOS}
+        return self.unlearn.with_values(**changes), values
 
     def as_dict(self) -> dict:
         """The resolved settings as nested plain dicts, for manifests."""

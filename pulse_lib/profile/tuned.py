@@ -14,7 +14,9 @@ from pulse_lib.strategies import get_strategy
 Scenario = Literal["finetuned", "pretrained"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 SEQUENTIAL = "sequential"  # in `tuned`, beside the scenarios
-RATE = "learning_rate"  # the one setting of section `unlearn` that `tuned` overrides
+# The settings of section `unlearn` that `tuned` overrides; epochs are those of the run's scenario
+RATE = "learning_rate"
+EPOCHS = "epochs"
 
 TunedValues = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -50,6 +52,9 @@ def check_tuned(tuned: TunedValues) -> None:
             where = f"tuned.{scenario}.{name}"
             if values.get(RATE) == 0:
                 raise ValueError(f"{where}.{RATE} = 0.0: expected a number above 0")
+            epochs = values.get(EPOCHS, 1)
+            if epochs < 1 or epochs != int(epochs):
+                raise ValueError(f"{where}.{EPOCHS} = {epochs}: expected a whole number, 1 or more")
             try:
                 _check_names(name, values, pair=scenario == SEQUENTIAL)
             except PulseError as error:
@@ -59,4 +64,4 @@ def check_tuned(tuned: TunedValues) -> None:
 def _check_names(name: str, values: Mapping[str, float], *, pair: bool) -> None:
     method, _, strategy = name.partition("/") if pair else (name, "", "")
     own = get_strategy(strategy).coefficients if pair else {}
-    get(method).tuned({k: v for k, v in values.items() if k != RATE and k not in own})
+    get(method).tuned({k: v for k, v in values.items() if k not in (RATE, EPOCHS, *own)})

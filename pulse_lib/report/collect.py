@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import summary
+from pulse_lib.evaluate.accuracy import likelihoods, summary
 from pulse_lib.evaluate.rows import ROW_SCHEMA
 from pulse_lib.files import read_json, show
-from pulse_lib.profile import Profile
+from pulse_lib.profile import MatchedBy, Profile
 from pulse_lib.report.stats import clusters
 from pulse_lib.runs.kinds import ALIASES, DEFAULTS
 from pulse_lib.runs.manifest import found_runs, require
@@ -70,6 +70,11 @@ class Study:
         """Forget accuracy at which methods are compared (0-1)."""
         return self.profile.unlearn.matched_at
 
+    @property
+    def matched_by(self) -> MatchedBy:
+        """By which accuracies: what the model says, or both that and its likeliest option."""
+        return self.profile.unlearn.matched_by
+
     def full_rows(self, run: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         """All columns of one run's rows, texts and options included, or those named. Not to be
         changed: the last one read is kept. Raises PulseError listing the runs if there is no such
@@ -89,8 +94,9 @@ class Study:
 
     @functools.cached_property
     def summaries(self) -> dict[tuple[str, str, int], dict[str, float]]:
-        """`summary` of every model state, by (run, state, round)."""
-        return {key: summary(rows[MEASURED]) for key, rows in self.parts.items()}
+        """`summary` and `likelihoods` of every model state, by (run, state, round)."""
+        asked = {key: rows[MEASURED] for key, rows in self.parts.items()}
+        return {key: summary(rows) | likelihoods(rows) for key, rows in asked.items()}
 
     def part(self, run: str, state: str, *, number: int = 0) -> pd.DataFrame:
         """The rows of one model state (no rows if there is no such state)."""

@@ -51,7 +51,7 @@ _UNLEARNING = (
     *(f"unlearn.{key}" for key in ("rank", "alpha", "batch_size", "micro_batch", "optimizer")),
     *(f"unlearn.{key}" for key in ("warmup_steps", "max_grad_norm", "reference")),
     *(f"unlearn.{key}" for key in ("supervised_tokens", "retain_source", "path_every")),
-    *(f"unlearn.{key}" for key in ("stop_forget", "stop_utility")),
+    *(f"unlearn.{key}" for key in ("stop_forget", "stop_utility", "matched_by")),
     "evaluate.n_path_questions",
 )
 # Fields that only some methods read, by what a method needs
@@ -121,7 +121,10 @@ KINDS: dict[Kind, RunKind] = {
         folder="analysis",
         inputs=None,
         files=("tables/", "figures/", "report.html"),
-        depends_on=("unlearn.matched_at", "data.n_requests", "data.people.source"),
+        depends_on=(
+            *("unlearn.matched_at", "unlearn.matched_by", "data.n_requests"),
+            "data.people.source",
+        ),
     ),
     "probe": RunKind(
         "06_probe",
@@ -314,6 +317,8 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
             patterns += [field for need in method.needs for field in _BY_NEED.get(need, ())]
             values = method.hyperparameters | values
         resolved = {"unlearn.learning_rate": unlearn.learning_rate}
+        epochs = [p for p in patterns if p.startswith("unlearn.epochs_")]
+        resolved |= {p: getattr(unlearn, p.removeprefix("unlearn.")) for p in epochs}
         resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
     flat = _flat(profile)
     return {k: flat[k] for k in _matching(tuple(patterns), tuple(flat))} | resolved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,10 +12,13 @@ from pulse_lib.data.records import Question
 from pulse_lib.data.splits import in_turn
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
+    LIKELIHOODS,
     RETAINED,
     SUMMARY,
     both_modalities,
+    forget_level,
     forget_mean,
+    likelihoods,
     nan_mean,
     retained_share,
     summary,
@@ -22,12 +26,17 @@ from pulse_lib.evaluate.accuracy import (
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
 from pulse_lib.model.adapters import AdapterWeights, adapter_weights, set_adapter_weights
+from pulse_lib.profile import MatchedBy
 from pulse_lib.train.loop import derive_seed
 from pulse_lib.unlearn.task import Task
 
-TRAJECTORY_COLUMNS = ["step", "epoch", *SUMMARY, "forget_full"]
+FULL = ("forget_full", "forget_full_likelihood")  # of the whole forget set, where it was asked
+TRAJECTORY_COLUMNS = ["step", "epoch", *SUMMARY, *LIKELIHOODS, *FULL]
 # A few questions' forget accuracy this close above matched_at: the whole forget set is asked
 NEAR_MATCHED = 0.10
+# Where every step would be measured, a run of more steps than this is measured so many times: its
+# steps are as much smaller
+MOST_MEASURED = 150
 
 
 class TrajectoryRecorder:
@@ -36,7 +45,8 @@ class TrajectoryRecorder:
     below `path_dense_below` of its start.
 
     A measurement asks the same few questions each time. The `matched` state is that of the first
-    step at which the whole forget set is at or below `matched_at`. A call returns the stop rule
+    step at which the whole forget set is at or below `matched_at`: by what the model says and by
+    which option is the likeliest, unless `matched_by` is generation. A call returns the stop rule
     that is met, or "".
     """
 
@@ -54,6 +64,7 @@ class TrajectoryRecorder:
         self.task, self.adapter, self.answer = task, adapter, answer
         self.find_matched = find_matched
         self.last_step = task.unlearn.n_steps(len(task.forget), task.epochs)
+        self.dense = max(1, math.ceil(self.last_step / MOST_MEASURED))
         n, seed = task.evaluate.n_path_questions, derive_seed(task.seed, "path")
         self.few = trajectory_questions(task.questions, n, seed=seed)
         self.forget = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
@@ -66,27 +77,24 @@ class TrajectoryRecorder:
     def __call__(self, step: int, epoch: float) -> str:
         """Measure after this step if it is time to. Step 0, before training, must come first."""
         every = self.task.unlearn.path_every
-        on_time = step in (0, self.last_step) or (every > 0 and step % every == 0)
-        if not on_time and not self._falling():
+        on_time = step in (0, self.last_step) or (every > 0 and step % max(every, self.dense) == 0)
+        if not on_time and (step % self.dense or not self._falling()):
             return ""
         return self.measure(step, epoch)
 
     def measure(self, step: int, epoch: float) -> str:
         """Measure after this step; the reason to stop, or ""."""
-        point = {
-            "step": step,
-            "epoch": epoch,
-            **summary(self._ask(self.few)),
-            "forget_full": float("nan"),
-        }
+        few, level = self._ask(self.few), self.task.unlearn.matched_at
+        point = {"step": step, "epoch": epoch, **summary(few), **likelihoods(few)}
+        point |= dict.fromkeys(FULL, float("nan"))
         looking = self.find_matched and step > 0 and self.matched_step is None
-        if looking and both_modalities(point) <= self.task.unlearn.matched_at + NEAR_MATCHED:
-            point["forget_full"] = forget_mean(self._ask(self.forget))
-            if point["forget_full"] <= self.task.unlearn.matched_at:
-                self.matched_step, self.matched = (
-                    step,
-                    adapter_weights(self.task.model, self.adapter),
-                )
+        if looking and forget_level(point, self._by) <= level + NEAR_MATCHED:
+            whole = self._ask(self.forget)
+            point["forget_full"] = forget_mean(whole)
+            point["forget_full_likelihood"] = forget_mean(whole, "loglik_correct")
+            if self._full(point) <= level:
+                self.matched_step = step
+                self.matched = adapter_weights(self.task.model, self.adapter)
         self.points.append(point)
         return self._verdict(step, point)
 
@@ -128,10 +136,19 @@ class TrajectoryRecorder:
                 return f"retain and general keep {kept:.3f}, below stop_utility = {floor:g}"
             self._good = step, adapter_weights(self.task.model, self.adapter)
         # The whole forget set, where it was asked, has the last word: a few questions may say less.
-        forget = np.fmax(both_modalities(point), point["forget_full"])
+        forget = np.fmax(forget_level(point, self._by), self._full(point))
         if goal > 0 and step > 0 and forget <= goal:
             return f"forget accuracy {forget:.3f}, at or below stop_forget = {goal:g}"
         return ""
+
+    @property
+    def _by(self) -> MatchedBy:
+        return self.task.unlearn.matched_by
+
+    def _full(self, point: dict) -> float:
+        """The whole forget set's accuracy that is compared with a level; NaN where not asked."""
+        said, likeliest = (point[name] for name in FULL)
+        return said if self._by == "generation" else float(np.maximum(said, likeliest))
 
     def _falling(self) -> bool:
         settings = self.task.unlearn
@@ -143,8 +160,9 @@ class TrajectoryRecorder:
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         task = self.task
+        # Likelihoods come from the reading that generation needs anyway
         answers = self.answer(
-            task.model, questions, images=task.images, settings=task.evaluate, with_loglik=False
+            task.model, questions, images=task.images, settings=task.evaluate, with_loglik=True
         )
         return scored(questions, answers, rules=task.evaluate.extraction_rules)
 

@@ -9,7 +9,13 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import chance, first_at_or_below
+from pulse_lib.evaluate.accuracy import (
+    chance,
+    first_at_or_below,
+    forget_level,
+    likelihoods,
+    summary,
+)
 from pulse_lib.methods import PAPER_METHODS
 from pulse_lib.profile import Scenario
 from pulse_lib.report import stats
@@ -237,7 +243,7 @@ def splitting(facts: Facts, metric: Metric, *, selection: Selection) -> Iterator
         several = (
             pick(rows, round=rows["round"].max())
             if selection == "final"
-            else _first_low_round(rows, facts.study.matched_at)
+            else _first_low_round(facts, rows)
         )
         if key not in facts.states or several.empty:
             continue
@@ -249,13 +255,17 @@ def splitting(facts: Facts, metric: Metric, *, selection: Selection) -> Iterator
         yield _number(whose, said, found=found, bound=0, sides=((often, once),))
 
 
-def _first_low_round(rows: pd.DataFrame, level: float) -> pd.DataFrame:
+def _first_low_round(facts: Facts, rows: pd.DataFrame) -> pd.DataFrame:
     """Of each seed and order the rows of the first round whose forget accuracy over everybody is at
-    or below the level."""
-    found = []
+    or below the level, by the study's `matched_by`."""
+    found, study = [], facts.study
     for _, run in groups(rows, ["seed", "order"]):
-        asked = pick(headline(run), set="forget").groupby(["round", "modality"], observed=True)
-        number = first_at_or_below(asked["correct"].mean().groupby("round").mean(), level)
+        asked = dict(groups(run, "round"))
+        levels = {
+            number: forget_level(summary(state) | likelihoods(state), study.matched_by)
+            for number, state in asked.items()
+        }
+        number = first_at_or_below(pd.Series(levels), study.matched_at)
         if number is not None:
             found.append(pick(run, round=number))
     return pd.concat(found) if found else rows.iloc[:0]

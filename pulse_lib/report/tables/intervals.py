@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, summary
+from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, nan_mean, summary
 from pulse_lib.report import paper, stats
 from pulse_lib.report.collect import MEASURED, Run, Study, groups, headline, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
@@ -262,9 +262,12 @@ def paths(study: Study) -> pd.DataFrame:
 
 
 def with_means(values):
-    """The accuracies of a state (a mapping) or of a table, with `forget` and `retain` as means of
-    both modalities."""
+    """The accuracies of a state (a mapping) or of a table, with `forget`, `forget_likelihood` and
+    `retain` as means of both modalities."""
     means = {name: both_modalities(values, name) for name in ("forget", "retain")}
+    if "forget_text_likelihood" in values:
+        likeliest = [values[f"forget_{m}_likelihood"] for m in ("multimodal", "text")]
+        means["forget_likelihood"] = nan_mean(likeliest)
     return values.assign(**means) if isinstance(values, pd.DataFrame) else values | means
 
 

@@ -10,6 +10,7 @@ from pulse_lib.evaluate.accuracy import (
     RETAINED,
     both_modalities,
     forget_accuracies,
+    forget_level,
     nan_mean,
     retained_share,
     retained_shares,
@@ -18,20 +19,26 @@ from pulse_lib.evaluate.accuracy import (
 from pulse_lib.profile import tuned_for
 from pulse_lib.report.collect import MEASURED, Run, Study, best_first, groups
 from pulse_lib.report.seeds import rank_sets
-from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS
+from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
+from pulse_lib.report.tables.levels import at_level
 from pulse_lib.strategies import get_strategy
 
-# The success criterion
-SUCCESS_FORGET = (
-    MATCHED_AT  # forget accuracy, each modality, by generation and by likelihood: at most
-)
+# The success criterion: forget accuracy, mean of both modalities, by generation and by likelihood
+SUCCESS_FORGET = MATCHED_AT  # at most
 SUCCESS_RETAINED = 0.90  # of retain and of general accuracy: at least
 RANKING = [
     *("scenario", "rank", "method", "trained_part", "numbers", "n_seeds", "n_reached"),
     *("kept", *(f"{m}_kept" for m in RETAINED), "forget", "step", "seconds", "adapter_mb"),
-    *("rank_from", "rank_to"),
+    *("rank_from", "rank_to", "forget_likelihood", "kept_at_level", "kept_at_level_generation"),
 ]
+AS_SAID = "kept_at_level_generation"
 FORGET = [f"forget_{m}{by}" for m in ("multimodal", "text") for by in ("", "_likelihood")]
+# Of these the criterion takes the mean
+MEANS = {
+    "forget": FORGET[::2],
+    "forget_likelihood": FORGET[1::2],
+    "reload": ["reload_multimodal", "reload_text"],
+}
 AFTER = [
     *("method", "policy", "trained_part", "n_seeds", *FORGET),
     *("retain_kept", "general_kept", "steps", "seconds", "adapter_mb"),
@@ -49,18 +56,23 @@ def ranking(study: Study) -> pd.DataFrame:
     numbers: "searched" if the profile holds hyperparameters of a search for the method, else "as given".
     rank_from, rank_to: the ranks that the method may have (see `seeds.rank_sets`), all at once, among
     those that reached the level on every seed, on the seeds that these share; empty below two seeds.
+    kept_at_level: `kept` of table `at_level`, interpolated; the last column goes by generation alone.
     """
     table = matched_runs(study)
     if table.empty:
         return table.reindex(columns=RANKING)
     grouped = table.groupby([*SETTINGS, "numbers"], sort=False)
     taken = (*SETTINGS, "numbers", "rank", "rank_from", "rank_to")
-    numbers = [c for c in RANKING if c in table and c not in taken]
+    numbers = [c for c in table if c in RANKING and c not in taken]
     means = grouped[[c for c in numbers if not c.startswith("n_")]].mean()
     means["n_seeds"], means["n_reached"] = grouped.size(), grouped["kept"].count()
     means = best_first(means.reset_index(), "kept", reached="n_reached", of="n_seeds")
     means["rank"] = means.groupby("scenario").cumcount() + 1
-    return means.join(_rank_intervals(table), on=SETTINGS)[RANKING]
+    means = means.join(_rank_intervals(table), on=SETTINGS)
+    levels = at_level(study, [study.matched_at]).set_index([*SETTINGS, "matched_by"])["kept"]
+    for column, by in (("kept_at_level", study.matched_by), (AS_SAID, "generation")):
+        means = means.join(levels.xs(by, level="matched_by").rename(column), on=SETTINGS)
+    return means[RANKING]
 
 
 def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +107,11 @@ def matched_runs(study: Study) -> pd.DataFrame:
             shares = retained_shares(before, now)
             line |= {f"{metric}_kept": share for metric, share in shares.items()}
             line |= {"kept": nan_mean(shares.values()), "forget": both_modalities(now)}
+            line |= {"forget_likelihood": with_means(now)["forget_likelihood"]}
             line |= {"step": step, "seconds": _seconds(run, step)}
         lines.append(who | line)
-    columns = [c for c in dict.fromkeys([*RANKING, "seed"]) if not c.startswith("rank_")]
+    later = ("rank_from", "rank_to", "kept_at_level", AS_SAID)
+    columns = [c for c in dict.fromkeys([*RANKING, "seed"]) if c not in later]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -107,8 +121,9 @@ def after_requests(study: Study) -> pd.DataFrame:
     of both modalities) and general accuracy kept, cost, and forget accuracies once the projector is
     the target's again (reload_...).
 
-    aim: the success criterion, whether all forget accuracies, those after the reload too, are at
-    most SUCCESS_FORGET and both shares at least SUCCESS_RETAINED; misses says where not. numbers:
+    aim: the success criterion, whether the forget accuracies (means of both modalities), by
+    generation, by likelihood and after the reload, are at most SUCCESS_FORGET and both shares at
+    least SUCCESS_RETAINED; misses says where not. numbers:
     as in `ranking`, those of single-shot where the pair of method and strategy was not searched.
     """
     lines = []
@@ -141,7 +156,8 @@ def after_requests(study: Study) -> pd.DataFrame:
     means["misses"] = [_misses(row) for row in means.to_dict("records")]
     means["aim"] = means["misses"] == ""
     means["worst"] = means[["retain_kept", "general_kept"]].min(axis=1)
-    forgot = (means[FORGET].max(axis=1) <= SUCCESS_FORGET).rename("forgot")
+    forgot = [forget_level(row, "both") <= SUCCESS_FORGET for row in means.to_dict("records")]
+    forgot = pd.Series(forgot, index=means.index, name="forgot")
     order = pd.concat([means["aim"], forgot, means["worst"]], axis=1)
     means = means.loc[order.sort_values(list(order), ascending=False, kind="stable").index]
     return means[AFTER].reset_index(drop=True)
@@ -152,8 +168,10 @@ def _source(tuned: dict) -> str:
 
 
 def _misses(row: dict) -> str:
-    reload = [name for name in ("reload_multimodal", "reload_text") if row[name] == row[name]]
-    high = [f"{name} {row[name]:.2f}" for name in (*FORGET, *reload) if row[name] > SUCCESS_FORGET]
+    forgotten = {
+        name: float(nan_mean(row[column] for column in columns)) for name, columns in MEANS.items()
+    }
+    high = [f"{name} {value:.2f}" for name, value in forgotten.items() if value > SUCCESS_FORGET]
     kept = ("retain_kept", "general_kept")
     low = [f"{name} {row[name]:.2f}" for name in kept if not row[name] >= SUCCESS_RETAINED]
     return ", ".join(high + low)

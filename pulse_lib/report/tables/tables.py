@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.evaluate.accuracy import (
+    LIKELIHOODS,
     RETAINED,
     SUMMARY,
     first_at_or_below,
+    forget_level,
     request_accuracies,
     retained_share,
 )
@@ -18,11 +20,12 @@ from pulse_lib.report import paper
 from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
+from pulse_lib.report.tables.levels import at_level
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
 from pulse_lib.report.words import SCENARIOS, method_order
 
-SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY]
+SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY, *LIKELIHOODS]
 SEQUENTIAL = ["scenario", *SEQUENCE, "order", "seed", "round"]
 SCORED = ("question_id", "options", "correct", "invalid", "category", "group")  # by score_rows
 MMBENCH = ["vanilla_0", "vanilla_all", "circular", "parse_rate"]
@@ -59,7 +62,7 @@ def single_shot(study: Study) -> pd.DataFrame:
 
 def sequential(study: Study) -> pd.DataFrame:
     """One line per sequential run and round (0 = before). Columns SEQUENTIAL, a request_k for each
-    of the profile's requests (mean of both modalities on its people), and SUMMARY."""
+    of the profile's requests (mean of both modalities on its people), SUMMARY and LIKELIHOODS."""
     lines = []
     for run in study.of("sequential"):
         who = {key: run.parameter(key) for key in SEQUENTIAL[1:-1]}
@@ -69,7 +72,7 @@ def sequential(study: Study) -> pd.DataFrame:
                 found = study.summaries[name, state, number]
                 lines.append(who | request_accuracies(rows[MEASURED]) | found)
     requests = [f"request_{k}" for k in range(1, study.profile.data.n_requests + 1)]
-    table = pd.DataFrame(lines, columns=[*SEQUENTIAL, *requests, *SUMMARY])
+    table = pd.DataFrame(lines, columns=[*SEQUENTIAL, *requests, *SUMMARY, *LIKELIHOODS])
     return _sorted(table, SEQUENTIAL[1:])
 
 
@@ -150,7 +153,7 @@ def one_shot_against_sequential(
     equal forgetting.
 
     Equal forgetting: the one-shot run's matched state beside the first round whose forget accuracy
-    over everybody is at or below the matched level. One line per way; percent kept is of that
+    over everybody, by the study's `matched_by`, is at or below the matched level. One line per way; percent kept is of that
     seed's before. Empty accuracies: the level was not reached. single, rounds: `single_shot` and
     `sequential` of the study, if they are there already.
     """
@@ -158,11 +161,13 @@ def one_shot_against_sequential(
     rounds = with_means(sequential(study) if rounds is None else rounds)
     keys = [*SEQUENCE, "order", "seed"]
     values = ["forget", "retain", "general", "invalid_rate"]
+    ends = ["retain_kept", "general_kept", "forget_likelihood"]
     lines = []
     for key, run in groups(rounds, keys, sort=False):
         who = dict(zip(keys, key, strict=True))
         before, run = pick(run, round=0).iloc[0], run.set_index("round", drop=False).sort_index()
-        reached = first_at_or_below(run["forget"], study.matched_at)
+        forget = pd.Series(forget_level(run, study.matched_by), index=run.index)
+        reached = first_at_or_below(forget, study.matched_at)
         shared = {k: who[k] for k in ("method", "trained_part", "seed")}
         one = pick(single, scenario="finetuned", **shared)
         for comparison, selection, several in (
@@ -176,12 +181,13 @@ def one_shot_against_sequential(
                 line = who | {"comparison": comparison, "way": way}
                 if len(state) and state[at].notna().all():
                     row = state.iloc[0]
-                    line |= {"at": f"{at} {int(row[at])}"} | row[values].to_dict()
+                    line |= {"at": f"{at} {int(row[at])}"}
+                    line |= row[[*values, "forget_likelihood"]].to_dict()
                     for metric in ("retain", "general"):
                         percent = retained_share(before[metric], 100 * row[metric])
                         line[f"{metric}_kept"] = percent
                 lines.append(line)
-    columns = [*keys, "comparison", "way", "at", *values, "retain_kept", "general_kept"]
+    columns = [*keys, "comparison", "way", "at", *values, *ends]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -212,6 +218,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "sequential": rounds,
         "projector": projector(study),
         "matched": matched(study, single),
+        "at_level": at_level(study),
         "one_shot_against_sequential": one_shot_against_sequential(study, single, rounds=rounds),
         "wordings": wordings(study),
         "general_by_category": general_by_category(study),
