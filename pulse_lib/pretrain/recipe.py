@@ -229,7 +229,7 @@ def measure(
         "least seen third": met[2 * third :],
         f"best {len(best)}": best,
     } | ({"left out": strangers} if strangers else {})
-    table = {name: _by_modality(trained, ids) for name, ids in groups.items()}
+    table = {name: _by_modality(trained, ids) for name, ids in groups.items() if ids}
     table["held-out wordings, all"] = _by_modality(heldout, groups["all"])
     table[f"held-out wordings, best {len(best)}"] = _by_modality(heldout, best)
     images = ImageStore()
