@@ -16,6 +16,8 @@ from pulse_lib.methods import METHODS, VARIANTS
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report.collect import Run, Study, groups
 from pulse_lib.report.tables.intervals import SETTINGS
+from pulse_lib.report.words import SCENARIOS as WORDS
+from pulse_lib.report.words import SELECTIONS, label
 
 KEPT = ("retain_kept", "general_kept")
 SAID = ("forget", "forget_likelihood")  # accuracies, mean of both modalities
@@ -97,8 +99,9 @@ def rank_agreement(table: pd.DataFrame) -> pd.DataFrame:
     round.
     """
     lines = []
-    methods = table[~table["method"].isin(["base", "before", *filter(_retrains, METHODS)])]
-    for (scenario, selection), part in groups(methods, ["scenario", "selection"], sort=False):
+    for (scenario, selection), part in groups(
+        _methods(table), ["scenario", "selection"], sort=False
+    ):
         part = part.assign(kept=nan_mean([part[name] for name in KEPT]))
         values = {name: part[name] * (1 if more else -1) for name, more in RANKED.items()}
         for metric, against in combinations(RANKED, 2):
@@ -122,9 +125,13 @@ def fooled(table: pd.DataFrame) -> pd.Series | None:
     the line of the one that `forget_ks` calls nearest to the oracle; None if none is broken.
     """
     kept = np.maximum(table["retain_kept"], table["general_kept"])
-    unlearned = ~table["method"].isin(["base", "before"])
-    broken = table[unlearned & (kept <= BROKEN) & table["forget_ks"].notna()]
+    broken = _methods(table[(kept <= BROKEN) & table["forget_ks"].notna()])
     return broken.loc[broken["forget_ks"].idxmin()] if len(broken) else None
+
+
+def _methods(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of methods that unlearn: not of the oracle, and not of what it is compared with."""
+    return table[~table["method"].isin(["base", "before", *filter(_retrains, METHODS)])]
 
 
 def _retrains(method: str) -> bool:
@@ -176,3 +183,26 @@ def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
         "retain_kept": float(retained_share(*retain)),
         "general_kept": float(retained_share(before["general"], after["general"])),
     }
+
+
+def said(study: Study, table: pd.DataFrame) -> str:
+    """In lines: where no distance is defined, with the command that changes that; and which broken
+    model KS alone would call the best.
+    """
+    words: dict[str, str] = {**WORDS}
+    given = f" -p profile {study.profile.name}"
+    lines = [
+        f"{words[scenario]}, seed {seed}: not defined, no oracle ran here: python -m "
+        f"pulse_lib notebook 03{given} -p scenario {scenario} -p method oracle -p seed {seed}"
+        for scenario, seed in undefined(study)
+    ]
+    worst = fooled(table) if len(table) else None
+    if worst is not None:
+        rank = int((_methods(table)["forget_ks"] < worst["forget_ks"]).sum()) + 1
+        lines.append(
+            f"{label(worst['method'])}, {SELECTIONS[worst['selection']]}, keeps "
+            f"{worst['retain_kept']:.0%} of retain and {worst['general_kept']:.0%} of general "
+            f"accuracy: broken. By KS on forget people ({worst['forget_ks']:.2f}) it is number {rank} "
+            f"of {len(_methods(table))}, and its forget quality is 10^{worst['forget_quality']:.1f}"
+        )
+    return "\n".join(lines)
