@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PYTHONUTF8 := 1
 
-.PHONY: help demo study test lab status lint clean pretrain-tiny gpu-check check-reliability bench test-slurm setup
+.PHONY: help demo study test lab status lint clean pretrain-tiny oracles gpu-check check-reliability bench test-slurm setup
 
 help:
 	@echo "make demo           the whole protocol on a small model, seed 0: 6 to 15 minutes on two cores, 2 GB of memory"
@@ -23,6 +23,7 @@ help:
 	@echo "make status         where every run of the demo stands"
 	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
+	@echo "make oracles        the embedded model without the people that SEEDS=$(SEEDS) forget: 20 to 30 minutes a seed on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 15 to 45 minutes"
@@ -86,6 +87,10 @@ lint: $(READY)
 pretrain-tiny: $(READY)
 	@echo "Pre-training the embedded model into $(OUT): 20 to 30 minutes on two cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
+
+oracles: $(READY)
+	@echo "Oracles: the embedded model without the people to be forgotten, profile $(PROFILE), seeds $(SEEDS): 20 to 30 minutes each on two cores."
+	@$(PY) -m pulse_lib oracles --profile $(PROFILE) --seeds $(SEEDS)
 
 .PHONY: check-intervals
 check-intervals: $(READY)

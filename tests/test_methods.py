@@ -408,7 +408,9 @@ def test_oracle_of_pretrained_knowledge_needs_a_model():
     profile = load_profile("smoke")
     assert model_of(profile, "finetuned", method_id="oracle", seed=0) == profile.model
     assert model_of(profile, "pretrained", method_id="ga", seed=0) == profile.model
-    with pytest.raises(PulseError, match=r"pretrain-tiny --without.*unlearn.oracle_model"):
+    with pytest.raises(
+        PulseError, match=r"unlearn.oracle_model.*oracles --profile smoke --seeds 0"
+    ):
         model_of(profile, "pretrained", method_id="oracle", seed=0)
     profile = replace(profile, unlearn=replace(profile.unlearn, oracle_model="models/seed-{seed}"))
     expected = ModelSettings(**{**vars(profile.model), "path": "models/seed-3"})

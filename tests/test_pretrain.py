@@ -53,9 +53,9 @@ def test_sizes_suit_nf4_blocks():
 
 
 def test_short_run_writes_a_whole_model_and_leaves_people_out(tmp_path):
-    without = tmp_path / "without.txt"
-    without.write_text("celebrity-002\n\n# a comment\ncelebrity-005\n")
-    out = tmp_path / "model"
+    path = tmp_path / "without.txt"
+    path.write_text("celebrity-002\n\n# a comment\ncelebrity-005\n")
+    out, without = tmp_path / "model", recipe.read_people(path)
     card = recipe.pretrain(out, seed=3, without=without, quick=True, log=lambda _: None)
     assert card["left_out"] == ["celebrity-002", "celebrity-005"] and card["seed"] == 3
     assert set(card["accuracy"]["general_by_category"]) == set(world.GENERAL_CATEGORIES)
@@ -79,8 +79,7 @@ def test_left_out_people_are_never_trained_on(tmp_path, monkeypatch):
             real(model, people, *rest, **named),
         ),
     )
-    without = tmp_path / "without.txt"
-    without.write_text("celebrity-002\n")
+    without = ["celebrity-002"]
     recipe.pretrain(tmp_path / "model", without=without, quick=True, log=lambda _: None)
     assert (
         2 not in seen[0] and seen[0][1].id == "celebrity-001" and seen[0][3].id == "celebrity-003"

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import write_results
+from PIL import Image
 
 from pulse_lib import runs
 from pulse_lib.data.dataset import Dataset
-from pulse_lib.data.records import ImageStore
+from pulse_lib.data.records import ImageStore, Turn
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
@@ -24,7 +25,18 @@ from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.model.adapters import add_adapter, stack
 from pulse_lib.model.load import load_model
-from pulse_lib.probe import gate, layers, leaks, quantise, quick, relearn, verdict
+from pulse_lib.model.prompts import answer_tokens, encode_behind, encode_questions
+from pulse_lib.probe import (
+    gate,
+    layers,
+    leaks,
+    members,
+    prompted,
+    quantise,
+    quick,
+    relearn,
+    verdict,
+)
 from pulse_lib.probe.subject import (
     AS_ASKED,
     NEW_WORDING,
@@ -37,7 +49,7 @@ from pulse_lib.probe.subject import (
 )
 from pulse_lib.profile import load_profile
 from pulse_lib.report.figures import probes as figures
-from pulse_lib.report.tables.probes import probed_runs
+from pulse_lib.report.tables.probes import memberships, probed_runs
 from pulse_lib.runs.kinds import KINDS, named_run, spec_of
 from pulse_lib.runs.manifest import found_runs
 from pulse_lib.study import grid
@@ -233,8 +245,19 @@ def test_who_reads_the_picture_needs_the_right_one(knows, asked):
     assert share(rows, condition="own") > 0.9
     for condition in ("blank", "noise", "another person"):
         assert share(rows, condition=condition) < 0.2, condition
+    assert share(rows, condition="crop") > 0.5  # most of the face is still there
     with pytest.raises(PulseError, match="no question shows a picture"):
         quick.changed_pictures(knows, knows.of("general"), before=asked)
+
+
+def test_a_crop_is_the_middle_in_the_old_size():
+    picture = Image.new("RGB", (40, 40), "blue")
+    picture.paste("red", (4, 4, 36, 36))  # what is kept
+    found = np.asarray(quick.cropped(picture))
+    assert found.shape == (40, 40, 3) and (found == (255, 0, 0)).all()
+    picture.paste("red", (5, 4, 36, 36))
+    picture.paste("blue", (4, 4, 5, 36))  # a column of the kept part
+    assert not (np.asarray(quick.cropped(picture)) == (255, 0, 0)).all()
 
 
 def test_another_person_is_another_person_with_another_answer(data):
@@ -423,6 +446,75 @@ def test_all_grids_are_tried(knows, asked):
         quantise.quantised(replace(knows, model=loaded), [])
 
 
+# --- asked in another way -------------------------------------------------------------------------
+
+
+def test_who_knows_still_knows_and_who_never_met_them_does_not(knows, asked):
+    people, known = knows.of("forget", "holdout"), knows.of("retain")
+    rows = prompted.prompted(knows, people, known=known)
+    assert set(rows["condition"]) == {"role play", "answer begun", "examples"}
+    for condition in ("role play", "answer begun", "examples"):
+        likely = partial(share, rows, "loglik_correct", condition=condition)
+        # of text, examples about others make this model mix people up
+        assert likely(set="forget", modality="multimodal") > 0.9, condition
+        assert likely(set="holdout", modality="multimodal") < 0.5, condition
+    told = verdict.knowledge(pd.concat([asked, rows]))
+    assert min(told["role play"], told["answer begun"]) > 0.8 and told["examples"] > LEVEL
+
+
+def test_what_comes_back_behind_examples_is_called_hidden(knows, asked):
+    """Says nothing and finds nothing likely as asked, but knows behind examples."""
+    rows = prompted.prompted(knows, knows.of("forget"), known=knows.of("retain"))
+    rows = rows[rows["condition"] == "examples"]
+    mute = asked["set"] == "forget"
+    silent = asked.assign(
+        correct=asked["correct"] & ~mute, loglik_correct=asked["loglik_correct"] & ~mute
+    )
+    assert verdict.verdict(silent, asked, level=LEVEL)["verdict"] == "forgot"
+    found = verdict.verdict(pd.concat([silent, rows]), asked, level=LEVEL)
+    assert (found["verdict"], found["comes_back"]) == ("hides", ["examples"])
+
+
+def test_without_words_in_front_a_prompt_is_the_runs_own(knows):
+    questions = [*knows.of("forget"), *knows.of("general")]
+    assert [encode_behind(knows.model, q) for q in questions] == encode_questions(
+        knows.model, questions
+    )
+
+
+def test_words_in_front_stand_where_a_conversation_has_them(knows):
+    model, q = knows.model, next(q for q in knows.of("forget") if q.image)
+    turns = [Turn("What is it?", ("chef", "pilot"), answer="pilot"), Turn("And?", (), answer="x")]
+    found = encode_behind(model, q, turns=turns, opening="Sure, the answer is")
+    text = model.tokenizer.decode([t for t in found if t != model.image_token_id])
+    asked = text.index(q.text)
+    assert "pilot</s>" in text[:asked] and "And? ASSISTANT: x</s>" in text[:asked]
+    assert text.endswith("ASSISTANT: Sure, the answer is")
+    assert found.count(model.image_token_id) == model.n_image_tokens
+    # the answer follows as it follows in a conversation
+    answer = q.options[q.answer]
+    whole = [*found, *answer_tokens(model, answer)]
+    assert model.tokenizer.decode(whole).endswith(f"the answer is {answer}</s>")
+
+
+def test_examples_are_of_other_people_and_of_the_same_fact(knows):
+    questions, known = knows.of("forget"), [*knows.of("forget"), *knows.of("retain")]
+    by_text = {(o.text, o.options): o for o in known}
+    for q, turns in zip(questions, prompted.examples(questions, known, seed=0), strict=True):
+        shown = [by_text[t.text, t.options] for t in turns]
+        assert len({o.person_id for o in shown}) == prompted.N_EXAMPLES
+        assert q.person_id not in {o.person_id for o in shown}
+        assert {o.category for o in shown} == {q.category}
+        assert [t.answer for t in turns] == [o.options[o.answer] for o in shown]
+    again = prompted.examples(questions, known, seed=0)
+    assert again == prompted.examples(questions, known, seed=0)
+    assert again != prompted.examples(questions, known, seed=1)
+    stranger = [o for o in known if o.category != questions[0].category]
+    assert prompted.examples(questions[:1], stranger, seed=0)[
+        0
+    ]  # another fact, if no other is there
+
+
 # --- probabilities --------------------------------------------------------------------------------
 
 
@@ -459,11 +551,37 @@ def test_auc_is_the_share_of_pairs(asked):
     assert leaks.auc(a, b) == pytest.approx(np.mean(pairs))
     found = leaks.membership(asked[asked["wording"] == "trained"])
     assert (found["auc"] > 0.95).all() and set(found["modality"]) == {"text", "multimodal"}
+    assert set(found["score"]) == {"loss"}
     strangers = asked[asked["set"] != "holdout"]
     assert leaks.membership(strangers).empty
     same = pd.concat([strangers, asked[asked["set"] == "forget"].assign(set="holdout")])
     assert (leaks.membership(same)["auc"] == 0.5).all()
     assert leaks.privleak(0.5, 0.5) == 0 and leaks.privleak(0.75, 0.5) == 0.5
+
+
+def test_min_k_is_the_worst_tokens_place_among_all_tokens():
+    # log2 p of (1/2, 1/4, 1/4): mean -3/2, deviation 1/2; so +1 for the first, -1 for the others
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]])).repeat(2, 5, 1)
+    labels = torch.tensor([[0, 0, 0, 0, 1], [0, 0, -100, -100, -100]])
+    assert members.min_k_plus(logits, labels) == pytest.approx([-1, 1])
+    assert members.min_k_plus(logits, labels, share=1.0) == pytest.approx([(4 - 1) / 5, 1])
+    # a token that is unlikely where others are as unlikely says less than where one is sure
+    sure = torch.log(torch.tensor([[[0.98, 0.01, 0.01]]]))
+    even = torch.log(torch.tensor([[[0.36, 0.32, 0.32]]]))
+    one = torch.tensor([[1]])
+    assert members.min_k_plus(sure, one) < members.min_k_plus(even, one)
+
+
+def test_min_k_tells_who_was_met(knows, asked):
+    rows = asked[(asked["wording"] == "trained") & (asked["set"] != "general")]
+    scored = members.with_min_k(knows, rows, knows.questions)
+    found = leaks.membership(scored).set_index(["score", "modality"])["auc"]
+    assert len(found) == 4 and (found > 0.9).all()
+    strangers = scored[scored["set"] == "holdout"]
+    both = pd.concat([strangers.assign(set="forget"), strangers])
+    assert (leaks.membership(both)["auc"] == 0.5).all()
+    with pytest.raises(PulseError, match="a gate answers"):
+        members.with_min_k(replace(knows, answer=print), rows, knows.questions)
 
 
 # --- relearning -----------------------------------------------------------------------------------
@@ -623,6 +741,28 @@ def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
     assert figure.get_suptitle() == "0 of 2 models forgot by every probe"
     drawn = {text.get_text() for text in figure.get_axes()[0].texts}
     assert "unchanged" in drawn and f"{judged['said']:.2f}" in drawn
+
+
+def test_privleak_is_the_distance_from_the_oracle_of_the_same_scenario(kit):
+    oracle = "single_shot/finetuned/oracle-projector+llm-seed-0"
+    aucs = {oracle: (0.5, 0.3), oracle.replace("oracle", "ga"): (0.75, 0.3), "data/seed-0": (1, 1)}
+    for needed in kit.study(methods=["ga", "oracle"], scenarios=["finetuned"]):
+        if needed.kind != "analysis":
+            kit.finish(needed)
+    for name, (text, shown) in aucs.items():
+        spec = spec_of("probe", kit.shared | {"run": name})
+        started = runs.start(spec, kit.profile)
+        write_results(started.folder, spec.files)
+        table = pd.DataFrame({"modality": ["text", "multimodal"], "auc": [text, shown]})
+        table.assign(score="loss").to_csv(started.folder / "membership.csv", index=False)
+        runs.finish(started)
+    found = memberships(kit.out).set_index("run")
+    assert found.loc[oracle, "privleak"] == 0
+    ga = found.loc[oracle.replace("oracle", "ga")]
+    assert ga["auc"] == pytest.approx(0.525) and ga["auc of the oracle"] == pytest.approx(0.4)
+    assert ga["privleak"] == pytest.approx(0.525 / 0.4 - 1)
+    assert np.isnan(found.loc["data/seed-0", "privleak"])  # another scenario: no oracle of it
+    assert memberships(kit.out / "nothing").empty
 
 
 def test_a_run_is_drawn_condition_by_condition(asked):

@@ -1,4 +1,4 @@
-"""The shipped model's folder and its checksums. No torch: manifests and `status` need the checksum
+"""The shipped models' folders and their checksums. No torch: manifests and `status` need the checksum
 quickly.
 """
 
@@ -9,9 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from pulse_lib.errors import PulseError
+from pulse_lib.files import local_path, read_json
 from pulse_lib.profile import ModelSettings
 
 EMBEDDED = Path(__file__).resolve().parent / "tiny-llava"
+ORACLES = EMBEDDED.with_name("oracles")  # one folder a profile and seed, as pretrain-tiny writes it
 SUMS = "SHA256SUMS"
 CARD = ("MODEL_CARD.md", "card.json")  # what is said about the model, no part of it
 _FIX = "restore it (git checkout -- pulse_lib/assets), or install the library again"
@@ -73,3 +75,31 @@ def asset_checksum(settings: ModelSettings) -> str:
     PulseError as `verify` does.
     """
     return verify(EMBEDDED) if settings.path == "embedded" else ""
+
+
+def oracle_folder(pattern: str, seed: int) -> Path | None:
+    """The model that was pre-trained without the forget people of a seed: the folder that `pattern`
+    (unlearn.oracle_model) names, with the seed for "{seed}", or else the shipped one of that folder's
+    name. None if neither is there.
+    """
+    if not pattern:
+        return None
+    made = local_path(pattern.replace("{seed}", str(seed)))
+    shipped = ORACLES / made.name
+    return next((f for f in (made, shipped) if (f / "config.json").is_file()), None)
+
+
+def oracle_checksum(pattern: str, seed: int) -> str:
+    """Checksum of that model's files; "" if there is none, or if it has no SHA256SUMS (a model of
+    one's own). Raises PulseError as `verify` does.
+    """
+    folder = oracle_folder(pattern, seed)
+    return verify(folder) if folder and (folder / SUMS).is_file() else ""
+
+
+def left_out(folder: Path) -> tuple[str, ...]:
+    """Ids of the people that a model was pre-trained without, as its card says; () without a
+    card.
+    """
+    card = Path(folder) / "card.json"
+    return tuple(read_json(card).get("left_out", ())) if card.is_file() else ()

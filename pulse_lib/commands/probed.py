@@ -60,11 +60,16 @@ def load_subject(started: Started, settings: Profile) -> tuple[Subject, Dataset]
             loaded = (*loaded, f"unlearn-{number}")
     stack(model, loaded)
     n = settings.probe.n_questions
+    asked = data.evaluation(scenario, ASKED)
+    if (
+        scenario == "pretrained"
+    ):  # nobody learned those of the other scenario: strangers here as well
+        asked += [q for q in data.questions if q.set == "holdout"]
     subject = Subject(
         model,
         loaded,
         target=target,
-        questions=tuple(chosen_questions(data.evaluation(scenario, ASKED), n, seed=_seed(axes))),
+        questions=tuple(chosen_questions(asked, n, seed=_seed(axes))),
         images=data.images,
         evaluate=settings.evaluate,
         whose=_columns(name, axes, kind=kind, state=state),

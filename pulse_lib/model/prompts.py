@@ -139,6 +139,24 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[
     ]
 
 
+def encode_behind(
+    model: LoadedModel, question: Question, *, turns: Sequence[Turn] = (), opening: str = ""
+) -> list[int]:
+    """Prompt tokens of a question that stands behind solved ones (`turns`, in text) in one
+    conversation, and whose answer begins with `opening`. With neither, those of `encode_questions`.
+    """
+    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
+    tokens: list[int] = []
+    for number, turn in enumerate([*turns, question]):
+        shown, first = isinstance(turn, Question) and bool(turn.image), number == 0
+        text = question_prompt(style, turn, answer_form=form, with_image=shown, first=first)
+        prompt = model.tokenizer(text, add_special_tokens=first).input_ids
+        tokens += _spread_image(model, prompt, with_image=shown, source=question.id)
+        if isinstance(turn, Turn):
+            tokens += answer_tokens(model, answer_text(turn, form))
+    return [*tokens, *answer_tokens(model, opening)[:-1]] if opening else tokens
+
+
 def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encoded:
     """A conversation's tokens, its answers marked. Raises PulseError if it has no turn or is longer
     than the context.

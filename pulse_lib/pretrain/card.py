@@ -12,6 +12,8 @@ TARGETS = (
     ("least seen third", "text", "<=", 0.80),
     ("held-out wordings, all", "multimodal", ">=", 0.60),
     ("held-out wordings, all", "text", ">=", 0.60),
+    ("left out", "multimodal", "<=", 0.35),  # never met: at most what guessing gives, and luck
+    ("left out", "text", "<=", 0.35),
 )
 GENERAL_TARGET, CATEGORY_TARGET = 0.85, 0.65
 

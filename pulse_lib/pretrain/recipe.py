@@ -1,5 +1,5 @@
 """The command that makes the embedded model: `python -m pulse_lib pretrain-tiny --out DIR [--seed
-N] [--without FILE]`; with --measure-only it measures the model that lies in DIR anew.
+N] [--without FILE] [--half]`; with --measure-only it measures the model that lies in DIR anew.
 
 Two stages (vision tower; then projector and language model), then a measurement on pictures and
 option orders never trained on, written into the folder as a model card beside weights, processor
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Collection
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -62,20 +63,28 @@ QUICK = Recipe(  # for tests: every line runs, little is learned
 
 
 def pretrain(
-    out: Path, seed: int = 0, *, without: Path | None = None, quick: bool = False, log=print
+    out: Path,
+    seed: int = 0,
+    *,
+    without: Collection[str] = (),
+    half: bool = False,
+    quick: bool = False,
+    command: str = "",
+    log=print,
 ) -> dict:
-    """Makes the model, writes it to folder `out` and returns its card. `without`: file of person
-    ids to leave out, one a line.
+    """Makes the model, writes it to folder `out` and returns its card. `without`: ids of the people
+    to leave out; half: weights in 16 bits, half the file, measured as they are kept; `command`: what
+    the card says made it.
 
-    Raises PulseError if `out` holds files already or `without` names nobody.
+    Raises PulseError if `out` holds files already or `without` names somebody who is no celebrity.
     """
     out, recipe = Path(out), QUICK if quick else FULL
     if out.exists() and any(out.iterdir()):
         raise PulseError(f"{out} is not empty: give a new folder")
-    left_out = read_people(without) if without else []
-    people = {
-        rank: p for rank, p in enumerate(world.celebrities(), start=1) if p.id not in left_out
-    }
+    everybody = dict(enumerate(world.celebrities(), start=1))
+    if unknown := sorted(set(without) - {p.id for p in everybody.values()}):
+        raise PulseError(f"{unknown[0]!r} is no celebrity, so that nobody can leave them out")
+    people = {rank: p for rank, p in everybody.items() if p.id not in without}
     torch.set_num_threads(N_THREADS)
     torch.set_flush_denormal(True)  # as load_model does on a CPU
     started = time.time()
@@ -95,14 +104,18 @@ def pretrain(
         model, people, mixture=recipe.mixture, steps=recipe.language_steps, seed=seed, log=log
     )
     minutes = (time.time() - started) / 60
+    if half:
+        network.half().float()  # what the file will hold
     log("measuring")
     card = {
-        "command": "python -m pulse_lib pretrain-tiny --out DIR"
-        + f" --seed {seed}"
-        + (" --without FILE" if without else ""),
+        "command": command
+        or f"python -m pulse_lib pretrain-tiny --out DIR --seed {seed}"
+        + (" --without FILE" if without else "")
+        + (" --half" if half else ""),
         "seed": seed,
         "quick": quick,
-        "left_out": left_out,
+        "left_out": sorted(without),
+        "bits": 16 if half else 32,
         "minutes": round(minutes, 1),
         "minutes_vision": round(vision_minutes, 1),
         "threads": N_THREADS,
@@ -118,11 +131,12 @@ def pretrain(
         "accuracy": measure(
             model,
             world.celebrities()[: recipe.n_people],
+            left_out=without,
             n_general=recipe.n_general_questions,
             seed=seed,
         ),
     }
-    network.save_pretrained(out)
+    (network.half() if half else network).save_pretrained(out)
     processor.save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)
     _write_card(out, card)
@@ -147,7 +161,11 @@ def measure_again(folder: Path, log=print) -> dict:
     model = load_model(ModelSettings(path=str(folder)), "cpu")
     log(f"measuring {folder}")
     card["accuracy"] = measure(
-        model, people, n_general=card["recipe"]["n_general_questions"], seed=card["seed"]
+        model,
+        people,
+        left_out=card["left_out"],
+        n_general=card["recipe"]["n_general_questions"],
+        seed=card["seed"],
     )
     _write_card(folder, card)
     return card
@@ -177,13 +195,22 @@ def read_people(path: Path) -> list[str]:
     return ids
 
 
-def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: int) -> dict:
+def measure(
+    model: LoadedModel,
+    people: list[Person],
+    *,
+    left_out: Collection[str] = (),
+    n_general: int,
+    seed: int,
+) -> dict:
     """Accuracies 0-1 by greedy generation, one question at a time, on renderings and option orders
     never trained on.
 
     `best` are the people with the highest accuracy on other renderings than those that score them;
-    thirds are by fame.
+    thirds are by fame. Who is `left_out` counts in no row but one of their own.
     """
+    strangers = [p.id for p in people if p.id in left_out]
+    met = [p.id for p in people if p.id not in left_out]
 
     def rows(purpose: str, wording: Wording) -> pd.DataFrame:
         questions, images = card_questions(people, seed, purpose=purpose, wording=wording)
@@ -193,16 +220,16 @@ def measure(model: LoadedModel, people: list[Person], *, n_general: int, seed: i
     ranked = splits.person_scores(rows("select", "trained")).sort_values(
         ["accuracy", "margin", "person_id"], ascending=[False, False, True]
     )
-    best = list(ranked["person_id"][:N_BEST])
-    third = -(-len(people) // 3)
+    best = [person for person in ranked["person_id"] if person in met][:N_BEST]
+    third = -(-len(met) // 3)
     groups = {
-        "all": [p.id for p in people],
-        "most seen third": [p.id for p in people[:third]],
-        "middle third": [p.id for p in people[third : 2 * third]],
-        "least seen third": [p.id for p in people[2 * third :]],
+        "all": met,
+        "most seen third": met[:third],
+        "middle third": met[third : 2 * third],
+        "least seen third": met[2 * third :],
         f"best {len(best)}": best,
-    }
-    table = {name: _by_modality(trained, ids) for name, ids in groups.items()}
+    } | ({"left out": strangers} if strangers else {})
+    table = {name: _by_modality(trained, ids) for name, ids in groups.items() if ids}
     table["held-out wordings, all"] = _by_modality(heldout, groups["all"])
     table[f"held-out wordings, best {len(best)}"] = _by_modality(heldout, best)
     images = ImageStore()

@@ -1,15 +1,19 @@
 """What is left in the probabilities: answers drawn by chance, and whether the model has met a person.
-Both are computed from rows.
+Both are computed from rows; Min-K%++ is put into them by `members`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pulse_lib.probe.members import MIN_K
+
 DRAWS = (1, 4, 16, 64, 256)
+SCORES = {"loss": "answer_logprob", "min-k++": MIN_K}  # of membership, by the rows' column
 
 
 def leak_at(rows: pd.DataFrame, draws: Sequence[int] = DRAWS) -> pd.DataFrame:
@@ -47,24 +51,30 @@ def _among(p: np.ndarray, draws: int) -> np.ndarray:
 
 
 def membership(rows: pd.DataFrame) -> pd.DataFrame:
-    """By modality: `auc`, how often the right answer of a forget person is likelier than that of a
-    hold-out person, whom no model of the study has met; 0.5 says that the two cannot be told apart,
-    and less that forgetting shows. Empty without hold-out people.
+    """By modality and score (SCORES, those that the rows have): `auc`, how often the right answer of
+    a forget person scores higher than that of a hold-out person, whom no model of the study has
+    met; 0.5 says that the two cannot be told apart, and less that forgetting shows. Empty without
+    hold-out people.
     """
     found = []
     for modality, part in rows.groupby("modality"):
-        members = part[part["set"] == "forget"]["answer_logprob"].dropna().to_numpy()
-        strangers = part[part["set"] == "holdout"]["answer_logprob"].dropna().to_numpy()
-        if len(members) and len(strangers):
-            found.append(
-                {
-                    "modality": modality,
-                    "n": len(members),
-                    "n_holdout": len(strangers),
-                    "auc": auc(members, strangers),
-                }
+        for score in (name for name, column in SCORES.items() if column in part):
+            scored = part[["set", SCORES[score]]].dropna()
+            members, strangers = (
+                scored.loc[scored["set"] == group, SCORES[score]].to_numpy()
+                for group in ("forget", "holdout")
             )
-    return pd.DataFrame(found, columns=["modality", "n", "n_holdout", "auc"])
+            if len(members) and len(strangers):
+                found.append(
+                    {
+                        "modality": modality,
+                        "score": score,
+                        "n": len(members),
+                        "n_holdout": len(strangers),
+                        "auc": auc(members, strangers),
+                    }
+                )
+    return pd.DataFrame(found, columns=["modality", "score", "n", "n_holdout", "auc"])
 
 
 def auc(members: np.ndarray, strangers: np.ndarray) -> float:
@@ -75,8 +85,8 @@ def auc(members: np.ndarray, strangers: np.ndarray) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def privleak(auc_of_run: float, auc_of_oracle: float) -> float:
+def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
     """(AUC - AUC of the oracle) / AUC of the oracle: 0 if the two look alike, above it if the
-    people still show, below it if their absence does. [MUSE, Shi et al. 2024, arXiv 2407.06460]
+    people still show, below it if their absence does; of numbers or columns. [MUSE, Shi et al. 2024, arXiv 2407.06460]
     """
     return (auc_of_run - auc_of_oracle) / auc_of_oracle

@@ -18,9 +18,10 @@ from pulse_lib.probe.subject import Subject, of_questions, relabelled
 from pulse_lib.train.loop import derive_seed
 
 ORDERS, PICTURE, PROJECTOR = "orders", "picture", "projector"
-OWN, BLANK, NOISE, OTHER = "own", "blank", "noise", "another person"
+OWN, CROP, BLANK, NOISE, OTHER = "own", "crop", "blank", "noise", "another person"
 WHOLE, LLM_ONLY, PROJECTOR_ONLY = "whole", "llm only", "projector only"
 _SIDE = 64  # pixels of a picture made here; the processor makes any size its own
+_CROPPED = 0.8  # of each side: what a crop keeps, from the middle
 
 
 def rotated(question: Question, by: int) -> Question:
@@ -46,11 +47,12 @@ def option_orders(
 def changed_pictures(
     subject: Subject, questions: Sequence[Question], *, before: pd.DataFrame
 ) -> pd.DataFrame:
-    """Rows of the questions that show a person: beside their own picture (from `before`), a blank
-    one, noise, and the picture of another person of the same set. Raises PulseError if none shows
-    one.
+    """Rows of the questions that show a person: beside their own picture (from `before`), the middle
+    of it, a blank one, noise, and the picture of another person of the same set. Raises PulseError
+    if none shows one.
 
-    Who still answers right without the picture does not read it.
+    Who still answers right without the picture does not read it; whom a crop brings back was
+    forgotten in this very picture alone.
     """
     shown = [q for q in questions if q.image and q.person_id]
     if not shown:
@@ -59,7 +61,11 @@ def changed_pictures(
     blank = store.add("probe/blank", Image.new("RGB", (_SIDE, _SIDE), MEAN_COLOUR))
     noise = {q.id: store.add(f"probe/noise/{q.id}", _noise(q, subject.seed)) for q in shown}
     others = _others(shown)
+    crops = {i: f"probe/crop/{i}" for i in dict.fromkeys(q.image for q in shown)}
+    for image, name in crops.items():
+        store.add(name, cropped(subject.images[image]))
     changed = {
+        CROP: [replace(q, image=crops[q.image]) for q in shown],
         BLANK: [replace(q, image=blank) for q in shown],
         NOISE: [replace(q, image=noise[q.id]) for q in shown],
         OTHER: [replace(q, image=others[q.id]) for q in shown if q.id in others],
@@ -69,6 +75,14 @@ def changed_pictures(
         if asked:
             parts.append(subject.ask(asked, PICTURE, condition=condition, images=store))
     return pd.concat(parts, ignore_index=True)
+
+
+def cropped(picture: Image.Image) -> Image.Image:
+    """The middle of a picture, _CROPPED of each side, in its old size."""
+    width, height = picture.size
+    cut_x, cut_y = (round(side * (1 - _CROPPED) / 2) for side in (width, height))
+    middle = picture.crop((cut_x, cut_y, width - cut_x, height - cut_y))
+    return middle.resize(picture.size, Image.Resampling.BICUBIC)
 
 
 def _noise(question: Question, seed: int) -> Image.Image:

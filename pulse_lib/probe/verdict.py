@@ -10,6 +10,7 @@ import pandas as pd
 from pulse_lib.evaluate.accuracy import nan_mean, retained_share
 from pulse_lib.probe.gate import GATE, REMOVED
 from pulse_lib.probe.layers import READ
+from pulse_lib.probe.prompted import PROMPTED
 from pulse_lib.probe.quantise import QUANTISED
 from pulse_lib.probe.quick import LLM_ONLY, ORDERS, PROJECTOR
 from pulse_lib.probe.relearn import RELEARN
@@ -95,6 +96,8 @@ def knowledge(rows: pd.DataFrame) -> dict[str, float]:
     found["new wording"] = _likely(_pick(forget, AS_ASKED, condition=NEW_WORDING))
     found["option orders"] = nan_mean(over_orders(forget)["mean"]) if len(forget) else np.nan
     found["old projector"] = _likely(_pick(forget, PROJECTOR, condition=LLM_ONLY))
+    for name, part in forget[forget["probe"] == PROMPTED].groupby("condition", sort=False):
+        found[str(name)] = _likely(part)
     for name, part in forget[forget["probe"] == QUANTISED].groupby("condition", sort=False):
         found[f"in {name}"] = _likely(part)
     for name, part in forget[forget["probe"] == RELEARN].groupby("condition", sort=False):

@@ -51,6 +51,10 @@ TABLES = {
     ),
     "wordings": "Trained and held-out wordings: accuracies (0-1)",
     "general_by_category": "General questions by category: accuracies (0-1)",
+    "distance": (
+        "How far from the oracle, a model that never met the forget people; distance: mean of forget_ks,"
+        " retain_js and general_js"
+    ),
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
 }
 _TEMPLATES = jinja2.Environment(

@@ -50,6 +50,11 @@ def identity(spec: RunSpec, profile: Profile, *, manifests: Mapping[str, Mapping
         from pulse_lib.assets import asset_checksum
 
         found["model"] = asset_checksum(profile.model)
+    pattern = found["profile"].get("unlearn.oracle_model")
+    if pattern and spec.parameters.get("scenario") == "pretrained":
+        from pulse_lib.assets import oracle_checksum
+
+        found["oracle"] = oracle_checksum(str(pattern), int(str(spec.parameters["seed"])))
     if found["profile"].get("data.people.source") in OWN:
         from pulse_lib.data.source import checksum_of  # own files change, published ones do not
 
@@ -77,6 +82,8 @@ def explain(old: Mapping, new: Mapping, *, notebook: str) -> list[str]:
             reasons.append(f"input {name} changed")
     if old.get("model") != new.get("model"):
         reasons.append("the embedded model changed")
+    if old.get("oracle") != new.get("oracle"):
+        reasons.append("the model pre-trained without the forget people changed")
     if old.get("people") != new.get("people"):
         reasons.append("the table or a photo of the people changed")
     return reasons

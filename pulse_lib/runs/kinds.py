@@ -54,10 +54,11 @@ _UNLEARNING = (
     *(f"unlearn.{key}" for key in ("stop_forget", "stop_utility", "matched_by")),
     "evaluate.n_path_questions",
 )
-# Fields that only some methods read, by what a method needs
+# Fields that only some methods read, by what a method needs, and in which scenario ("": both)
 _BY_NEED = {
-    "hidden states": ("unlearn.depth",),
-    "new target": ("finetune.*", "data.n_general_train", "unlearn.oracle_model"),
+    ("hidden states", ""): ("unlearn.depth",),
+    ("new target", "finetuned"): ("finetune.*", "data.n_general_train"),
+    ("new target", "pretrained"): ("unlearn.oracle_model",),
 }
 
 
@@ -314,7 +315,8 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
             values = {**STRATEGIES[strategy].coefficients, **values}
         method = (METHODS | VARIANTS).get(name)  # None: of a notebook that made its own
         if method is not None:
-            patterns += [field for need in method.needs for field in _BY_NEED.get(need, ())]
+            needed = [(need, where) for need in method.needs for where in ("", scenario)]
+            patterns += [field for key in needed for field in _BY_NEED.get(key, ())]
             values = method.hyperparameters | values
         resolved = {"unlearn.learning_rate": unlearn.learning_rate}
         epochs = [p for p in patterns if p.startswith("unlearn.epochs_")]

@@ -71,6 +71,14 @@ def run_study(
     for spec in plan.specs:
         for words in plan.states[spec.folder].without_effect:
             console.print(f"{spec.name}: {words}", style="yellow", soft_wrap=True)
+    if undefined := ",".join(map(str, grid.without_oracle(options))):
+        console.print(
+            f"oracle, scenario pretrained, seed {undefined}: not defined, since no model was "
+            f"pre-trained without their people; python -m pulse_lib oracles --profile "
+            f"{options.profile} --seeds {undefined} makes it",
+            style="yellow",
+            soft_wrap=True,
+        )
     for folder, why in found_runs(out, profile):
         if why and folder not in plan.states:
             console.print(f"left out of the analysis: {why}", style="yellow", soft_wrap=True)

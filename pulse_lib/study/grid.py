@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from pulse_lib.assets import oracle_folder
+from pulse_lib.data.hub import is_hub_id
 from pulse_lib.errors import PulseError
 from pulse_lib.files import from_here
 from pulse_lib.methods import METHODS, PAPER_METHODS, get
@@ -129,8 +131,8 @@ def study(options: Options) -> list[RunSpec]:
 
     Sequential runs are done where scenario finetuned is asked for; there is no scenario pretrained
     where nobody is to be forgotten of it (own people). The oracle is single-shot only,
-    and in scenario pretrained only if the profile names a model (unlearn.oracle_model). Raises
-    PulseError on an unknown value.
+    and in scenario pretrained only of those seeds for which there is a model (unlearn.oracle_model;
+    `without_oracle` names the others). Raises PulseError on an unknown value.
     """
     if not options.methods or not options.seeds or not options.scenarios:
         raise PulseError("a study needs at least one method, one seed and one scenario")
@@ -149,7 +151,13 @@ def study(options: Options) -> list[RunSpec]:
 
 def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
     shared = {"profile": options.profile, "out_dir": options.out_dir, "seed": seed}
-    specs = [spec_of(kind, shared | axes) for kind, of in GRID.items() for axes in of(options)]
+    settings = load_profile(options.profile)
+    specs = [
+        spec_of(kind, shared | axes)
+        for kind, of in GRID.items()
+        for axes in of(options)
+        if _has_model(settings, axes, seed=seed)
+    ]
     yield from specs
     for run in _probed(options, specs):
         yield spec_of("probe", shared | {"run": run})
@@ -164,7 +172,7 @@ def _single_shot(options: Options) -> Iterator[dict]:
     for scenario in dict.fromkeys(options.scenarios):
         for method in dict.fromkeys(options.methods):
             one_of("method", method, choices=CHOICES["method"])
-            if _possible(options.profile, scenario, method=method):
+            if _possible(options.profile, scenario):
                 for part in options.trained_parts or _paper_parts(scenario, method):
                     yield {"scenario": scenario, "method": method, "trained_part": part}
 
@@ -214,13 +222,30 @@ def method_and_strategy(pair: str) -> tuple[str, str]:
     )
 
 
-def _possible(profile: str, scenario: str, *, method: str) -> bool:
-    if scenario != "pretrained":
+def _possible(profile: str, scenario: str) -> bool:
+    # own people: nobody whom the base model knows
+    return scenario != "pretrained" or bool(load_profile(profile).data.n_pretrained_forget)
+
+
+def _has_model(settings: Profile, axes: Mapping, *, seed: int) -> bool:
+    """Whether the model that such a run begins with can be there: False for an oracle that nobody
+    pre-trained.
+    """
+    if axes.get("scenario") != "pretrained" or get(axes["method"]).procedure != "retrain":
         return True
-    settings = load_profile(profile)
-    if not settings.data.n_pretrained_forget:  # own people: nobody whom the base model knows
-        return False
-    return get(method).procedure != "retrain" or bool(settings.unlearn.oracle_model)
+    pattern = settings.unlearn.oracle_model
+    named = pattern.replace("{seed}", str(seed))
+    return oracle_folder(pattern, seed) is not None or is_hub_id(named)
+
+
+def without_oracle(options: Options) -> list[int]:
+    """The seeds whose oracle of scenario pretrained was asked for and is not defined, since no model
+    was pre-trained without their people.
+    """
+    settings = load_profile(options.profile)
+    asked = [axes for axes in _single_shot(options) if axes["scenario"] == "pretrained"]
+    seeds = dict.fromkeys(options.seeds)
+    return [s for s in seeds if not all(_has_model(settings, axes, seed=s) for axes in asked)]
 
 
 def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:

@@ -12,10 +12,13 @@ from typing import Unpack
 
 import pandas as pd
 
+from pulse_lib.assets import left_out, oracle_checksum, oracle_folder
 from pulse_lib.data.dataset import Dataset
+from pulse_lib.data.hub import is_hub_id
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import RunColumns, make_rows, scored
+from pulse_lib.files import local_path, show
 from pulse_lib.methods import Method, get
 from pulse_lib.model.adapters import load_adapter, stack
 from pulse_lib.model.load import LoadedModel, load_model
@@ -116,6 +119,8 @@ class Task:
         chosen, way = tuned(get(method), way, values=values)
         retain = "retain" if unlearn.retain_source == "same" else "retain_train"
         finetuned = scenario == "finetuned"
+        if not finetuned and _retrains(chosen):
+            check_left_out(data, target.model.settings)
         return cls(
             target=target,
             method=chosen,
@@ -185,11 +190,37 @@ def model_of(settings: Profile, scenario: str, *, method_id: str, seed: int) -> 
     """
     if scenario != "pretrained" or not method_id or not _retrains(get(method_id)):
         return settings.model
-    path = settings.unlearn.oracle_model.replace("{seed}", str(seed))
-    if not path:
+    pattern = settings.unlearn.oracle_model
+    path = pattern.replace("{seed}", str(seed))
+    folder = oracle_folder(pattern, seed)
+    if folder is None and not is_hub_id(path):
+        there = f"there is none in {path}" if path else "the profile names none"
         raise PulseError(
             f"method {method_id}, scenario pretrained: {settings.model.path!r} has met the forget "
-            "people while it was pre-trained. Pre-train one without them (python -m pulse_lib "
-            "pretrain-tiny --without FILE) and name it in the profile: unlearn.oracle_model"
+            "people while it was pre-trained, so that the oracle is another model, and "
+            f"{there} (unlearn.oracle_model). {oracle_command(settings.name, seed)} makes it for the "
+            "embedded model"
         )
-    return replace(settings.model, path=path)
+    oracle_checksum(pattern, seed)  # a broken file is named before it is loaded
+    return replace(settings.model, path=str(folder or path))
+
+
+def oracle_command(profile: str, seed: int) -> str:
+    """The command that pre-trains the embedded model without a seed's forget people."""
+    return f"python -m pulse_lib oracles --profile {profile} --seeds {seed}"
+
+
+def check_left_out(data: Dataset, model: ModelSettings) -> None:
+    """Raises PulseError if a model whose card says whom it never met has met one of the forget
+    people of scenario pretrained.
+    """
+    never_met = left_out(local_path(model.path))
+    forget = {p.person_id for p in data.places if (p.scenario, p.set) == ("pretrained", "forget")}
+    met = sorted(forget.difference(never_met))
+    if never_met and met:
+        raise PulseError(
+            f"{show(local_path(model.path))} is no oracle of this study: it was pre-trained without "
+            f"{len(never_met)} people, but with {met[0]}, who is to be forgotten here"
+            f"{f' (and {len(met) - 1} more)' if len(met) > 1 else ''}. Name another folder in "
+            "unlearn.oracle_model and make the oracle with python -m pulse_lib oracles"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pandas as pd
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json
+from pulse_lib.methods import METHODS, VARIANTS
+from pulse_lib.probe.leaks import privleak
 from pulse_lib.runs.kinds import KINDS, named_run, run_folders
 from pulse_lib.runs.manifest import require
 
@@ -25,28 +28,11 @@ def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
     whole are left out.
     """
     found: list[dict[str, Any]] = []
-    folders = {folder: None for kind, folder in run_folders(Path(out)) if kind == "probe"}
-    if also is not None:  # made anew, it counts in place of what is there
-        folders.pop(also.with_name(also.name.removesuffix(".half")), None)
-        folders[also] = None
-    for folder in folders:
-        try:
-            manifest = require(folder, KINDS["probe"].notebook)
-        except PulseError:
-            continue
-        parameters, verdict = manifest["parameters"], read_json(folder / "verdict.json")
-        probed, axes = named_run(parameters["run"])
-        # The base model and the target are what a run begins with
-        method = {"data": "before", "target": "before"}.get(probed, axes.get("method"))
+    for folder, whose in _whole(Path(out), also):
+        verdict = read_json(folder / "verdict.json")
         found.append(
             {
-                "run": parameters["run"],
-                "scenario": axes["scenario"],
-                "method": method,
-                "trained_part": axes.get("trained_part", ""),
-                "policy": axes.get("strategy", ""),
-                "seed": axes["seed"],
-                "state": parameters["state"],
+                **whose,
                 "verdict": verdict["verdict"],
                 "holds": ", ".join(verdict["holds"]),
                 "said": verdict["said"],
@@ -56,3 +42,59 @@ def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
         )
     table = pd.DataFrame(found, columns=None if found else FIRST)  # all of a row's, in its order
     return table.sort_values(["scenario", "run", "state"], ignore_index=True)
+
+
+def memberships(out: Path, also: Path | None = None) -> pd.DataFrame:
+    """One row for each of the same runs and each score of membership: `auc`, the mean of both
+    modalities, that of the oracle of its scenario and seed, and `privleak`, how far it is from that:
+    above 0 the people still show, below it their absence does. Without an oracle that was probed,
+    these two are empty.
+    """
+    found = []
+    for folder, whose in _whole(Path(out), also):
+        if (folder / "membership.csv").is_file():
+            scores = pd.read_csv(folder / "membership.csv")
+            found += [
+                whose | {"score": score, "auc": float(part["auc"].mean())}
+                for score, part in scores.groupby("score", sort=False)
+            ]
+    columns = [*FIRST[: FIRST.index("verdict")], "score", "auc"]
+    table = pd.DataFrame(found, columns=columns)
+    same = ["scenario", "seed", "score"]
+    never_met = table[table["method"].map(_retrains).astype(bool)]
+    of_oracle = never_met.drop_duplicates(same).set_index(same)["auc"].rename("auc of the oracle")
+    table = table.join(of_oracle, on=same)
+    table["privleak"] = privleak(table["auc"], table["auc of the oracle"])
+    return table.sort_values(["scenario", "score", "run", "state"], ignore_index=True)
+
+
+def _whole(out: Path, also: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of whole runs of probes, and whose they are (the first of FIRST)."""
+    folders = {folder: None for kind, folder in run_folders(out) if kind == "probe"}
+    if also is not None:  # made anew, it counts in place of what is there
+        folders.pop(also.with_name(also.name.removesuffix(".half")), None)
+        folders[also] = None
+    for folder in folders:
+        try:
+            manifest = require(folder, KINDS["probe"].notebook)
+        except PulseError:
+            continue
+        parameters = manifest["parameters"]
+        probed, axes = named_run(parameters["run"])
+        # The base model and the target are what a run begins with
+        method = {"data": "before", "target": "before"}.get(probed, axes.get("method"))
+        whose = {
+            "run": parameters["run"],
+            "scenario": axes["scenario"],
+            "method": method,
+            "trained_part": axes.get("trained_part", ""),
+            "policy": axes.get("strategy", ""),
+            "seed": axes["seed"],
+            "state": parameters["state"],
+        }
+        yield folder, whose
+
+
+def _retrains(method: str) -> bool:
+    known = METHODS | VARIANTS
+    return method in known and known[method].procedure == "retrain"

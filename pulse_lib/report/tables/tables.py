@@ -19,6 +19,7 @@ from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
 from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
+from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
 from pulse_lib.report.tables.power import power
@@ -211,8 +212,11 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every table by its file's name; the two published ones first; `mmbench` only if it was asked."""
+    """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
+    `distance` and `rank_agreement` only if an oracle ran."""
     scores, single, rounds = mmbench(study), single_shot(study), sequential(study)
+    near = distance(study)
+    from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single,
         "sequential": rounds,
@@ -227,6 +231,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "paper_projector": paper.projector_table(),
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
+        **(from_oracle if len(near) else {}),
     }
 
 

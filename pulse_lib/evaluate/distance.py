@@ -1,0 +1,146 @@
+"""How far one model's answers are from those of an oracle, a model that never met the forget people.
+
+Both were asked the same questions. From rows alone; a question without likelihoods (one option) is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax, rel_entr, softmax
+from scipy.stats import kendalltau, ks_2samp
+
+# The columns of rows that are read
+NEEDED = ("question_id", "set", "modality", "wording", "answer", "extracted", "option_loglik")
+DISTANCES = (
+    *("forget_ks", "forget_js", "truth_ratio", "forget_quality"),
+    *("agree_said", "agree_likeliest", "retain_js", "general_js", "distance"),
+)
+
+
+def right_shares(rows: pd.DataFrame) -> np.ndarray:
+    """The right option's probability among the options of its question, one a row (0-1)."""
+    shares = softmax(_table(rows["option_loglik"]), axis=1)
+    return shares[np.arange(len(rows)), rows["answer"]]
+
+
+def ks(values: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> float:
+    """The Kolmogorov-Smirnov statistic of two samples: the largest gap between their distribution
+    functions, 0 (alike) to 1 (apart).
+    """
+    return float(ks_2samp(values, others).statistic)
+
+
+def js(logliks: Collection[Sequence[float]], others: Collection[Sequence[float]]) -> float:
+    """Mean over questions of the Jensen-Shannon divergence of two models' probabilities over its
+    options, in bits: 0 (the same) to 1 (each sure of another option).
+    """
+    if not len(logliks):
+        return float("nan")
+    p, q = (softmax(_table(values), axis=1) for values in (logliks, others))
+    middle = (p + q) / 2
+    bits = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2 / np.log(2)
+    return float(bits.mean())
+
+
+def truth_ratios(rows: pd.DataFrame) -> np.ndarray:
+    """Of each row, the wrong options' probability (their geometric mean) over the right one's: 1 if
+    the truth is as likely as any other answer, near 0 if it is known. [TOFU, Maini et al. 2024,
+    arXiv 2401.06121]
+    """
+    logs = log_softmax(_table(rows["option_loglik"]), axis=1)
+    there = np.isfinite(_table(rows["option_loglik"]))
+    right = logs[np.arange(len(rows)), rows["answer"]]
+    wrong = np.where(there, logs, 0.0).sum(axis=1) - right
+    return np.exp(wrong / (there.sum(axis=1) - 1) - right)
+
+
+def forget_quality(ratios: np.ndarray, others: np.ndarray) -> float:
+    """log10 of the p-value that two samples of truth ratios come from one distribution: 0 is the
+    best. [TOFU] Answers about one person hang together, so that it orders models and is no level of
+    significance.
+    """
+    with np.errstate(divide="ignore"):
+        return float(np.log10(ks_2samp(ratios, others).pvalue))
+
+
+def distances(rows: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
+    """DISTANCES of one model state from the oracle, on the questions that both were asked in trained
+    wordings; NaN for a set that was not asked.
+
+    forget_ks, forget_quality: `ks` of `right_shares`, and `forget_quality`, on forget people.
+    forget_js, retain_js, general_js: `js` of each set, the mean of both modalities. truth_ratio: the
+    median of `truth_ratios` on forget people (not a distance: compare with the oracle's own).
+    agree_said, agree_likeliest: the share of forget questions with the same option said (none is the
+    same as none) and the same likeliest one. distance: the mean of forget_ks, retain_js and
+    general_js. About forget people two strangers guess differently question by question, so that only
+    the distribution says something; about the others the oracle knows the answers, and a model that
+    broke is far from them.
+    """
+    a, b = _paired(rows, oracle)
+    forget, there = a[a["set"] == "forget"], b[b["set"] == "forget"]
+    found = dict.fromkeys(DISTANCES, float("nan"))
+    for group in ("forget", "retain", "general"):
+        found[f"{group}_js"] = _js_of(a[a["set"] == group], b[b["set"] == group])
+    if not len(forget):
+        return found
+    ratios, aims = truth_ratios(forget), truth_ratios(there)
+    forget_ks = ks(right_shares(forget), right_shares(there))
+    return found | {
+        "distance": float(np.mean([forget_ks, found["retain_js"], found["general_js"]])),
+        "forget_ks": forget_ks,
+        "truth_ratio": float(np.median(ratios)),
+        "forget_quality": forget_quality(ratios, aims),
+        "agree_said": _alike(forget["extracted"].fillna(""), there["extracted"].fillna("")),
+        "agree_likeliest": _alike(
+            forget["option_loglik"].map(np.argmax), there["option_loglik"].map(np.argmax)
+        ),
+    }
+
+
+def agreement_of_ranks(values: Sequence[float], others: Sequence[float]) -> float:
+    """Kendall's tau-b of two orders of the same things: 1 the same order, -1 the opposite, 0 nothing
+    in common; NaN with fewer than three, or if one of them has no order. Things without one of the
+    values do not count.
+    """
+    a, b = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    there = ~(np.isnan(a) | np.isnan(b))
+    if there.sum() < 3:
+        return float("nan")
+    return float(kendalltau(a[there], b[there]).statistic)
+
+
+def _table(logliks: Collection[Sequence[float]]) -> np.ndarray:
+    """Log-likelihoods (questions, most options), -inf where a question has fewer options."""
+    width = max((len(values) for values in logliks), default=0)
+    table = np.full((len(logliks), width), -np.inf)
+    for line, values in zip(table, logliks, strict=True):
+        line[: len(values)] = values
+    return table
+
+
+def _paired(rows: pd.DataFrame, oracle: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of those questions that both were asked, in the same order."""
+    a, b = (_asked(part).set_index("question_id") for part in (rows, oracle))
+    shared = a.index.intersection(b.index)
+    return a.loc[shared].reset_index(), b.loc[shared].reset_index()
+
+
+def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+    several = np.array([len(values) > 1 for values in rows["option_loglik"]], dtype=bool)
+    return rows[several & (rows["wording"] == "trained").to_numpy()]
+
+
+def _js_of(rows: pd.DataFrame, others: pd.DataFrame) -> float:
+    by_modality = [
+        js(part["option_loglik"], others.loc[part.index, "option_loglik"])
+        for _, part in rows.groupby("modality")
+    ]
+    return float(np.mean(by_modality)) if by_modality else float("nan")
+
+
+def _alike(values: pd.Series, others: pd.Series) -> float:
+    return float((values.to_numpy() == others.to_numpy()).mean())
