@@ -83,6 +83,19 @@ class TestForm:
         lengths = [len(c.source.splitlines()) for c in code_cells(nbformat.read(path, 4))]
         assert 12 <= len(lengths) <= 25 and max(lengths) <= 30 and statistics.median(lengths) <= 8
 
+    def test_as_many_cells_of_prose_as_of_code(self, path):
+        kinds = [c.cell_type for c in nbformat.read(path, 4).cells]
+        assert kinds.count("markdown") >= kinds.count("code")
+
+    def test_every_picture_has_words_in_its_place(self, path):
+        prose = "\n".join(
+            c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"
+        )
+        pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", prose)
+        assert all(words.strip() for words, _ in pictures) and "<img" not in prose
+        own = [where for _, where in pictures if not where.startswith("http")]
+        assert all((path.parent / where).is_file() for where in own)
+
     def test_title_claim_and_limits(self, path):
         texts = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown"]
         assert (
