@@ -15,7 +15,7 @@ from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
 from pulse_lib.report import collect, controls, explorer, widgets
 from pulse_lib.report.figures import stories
-from pulse_lib.report.tables import across
+from pulse_lib.report.tables import across, levels
 
 GA = "single_shot/finetuned/ga-projector+llm-seed-0"
 SEQUENCE = "sequential/ga-adapter_per_request-projector+llm-order-0-seed-0"
@@ -260,6 +260,26 @@ def test_answers_are_browsed_by_name_and_page_by_page(study, look, by_hand):
     assert number.value == number.max
     person.index = 1
     assert person.value in look.people
+
+
+def test_the_level_is_moved_without_a_run(study, by_hand):
+    """The picture changes with the slider, and says what the table of that level says."""
+    box = controls.level_browser(study)
+    (row, picture, said) = box.children
+    (level,) = row.children
+    first, words = picture.value, said.value
+    assert is_png(picture) and f"{study.matched_at:g}" in words
+    level.value = 0.6
+    assert picture.value != first and "0.6 come" in said.value
+    table = levels.at_level(study, [0.6])
+    there = [
+        int(((table["matched_by"] == by) & (table["n_reached"] > 0)).sum())
+        for by in ("both", "generation")
+    ]
+    of = len(table) // 2
+    words = said.value.replace("\n", " ")
+    assert f"{there[0]} of {of} by what it says and by its likeliest option" in words
+    assert f"{there[1]} of {of} by what it says alone" in words
 
 
 # --- asking ---------------------------------------------------------------------------------------

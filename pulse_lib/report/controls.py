@@ -17,8 +17,10 @@ from pulse_lib.progress import is_batch
 from pulse_lib.report import explorer, words
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.explorer import Explorer, runs_of
+from pulse_lib.report.figures import levels as levels_drawn
 from pulse_lib.report.figures import stories
 from pulse_lib.report.figures.style import Figure, empty_figure, png
+from pulse_lib.report.tables import levels
 from pulse_lib.report.widgets import states_of
 
 WIDE = "420px"
@@ -111,6 +113,25 @@ def trade_off_browser(study: Study):
         return stories.state_scatter(shown, against.value)
 
     return _panel([*boxes.values(), against], draw, watched=[*boxes.values(), against])
+
+
+def level_browser(study: Study):
+    """What methods keep at a level of forgetting of one's choice, by each rule of what counts as
+    forgotten: read off the stored trajectories, so that no run is needed. In batch the study's own
+    level."""
+    if is_batch() or study.paths.empty:
+        return levels_drawn.kept_at_level(levels.at_level(study, [study.matched_at]))
+    import ipywidgets as widgets
+
+    level = widgets.FloatSlider(
+        value=study.matched_at, min=0.05, max=0.8, step=0.05, description="level"
+    )
+    level.continuous_update = False
+
+    def draw() -> Figure:
+        return levels_drawn.kept_at_level(levels.at_level(study, [round(level.value, 2)]))
+
+    return _panel([level], draw, watched=[level])
 
 
 def ask_panel(ask: Callable[..., str], adapters: Sequence[str], *, look: Explorer):
@@ -264,7 +285,7 @@ def _panel(controls: list, draw: Callable[[], Figure], *, watched: list):
     said = widgets.HTML()
 
     def show(*_) -> None:
-        if all(box.index is not None for box in watched):
+        if all(getattr(box, "index", 0) is not None for box in watched):
             figure = draw()
             picture.value = png(figure)
             said.value = figure.get_suptitle()
