@@ -67,6 +67,14 @@ def test_few_trials_see_the_whole_range(name):
             assert k - 0.03 < place * n < k + 1.03
 
 
+def test_towards_an_end_point_no_rate_is_above_the_profiles():
+    for trial in range(1, 9):
+        drawn = trials.draw(get("npo"), 6e-3, epochs=2, trial=trial, goal="end_point")
+        assert 0.99 * 6e-4 <= drawn["learning_rate"] <= 6e-3
+        wide = trials.draw(get("npo"), 6e-3, epochs=2, trial=trial)
+        assert drawn["beta"] == wide["beta"] and drawn["learning_rate"] != wide["learning_rate"]
+
+
 def test_methods_and_seeds_draw_their_own():
     rates = {
         trials.draw(get(m), 1.0, epochs=1, trial=1, seed=s)["learning_rate"]

@@ -59,6 +59,7 @@ MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
 TOLERANCE = 0.08  # how far from the paper's END_POINT an epoch's end may be
+END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
 
 Goal = Literal["matched", "end_point"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
@@ -106,6 +107,7 @@ def draw(
     trial: int,
     seed: int = SEED,
     strategy: str = "",
+    goal: Goal = "matched",
 ) -> dict[str, float]:
     """What a trial sets: learning_rate, epochs and the method's hyperparameters, rounded to 3
     digits. Trial 0 changes nothing; a number that is 0 stays 0.
@@ -119,9 +121,9 @@ def draw(
     generator = np.random.default_rng([seed, *f"{method.id}{strategy}".encode()])
     points = qmc.Sobol(len(start), rng=generator)
     place = points.random_base2(math.ceil(math.log2(trial)))[trial - 1]
-    drawn = {}
+    factors, drawn = FACTORS | (END_FACTORS if goal == "end_point" else {}), {}
     for (name, value), share in zip(start.items(), place, strict=True):
-        low, high = FACTORS.get(name, COEFFICIENT)
+        low, high = factors.get(name, COEFFICIENT)
         factor = low ** (1 - share) * high**share
         drawn[name] = float(f"{value * factor:.3g}")
     slower = min(1.0, drawn["learning_rate"] / learning_rate)
@@ -195,6 +197,7 @@ def run_trials(of: TrialSet) -> list[dict]:
             trial=number,
             seed=of.seed,
             strategy=of.strategy,
+            goal=of.goal,
         )
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
@@ -298,7 +301,7 @@ def _mark(of: TrialSet, settings: Profile) -> object:
         held = dict(get_strategy(of.strategy).coefficients)
         own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
     if of.goal == "end_point":
-        own = {"goal": [END_POINT, TOLERANCE], "n_asked": N_ASKED}
+        own = {"goal": [END_POINT, TOLERANCE, END_FACTORS], "n_asked": N_ASKED}
     return plain(
         own
         | {

@@ -84,15 +84,15 @@ class TrajectoryRecorder:
 
     def measure(self, step: int, epoch: float) -> str:
         """Measure after this step; the reason to stop, or ""."""
-        few, level = self._ask(self.few), self.task.unlearn.matched_at
+        few = self._ask(self.few)
         point = {"step": step, "epoch": epoch, **summary(few), **likelihoods(few)}
         point |= dict.fromkeys(FULL, float("nan"))
         looking = self.find_matched and step > 0 and self.matched_step is None
-        if looking and forget_level(point, self._by) <= level + NEAR_MATCHED:
+        if looking and forget_level(point, self._by) <= self._level + NEAR_MATCHED:
             whole = self._ask(self.forget)
             point["forget_full"] = forget_mean(whole)
             point["forget_full_likelihood"] = forget_mean(whole, "loglik_correct")
-            if self._full(point) <= level:
+            if self._full(point) <= self._level:
                 self.matched_step = step
                 self.matched = adapter_weights(self.task.model, self.adapter)
         self.points.append(point)
@@ -140,6 +140,10 @@ class TrajectoryRecorder:
         if goal > 0 and step > 0 and forget <= goal:
             return f"forget accuracy {forget:.3f}, at or below stop_forget = {goal:g}"
         return ""
+
+    @property
+    def _level(self) -> float:
+        return self.task.unlearn.matched_at
 
     @property
     def _by(self) -> MatchedBy:
