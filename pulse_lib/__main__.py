@@ -248,9 +248,22 @@ def export(
 
 @app.command()
 def measure(
-    out: Annotated[Path, typer.Option(help="Folder for the results of this model state.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results of this model state.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Ask this profile's own model.")] = "",
     *,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Take in a model that other code unlearned: merged folder or adapter."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="With --model, merged: the folder that it began with.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="With --model: what it is called in tables.")] = "",
+    scenario: Annotated[
+        str, typer.Option(help="With --model: whose people it was to forget.")
+    ] = "finetuned",
     run: Annotated[
         Path | None, typer.Option(help="Ask the model that this finished run left.")
     ] = None,
@@ -271,8 +284,19 @@ def measure(
     ] = "",
 ) -> None:
     """MMBench's own scores, and MLLMU-Bench's generation and cloze tasks, of one model: a
-    profile's, or the one a run left. A stopped MMBench goes on where it was.
+    profile's, or the one a run left. A stopped MMBench goes on where it was. With --model: the
+    study's own questions put to someone else's model, which then is a run of the study.
     """
+    if model:
+        if out or run:
+            raise PulseError("--model goes into the study (--out-dir): leave out --out and --run")
+        in_range("--seed", seed or 0, least=0)
+        _adopt(model, base, profile=profile, where=(scenario, seed or 0, name), out_dir=out_dir)
+        return
+    if base or name:
+        raise PulseError("--base and --name go with --model")
+    if out is None:
+        raise PulseError("--out is missing: name a folder for the results")
     if bool(profile) == bool(run):
         raise PulseError("give either --profile (its own model) or --run (the model a run left)")
     if profile and (state or round_number):
@@ -311,6 +335,31 @@ def measure(
             table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
         _console().print(table)
     print(f"written to {out}")
+
+
+def _adopt(
+    model: Path, base: Path | None, *, profile: str, where: tuple[str, int, str], out_dir: str
+) -> None:
+    from pulse_lib.commands.outside import Outside, adopt
+
+    scenario, seed, name = where
+    given = Outside(
+        from_here(model),
+        from_here(base) if base else None,
+        name=name,
+        profile=profile or "tiny",
+        scenario=scenario,
+        seed=seed,
+        out_dir=str(from_here(out_dir)) if out_dir else "",
+    )
+    run, found = adopt(given)
+    table = Table(title=run, title_justify="left")
+    for column in found.columns:
+        table.add_column(column, overflow="fold")
+    for row in found.itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+    _console().print(table)
+    print(f"in the study now: python -m pulse_lib notebook 06 -p run {run} probes it")
 
 
 @app.command()

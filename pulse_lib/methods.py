@@ -13,6 +13,7 @@ adapter of the profile's rank.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
@@ -331,8 +332,24 @@ FINETUNE = Method(
 )
 
 
+# A model that other code unlearned stands in a study under an id that begins with this
+# (commands/outside.py): nothing here trains it, so that it has no row.
+OUTSIDE = "outside"
+
+
+def is_outside(method_id: str) -> bool:
+    """Whether an id is that of someone else's model: outside, or outside_ and a name of small
+    letters, digits and _.
+    """
+    return re.fullmatch(rf"{OUTSIDE}(_[a-z0-9_]+)?", method_id) is not None
+
+
 def get(method_id: str) -> Method:
-    """The method of that id, variants included. Raises PulseError listing the ids."""
+    """The method of that id, variants included, or a row that stands for someone else's model.
+    Raises PulseError listing the ids.
+    """
+    if is_outside(method_id):
+        return replace(FINETUNE, id=method_id, label=method_id, loss="made by other code")
     if method_id not in METHODS | VARIANTS:
         raise PulseError(
             f"method {method_id!r} is not known; there are: {', '.join([*METHODS, *VARIANTS])}"

@@ -30,7 +30,7 @@ CARD = "pulse_export.json"
 # What makes a model folder besides its weights. README and checksums of the base would be wrong.
 COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
 NOT_COPIED = ("config.json", "card.json", CARD)  # config.json comes last; card.json: the embedded's
-_LAYER = re.compile(
+LAYER = re.compile(
     r"(?:.*\.)?(?P<part>language_model|multi_modal_projector)\."
     r"(?:model\.)?(?P<layer>(?:layers\.\d+\.(?:self_attn|mlp)\.\w+|linear_[12]))"
     r"\.(?P<kind>lora_A|lora_B)?\.?weight"
@@ -151,7 +151,7 @@ def read_deltas(chain: Sequence[Path]) -> dict[str, list[Delta]]:
                 "merge this adapter with peft's merge_and_unload on the 16-bit model"
             )
         for key, weight in load_file(folder / WEIGHTS).items():
-            match = _LAYER.fullmatch(key)
+            match = LAYER.fullmatch(key)
             if match is None or not match["kind"]:
                 raise PulseError(f"{show(folder / WEIGHTS)}: {key} belongs to no layer known here")
             pairs.setdefault(f"{match['part']}.{match['layer']}", {})[match["kind"]] = weight
@@ -171,7 +171,7 @@ def merge_files(files: Sequence[Path], out: Path, *, deltas: dict[str, list[Delt
         with safe_open(file, framework="pt") as source:
             metadata = source.metadata() or {"format": "pt"}
             for key in source.keys():  # noqa: SIM118 (not a dict)
-                weight, match = source.get_tensor(key), _LAYER.fullmatch(key)
+                weight, match = source.get_tensor(key), LAYER.fullmatch(key)
                 layer = f"{match['part']}.{match['layer']}" if match else ""
                 if layer in deltas:
                     if layer in changed:

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 from pulse_lib import colab
 from pulse_lib.errors import PulseError
 from pulse_lib.files import KIT, from_here, local_path
-from pulse_lib.methods import METHODS, VARIANTS
+from pulse_lib.methods import METHODS, VARIANTS, is_outside
 from pulse_lib.profile import SCENARIOS, TRAINED_PARTS, Profile
 from pulse_lib.profile.load import PARAMS
 from pulse_lib.strategies import STRATEGIES
@@ -306,6 +306,8 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
     that its kind depends on; learning rate and hyperparameters as they are for its method.
     """
     patterns = [pattern.format(**parameters) for pattern in KINDS[kind].depends_on]
+    if is_outside(str(parameters.get("method", ""))):  # other code made it: how it is asked counts
+        patterns = list(_ASKING)
     resolved: dict[str, object] = {}
     if "unlearn.learning_rate" in patterns:
         name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
@@ -380,6 +382,8 @@ _LEAVES_A_MODEL: dict[Kind, str] = {
 
 
 def _checked(axis: Axis, value: object) -> object:
+    if axis == "method" and is_outside(str(value)):
+        return value
     if axis in CHOICES:
         return one_of(axis, value, choices=CHOICES[axis])
     if axis == "run":
