@@ -44,7 +44,7 @@ class Shown:
         return ledger.say(list(self.findings), *(f.id for f in self.findings))
 
 
-def shown(findings: Sequence[ledger.Finding], *prefixes: str) -> Shown:
+def verdicts(findings: Sequence[ledger.Finding], *prefixes: str) -> Shown:
     """The findings whose id starts with one of the prefixes; all of them without any."""
     return Shown([f for f in findings if not prefixes or f.id.startswith(prefixes)])
 
@@ -59,7 +59,9 @@ def short(finding: ledger.Finding) -> str:
     said: dict[str, list[str]] = {}
     for row in records(finding.numbers):
         value, _, _ = ledger.numbers_text(row.value, row.low, row.high)
-        said.setdefault(row.quantity, []).append(f"{series_label(row.method, row.trained_part)} {value}")
+        said.setdefault(row.quantity, []).append(
+            f"{series_label(row.method, row.trained_part)} {value}"
+        )
     return "; ".join(f"{what}: {', '.join(values)}" for what, values in said.items())
 
 
