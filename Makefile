@@ -30,6 +30,7 @@ help:
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
 	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
 	@echo "make site           guides, executed notebooks, report and library as pages in build/site; DEMO=outputs/tiny by default"
+	@echo "make test-browser   JupyterLab with 05 and 08, the report and the site in a real Chromium: 5 minutes and more"
 	@echo "make test-hosts     every notebook on a simulated Colab and Kaggle, with the old packages that they bring"
 	@echo "make address        carry the repository's address (pyproject.toml) to every badge and link"
 	@echo "make clean          remove the environment and caches; results in outputs/ stay"
@@ -113,6 +114,14 @@ site: $(READY)
 	@$(PY) -c 'import myst_nb, pydata_sphinx_theme, latex2mathml' 2>/dev/null || \
 		$(PY) -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
 	@$(PY) docs/site/build.py --out build/site $(if $(DEMO),--study $(DEMO))
+
+.PHONY: test-browser
+test-browser: $(READY)
+	@echo "JupyterLab, report and site in the Chromium of this machine; says so where there is none."
+	@$(PY) -c 'import playwright, axe_playwright_python, myst_nb' 2>/dev/null || \
+		$(PY) -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt \
+			'playwright==1.65.2' 'axe-playwright-python==0.1.8'
+	@PULSE_DEMO="$(DEMO)" $(PY) -m pytest -rs tests/browser/pages.py
 
 .PHONY: test-hosts
 test-hosts: $(READY)

@@ -27,9 +27,11 @@ from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import load_profile
 from pulse_lib.report import collect, figures, widgets
 from pulse_lib.report import html as page
+from pulse_lib.report.answer import answer
 from pulse_lib.report.figures.gallery import Gallery, find
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.findings.claims import FINDINGS
+from pulse_lib.report.findings.shown import LOOKS, verdicts
 from pulse_lib.report.tables import tables
 from pulse_lib.report.tables.display import whole
 from pulse_lib.report.words import label, readable
@@ -201,7 +203,7 @@ def test_the_line_that_defines_a_method_is_not_cut(method):
     text = html.unescape(eval(f"whole({last}", given)._repr_html_())
     for name in ("loss", "source"):
         value = getattr(methods.METHODS[method], name)
-        assert re.search(rf"<th>{name}</th>\s*<td>{re.escape(value)}</td>", text), value
+        assert re.search(rf"<th>{name}</th>\s*<td[^>]*>{re.escape(value)}</td>", text), value
 
 
 def test_no_table_of_a_notebook_is_cut(study):
@@ -215,6 +217,120 @@ def test_no_table_of_a_notebook_is_cut(study):
     text = whole(long)._repr_html_()
     assert "..." not in text and text.count("word " * 29 + "word") == 80 * 30
     assert repr(whole(long)).count("word") == 80 * 30 * 30
+
+
+def test_words_of_a_table_stand_on_the_left_and_numbers_on_the_right():
+    """Whatever stands in them, column by column."""
+    table = pd.DataFrame({"n": [1, 2], "words": ["<td>", "a"], "share": [0.5, 1.0]})
+    text = whole(table)._repr_html_()
+    cells_there = re.findall(r"<td([^>]*)>([^<]*)</td>", text)
+    assert [value for _, value in cells_there] == ["1", "&lt;td&gt;", "0.5", "2", "a", "1.0"]
+    assert ["left" in style for style, _ in cells_there] == [False, True, False] * 2
+    assert "overflow-x:auto" in text
+
+
+def test_findings_are_shown_in_four_colours_with_their_words(study):
+    """The verdict is a sign and a word too, for who sees no colour; nothing of the data is HTML."""
+    findings = ledger.ledger(study)
+    text = verdicts(findings)._repr_html_()
+    looks = {verdict: LOOKS[verdict] for verdict in {f.verdict for f in findings}}
+    assert len(looks) >= 3 and len(set(LOOKS.values())) == 5
+    for verdict, (colour, sign) in looks.items():
+        n = sum(f.verdict == verdict for f in findings)
+        assert text.count(f">{sign} {verdict}</span>") == n and colour in text
+    for f in findings:
+        assert html.escape(f.claim) in text and html.escape(f.paper) in text
+    some = verdicts(findings, "pretrained-harder")
+    assert some._repr_html_().count("<tr>") == 1 + 2 and "points" in repr(some)
+    assert "text-align:left" in text and "<script" not in text
+
+
+def test_each_colour_of_a_verdict_is_read_in_white():
+    """Contrast of at least 4.5 (WCAG AA)."""
+    for colour, _ in LOOKS.values():
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        dark = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+        assert 1.05 / (dark + 0.05) >= 4.5, colour
+
+
+def test_the_report_answers_its_title(study):
+    """Forget accuracies, and what is left, against the tables' own lines by hand."""
+    single, sequence = (tables.all_tables(study)[name] for name in ("single_shot", "sequential"))
+    said = answer(single, sequence, level=study.matched_at)
+    kept = []
+    for line in single[single["selection"] == "final"].to_dict("records"):
+        before = single.query(
+            f"method == 'before' and scenario == '{line['scenario']}' and seed == {line['seed']}"
+        )
+        assert len(before) == 1
+        kept.append(100 * line["general"] / before["general"].item())
+    assert f"is left, of general ability {min(kept):.0f} to {max(kept):.0f} %" in said
+    forget = single[single["selection"] == "final"][["forget_multimodal", "forget_text"]].mean(
+        axis=1
+    )
+    assert f"{forget.min():.2f} to {forget.max():.2f} of the forget questions" in said
+    assert "after 5 requests in turn" in said and said.startswith("Every run forgets")
+    n = int((forget <= forget.median()).sum())
+    some = answer(single, sequence, level=forget.median())
+    assert some.startswith(f"{n} of {len(forget)} runs forget")
+    assert answer(single, sequence, level=-1).startswith("No run forgets")
+    assert answer(single.iloc[:0], sequence.iloc[:0], level=0.35) == ""
+
+
+def test_the_report_shows_drawn_people_and_no_others(study):
+    """Real faces must not travel with a page that is handed on."""
+    import dataclasses
+
+    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    every = tables.all_tables(study)
+    text = page.report(study, gallery, tables=every, findings=ledger.ledger(study))
+    assert text.count('<figure id="faces"') == text.count('<figure id="person"') == 1
+    people = dataclasses.replace(
+        study.profile.data.people, source="mllmu", path="MLLMMU/MLLMU-Bench"
+    )
+    profile = study.profile.with_values(data=study.profile.data.with_values(people=people))
+    real = dataclasses.replace(study, profile=profile)
+    text = page.report(real, gallery, tables=every, findings=[])
+    assert '<figure id="faces"' not in text and "None are shown here" in text
+
+
+def test_the_closed_line_of_a_finding_has_both_values(study):
+    findings = ledger.ledger(study)
+    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    text = page.report(study, gallery, tables=tables.all_tables(study), findings=findings)
+    lines = re.findall(r"<summary><span class=\"badge\">.*?</summary>", text, flags=re.DOTALL)
+    assert len(lines) == len(findings)
+    for finding, line in zip(findings, lines, strict=True):
+        assert html.escape(finding.paper, quote=False) in html.unescape(line)
+        values = [
+            ledger.numbers_text(r.value, r.low, r.high)[0] for r in finding.numbers.itertuples()
+        ]
+        assert all(value in line for value in values)
+
+
+def test_the_page_can_be_read_without_eyes_and_without_a_mouse(study):
+    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    text = page.report(
+        study, gallery, tables=tables.all_tables(study), findings=ledger.ledger(study)
+    )
+    assert re.search(r'<body>\s*<a class="skip" href="#main">', text) and 'id="main"' in text
+    assert "<th>" not in text and '<th scope="col"' in text
+    for region in re.findall(r"<(?:div|pre)[^>]*(?:scroll|picture|<pre)[^>]*>", text):
+        assert 'tabindex="0"' in region and re.search(r'aria-label="[^"]+"', region)
+    pictures = len(re.findall(r"<img ", text))
+    assert pictures == len(page.ENTRIES) + len(page.PEOPLE)
+    assert len(re.findall(r'<img alt="[^"]{20,}"', text)) == pictures
+    # each can be enlarged: a labelled tick beside it
+    assert (
+        len(
+            re.findall(
+                r'<input class="enlarge" type="checkbox" id="large-(\w+)"><label for="large-\1">',
+                text,
+            )
+        )
+        == pictures
+    )
 
 
 def test_a_method_has_one_name_for_a_reader(study):
@@ -249,7 +365,9 @@ def test_a_figure_shows_the_state_that_the_verdict_above_it_speaks_of(study):
     gallery, seen = Gallery(study), []
     last = next(path for path in NOTEBOOKS if path.stem == "05_analyze")
     for cell in cells(last, "code"):
-        prefixes = tuple(re.findall(r'"([\w-]+)"', "".join(re.findall(r"say\((.*?)\)\)", cell))))
+        prefixes = tuple(
+            re.findall(r'"([\w-]+)"', "".join(re.findall(r"verdicts\((.*?)\)\)", cell)))
+        )
         drawn = re.findall(r'gallery\.show\("(\w+)"\)', cell)
         if not prefixes or not drawn:
             continue

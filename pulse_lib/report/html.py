@@ -13,15 +13,23 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib import __version__
+from pulse_lib.errors import PulseError
+from pulse_lib.profile import DRAWN
+from pulse_lib.report import explorer
+from pulse_lib.report.answer import answer
 from pulse_lib.report.collect import Run, Study, records
 from pulse_lib.report.faces import face_files
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
+from pulse_lib.report.figures.style import FILE_DPI, Figure, png
 from pulse_lib.report.findings import ledger
+from pulse_lib.report.findings.shown import short
 from pulse_lib.report.seeds import ENOUGH
 from pulse_lib.report.tables.settings import all_settings
 from pulse_lib.report.words import SCENARIOS, label, readable, series_label
+from pulse_lib.runs.place import EXECUTED
 
 SECTIONS = {
+    "people": "Faces and answers",
     "findings": "The paper's findings, here",
     "figures": "Figures",
     "tables": "Tables",
@@ -81,10 +89,12 @@ def report(
         version=__version__,
         sections=SECTIONS,
         profile=study.profile,
+        answer=answer(tables["single_shot"], tables["sequential"], level=study.matched_at),
         facts=" ".join(_facts(study)),
         incomplete=study.incomplete.to_dict("records"),
         tallies=_tallies(findings),
         findings=[_finding(f) for f in findings],
+        people=list(_people(study)),
         figures=_figures(gallery),
         tables=[
             {"name": name, "caption": caption, "table": html_table(readable(tables[name]))}
@@ -96,6 +106,7 @@ def report(
         scenarios=[name for scenario, name in SCENARIOS.items() if scenario in measured],
         faces=face_files(study.out, study.profile),
         runs=html_table(pd.DataFrame([_run(run) for run in study.runs])),
+        notebooks=[run.name for run in study.runs if (run.folder / EXECUTED).is_file()],
         several_libraries=len({m["library_hash"] for m in manifests}) > 1,
         versions=sorted({f"{k} {v}" for m in manifests for k, v in m["versions"].items() if v}),
         commands=[command(run) for run in study.runs],
@@ -163,6 +174,7 @@ def _tallies(findings: list[ledger.Finding]) -> Iterator[dict[str, Any]]:
         tiles = [
             {"badge": names[str(verdict)][0], "tile": names[str(verdict)][1], "count": count}
             for verdict, count in counts.items()
+            if count  # a tile that says 0 only takes room
         ]
         yield {"whose": whose, "count": sum(counts.values()), "tiles": tiles}
 
@@ -192,7 +204,44 @@ def _finding(f: ledger.Finding) -> dict[str, Any]:
     names = ("claim", "paper", "source", "rule", "said", "sentence")
     said = {name: getattr(f, name) for name in names}
     badge = "open" if f.counted == ledger.NO_VERDICT else VERDICTS[f.verdict][0]
-    return said | {"badge": badge, "numbers": html_table(pd.DataFrame(numbers))}
+    more = {"badge": badge, "numbers": html_table(pd.DataFrame(numbers)), "here": short(f)}
+    return said | more
+
+
+# What is shown of single people, and how to read it
+PEOPLE = {
+    "person": (
+        "What is left of one person?",
+        "The person whose turn came last. In the middle, requests in turn; on the right, one request for"
+        " all. p is the probability of the right option among the options.",
+    ),
+    "faces": (
+        "Who was forgotten though nobody asked?",
+        "People of the retain set, those first who lost most: right answers before → now, of all.",
+    ),
+    "question": (
+        "What does the model say?",
+        "One question about a person to be forgotten, in every state of every method.",
+    ),
+}
+
+
+def _people(study: Study) -> Iterator[dict[str, str]]:
+    """Pictures of single people; of drawn ones alone, since a report is handed on."""
+    if study.profile.data.people.source not in DRAWN:
+        return
+    try:
+        pictures = explorer.still(explorer.explorer(study))
+    except PulseError:  # no unlearning run yet
+        return
+    for name, (question, reading) in PEOPLE.items():
+        more = {"name": name, "question": question, "reading": reading}
+        yield more | _picture(pictures[name])
+
+
+def _picture(figure: Figure, data: bytes = b"") -> dict[str, str]:
+    said = figure.get_suptitle().replace("\n", " ")
+    return {"finding": said, "png": base64.b64encode(data or png(figure, FILE_DPI)).decode()}
 
 
 def _figures(gallery: Gallery) -> Iterator[dict[str, str]]:
@@ -201,8 +250,7 @@ def _figures(gallery: Gallery) -> Iterator[dict[str, str]]:
             "name": entry.name,
             "question": entry.question,
             "reading": entry.reading,
-            "finding": gallery.show(entry.name).get_suptitle().replace("\n", " ") or entry.question,
-            "png": base64.b64encode(gallery.png(entry.name)).decode(),
+            **_picture(gallery.show(entry.name), gallery.png(entry.name)),
         }
 
 

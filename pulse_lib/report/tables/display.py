@@ -8,6 +8,8 @@ import pandas as pd
 
 from pulse_lib.report.words import readable
 
+_WORDS = "text-align:left;white-space:normal"
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -18,10 +20,27 @@ class Whole:
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):
-            return self.table.to_html(border=0, na_rep="–", max_rows=None, max_cols=None)
+            html = self.table.to_html(border=0, na_rep="–", max_rows=None, max_cols=None)
+        words = [not pd.api.types.is_numeric_dtype(self.table[name]) for name in self.table]
+        return f'<div style="overflow-x:auto">{_left(html, words)}</div>'
 
     def __repr__(self) -> str:
         return self.table.to_string(na_rep="–")
+
+
+def _left(html: str, words: list[bool]) -> str:
+    """A table's HTML with its columns of words on the left; numbers stay on the right."""
+    lines, place = [], 0
+    for line in html.splitlines():
+        text = line.strip()
+        if text.startswith("<tr"):
+            place = 0
+        elif text.startswith("<td>"):
+            if place < len(words) and words[place]:
+                line = line.replace("<td>", f'<td style="{_WORDS}">', 1)
+            place += 1
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def whole(table: pd.DataFrame, *, digits: int = 3) -> Whole:
