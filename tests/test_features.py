@@ -9,7 +9,8 @@ import torch
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import stack
-from pulse_lib.model.forward import IGNORE, answer_logits, collate, embed
+from pulse_lib.model.families import Picture
+from pulse_lib.model.forward import IGNORE, answer_logits, collate, read
 from pulse_lib.model.prompts import encode_conversations, encode_questions
 
 
@@ -27,6 +28,11 @@ def prepared(*names, model=None):
     return model
 
 
+def logits(model, ids, shown):
+    """From features that are kept."""
+    return model.network.lm_head(read(model, ids, image_ids=shown).last_hidden_state)
+
+
 @pytest.mark.parametrize("adapters", [(), ("finetune", "unlearn")])
 def test_cached_features_are_the_pixel_path(adapters):
     model = prepared(*adapters)
@@ -35,8 +41,8 @@ def test_cached_features_are_the_pixel_path(adapters):
     shown = ["image-3", "image-7"]
     with torch.no_grad():
         expected = model.network(input_ids=ids, pixel_values=pixels(model, shown)).logits
-        found = model.network(inputs_embeds=embed(model, ids, image_ids=shown)).logits
-        other = model.network(inputs_embeds=embed(model, ids, image_ids=shown[::-1])).logits
+        found = logits(model, ids, shown)
+        other = logits(model, ids, shown[::-1])
     assert torch.equal(found, expected)
     assert not torch.allclose(other, expected)
 
@@ -48,9 +54,7 @@ def test_feature_layers_are_read_from_the_configuration(layers):
     ids = torch.tensor([encode_questions(model, [tiny.question(0, image=True)])[0]])
     with torch.no_grad():
         expected = network(input_ids=ids, pixel_values=pixels(model, ["image-3"])).logits
-        assert torch.equal(
-            network(inputs_embeds=embed(model, ids, image_ids=["image-3"])).logits, expected
-        )
+        assert torch.equal(logits(model, ids, ["image-3"]), expected)
 
 
 def test_gradients_are_those_of_the_pixel_path():
@@ -59,11 +63,11 @@ def test_gradients_are_those_of_the_pixel_path():
     ids = torch.tensor(encode_questions(model, [tiny.question(0, image=True)]))
     weights = [p for p in model.network.parameters() if p.requires_grad]
     gradients = []
-    for inputs in (
-        {"input_ids": ids, "pixel_values": pixels(model, ["image-3"])},
-        {"inputs_embeds": embed(model, ids, image_ids=["image-3"])},
+    for found in (
+        model.network(input_ids=ids, pixel_values=pixels(model, ["image-3"])).logits,
+        logits(model, ids, ["image-3"]),
     ):
-        loss = model.network(**inputs).logits.logsumexp(-1).sum()
+        loss = found.logsumexp(-1).sum()
         gradients.append(torch.autograd.grad(loss, weights))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert all(g.abs().sum() > 0 for g in gradients[0])
@@ -102,8 +106,7 @@ def test_last_layer_at_the_answers_changes_neither_value_nor_gradient(tokens):
     weights = [p for p in model.network.parameters() if p.requires_grad]
 
     def everywhere():
-        embeddings = embed(model, batch.input_ids, image_ids=batch.image_ids)
-        hidden = model.network.model.language_model(inputs_embeds=embeddings).last_hidden_state
+        hidden = read(model, batch.input_ids, image_ids=batch.image_ids).last_hidden_state
         rows = torch.arange(len(hidden))[:, None]
         return model.network.lm_head(hidden[rows, batch.positions])
 
@@ -157,6 +160,6 @@ def test_bad_input_is_named():
     with pytest.raises(PulseError, match="two different pictures"):
         model.features.add(["image-0"], swapped)
     wrong = tiny.tiny_model()
-    wrong.features.n_image_tokens = 15
+    wrong.features.every = Picture("<image>" * 15)
     with pytest.raises(PulseError, match="writes 15 image tokens, the vision tower gives 16"):
         wrong.features.add(["image-0"], tiny.images())

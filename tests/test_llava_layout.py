@@ -20,8 +20,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pulse_lib.errors import PulseError
 from pulse_lib.model import load
 from pulse_lib.model.adapters import add_adapter, only, stack
+from pulse_lib.model.families.llava import Llava
 from pulse_lib.model.features import pad_to_square, vision_features
-from pulse_lib.model.forward import answer_logits, collate, embed
+from pulse_lib.model.forward import answer_logits, collate, read
 from pulse_lib.model.load import load_model
 from pulse_lib.model.memory import llava_1_5_config
 from pulse_lib.model.prompts import answer_tokens, encode_conversations, encode_questions
@@ -66,14 +67,13 @@ def test_quantised_layers(folder, how, kind):
 
 def test_a_layer_quantised_by_accident_stops(folder, monkeypatch):
     """The list of every tutorial for transformers 4: in version 5 it skips nothing but lm_head."""
-    monkeypatch.setattr(load, "NOT_QUANTISED", ["lm_head", "vision_tower", "multi_modal_projector"])
+    monkeypatch.setattr(Llava, "tower", ("vision_tower", "multi_modal_projector"))
     with pytest.raises(PulseError, match="layer model.vision_tower.* was quantised"):
         loaded(folder, load="4bit")
 
 
 def test_a_layer_left_out_stops(folder, monkeypatch):
-    skip = ["lm_head", "model.vision_tower", "model.multi_modal_projector", "down_proj"]
-    monkeypatch.setattr(load, "NOT_QUANTISED", skip)
+    monkeypatch.setattr(Llava, "tower", (*Llava.tower, "down_proj"))
     with pytest.raises(PulseError, match="down_proj was not quantised"):
         loaded(folder, load="4bit")
 
@@ -122,10 +122,7 @@ def test_cached_features_give_what_pixels_give(folder):
         whole = model.network(input_ids=ids, pixel_values=pixels).logits
         features = vision_features(model.network, model.processor, pictures=[picture])
         model.features.known["x"] = features[0]
-        embedded = embed(model, ids, image_ids=["x"])
-        cached = model.network.lm_head(
-            model.network.model.language_model(inputs_embeds=embedded).last_hidden_state
-        )
+        cached = model.network.lm_head(read(model, ids, image_ids=["x"]).last_hidden_state)
     assert torch.equal(whole, cached)
 
 
@@ -191,7 +188,7 @@ def test_broken_folders_are_named(folder, tmp_path, damage):
         "shard gone": "1 of 2 files of weights is missing",
         "shard cut": "cannot be loaded",
         "key gone": "weights are missing",
-        "other family": "not 'llava'",
+        "other family": "'clip', which is no model that takes pictures and gives words",
     }[damage]
     with pytest.raises(PulseError, match=expected) as caught:
         loaded(broken)

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from pulse_lib.errors import PulseError
 from pulse_lib.model import adapters, load
@@ -111,7 +112,7 @@ DAMAGE = {
     "config a list": (lambda f: (f / "config.json").write_text("[]"), "config.json", "a list", "again"),
     "config nested": (lambda f: (f / "config.json").write_text("[" * 99999), "config.json", "broken", "again"),
     "config not UTF-8": (lambda f: (f / "config.json").write_bytes(b'{"\xff": 1}'), "config.json", "broken", "again"),
-    "other family": (lambda f: edit(f / "config.json", model_type="clip"), "config.json", "not 'llava'", "give a LLaVA"),
+    "other family": (lambda f: edit(f / "config.json", model_type="clip"), "config.json", "'clip', which is no model that", "docs/models.md"),
     "no processor": (lambda f: (f / PROCESSOR).unlink(), PROCESSOR, "older copy", "hf download"),
     "no patch size": (lambda f: edit(f / PROCESSOR, patch_size=None), PROCESSOR, "patch_size = None", "write there"),
     "no image part": (lambda f: edit(f / PROCESSOR, image_processor=None), "preprocessor_config.json", "missing", "hf download"),
@@ -154,7 +155,7 @@ def test_most_is_refused_before_a_weight_is_loaded(folder, monkeypatch):
     def never(*args, **options):
         raise AssertionError("a weight was loaded")
 
-    monkeypatch.setattr(load.LlavaForConditionalGeneration, "from_pretrained", never)
+    monkeypatch.setattr(LlavaForConditionalGeneration, "from_pretrained", never)
     for name in ("liuhaotian", "no processor", "lfs pointer", "cut", "pickle", "shape"):
         broken = shutil.copytree(folder, folder.parent / name)
         DAMAGE[name][0](broken)
@@ -172,7 +173,7 @@ def test_code_in_the_folder_never_runs(folder, tmp_path, monkeypatch):
         )
         edit(folder / name, auto_map=auto)
     asked = []
-    for cls in (load.AutoConfig, load.AutoProcessor, load.LlavaForConditionalGeneration):
+    for cls in (AutoConfig, AutoProcessor, LlavaForConditionalGeneration):
         real = cls.from_pretrained
 
         def spy(*args, real=real, **options):

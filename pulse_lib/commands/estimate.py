@@ -139,8 +139,7 @@ def cost(profile: Profile, place: Place) -> Cost:
     """The whole estimate of a profile there."""
     config = model_config(profile)
     f, u, e, load = profile.finetune, profile.unlearn, profile.evaluate, profile.model.load
-    side = config.vision_config.image_size // config.vision_config.patch_size
-    tokens = side * side + TEXT_TOKENS
+    tokens = memory.picture_tokens(config) + TEXT_TOKENS
     checkpointing = profile.model.gradient_checkpointing
     by_stage = {
         "fine-tuning": memory.training_memory(

@@ -30,11 +30,16 @@ CARD = "pulse_export.json"
 # What makes a model folder besides its weights. README and checksums of the base would be wrong.
 COPIED = ("*.json", "*.jinja", "*.txt", "*.model")
 NOT_COPIED = ("config.json", "card.json", CARD)  # config.json comes last; card.json: the embedded's
-LAYER = re.compile(
-    r"(?:.*\.)?(?P<part>language_model|multi_modal_projector)\."
-    r"(?:model\.)?(?P<layer>(?:layers\.\d+\.(?:self_attn|mlp)\.\w+|linear_[12]))"
-    r"\.(?P<kind>lora_A|lora_B)?\.?weight"
+# A layer that may have an adapter, as checkpoints of any family name it, old layout or new; from the
+# name's start, so that no layer of a vision tower fits.
+_LAYER = (
+    r"(?:model\.)?(?:(?:(?:language_model|text_model)\.(?:model\.)?)?"
+    r"(?P<llm>layers\.\d+\.(?:self_attn|mlp)\.\w+)"
+    r"|(?P<projector>multi_modal_projector(?:\.linear_[12])?|connector\.modality_projection\.proj"
+    r"|visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:mlp\.[02]|linear_fc[12])))"
 )
+WEIGHT_KEY = re.compile(rf"{_LAYER}\.(?:weight|mm_input_projection_weight)")
+LORA_KEY = re.compile(rf"base_model\.model\.{_LAYER}\.(?P<kind>lora_A|lora_B)\.weight")
 
 
 @dataclass(frozen=True)
@@ -151,14 +156,19 @@ def read_deltas(chain: Sequence[Path]) -> dict[str, list[Delta]]:
                 "merge this adapter with peft's merge_and_unload on the 16-bit model"
             )
         for key, weight in load_file(folder / WEIGHTS).items():
-            match = LAYER.fullmatch(key)
-            if match is None or not match["kind"]:
+            match = LORA_KEY.fullmatch(key)
+            if match is None:
                 raise PulseError(f"{show(folder / WEIGHTS)}: {key} belongs to no layer known here")
-            pairs.setdefault(f"{match['part']}.{match['layer']}", {})[match["kind"]] = weight
+            pairs.setdefault(layer_name(match), {})[match["kind"]] = weight
         scale = config["lora_alpha"] / config["r"]
         for layer, pair in pairs.items():
             found.setdefault(layer, []).append(Delta(pair["lora_A"], pair["lora_B"], scale=scale))
     return found
+
+
+def layer_name(match: re.Match[str]) -> str:
+    """One name for a layer, however its file calls it."""
+    return f"language_model.{match['llm']}" if match["llm"] else match["projector"]
 
 
 def merge_files(files: Sequence[Path], out: Path, *, deltas: dict[str, list[Delta]]) -> int:
@@ -171,8 +181,8 @@ def merge_files(files: Sequence[Path], out: Path, *, deltas: dict[str, list[Delt
         with safe_open(file, framework="pt") as source:
             metadata = source.metadata() or {"format": "pt"}
             for key in source.keys():  # noqa: SIM118 (not a dict)
-                weight, match = source.get_tensor(key), LAYER.fullmatch(key)
-                layer = f"{match['part']}.{match['layer']}" if match else ""
+                weight, match = source.get_tensor(key), WEIGHT_KEY.fullmatch(key)
+                layer = layer_name(match) if match else ""
                 if layer in deltas:
                     if layer in changed:
                         raise PulseError(f"{show(file)}: {key} is the second weight of {layer}")

@@ -16,7 +16,14 @@ import torch
 from safetensors import safe_open
 
 from pulse_lib import runs
-from pulse_lib.commands.export import LAYER, Delta, read_deltas, weight_files
+from pulse_lib.commands.export import (
+    LORA_KEY,
+    WEIGHT_KEY,
+    Delta,
+    layer_name,
+    read_deltas,
+    weight_files,
+)
 from pulse_lib.commands.states import base_folder
 from pulse_lib.data.dataset import read_dataset
 from pulse_lib.errors import PulseError
@@ -186,13 +193,13 @@ def changes(model: Path, base: Path) -> dict[str, torch.Tensor]:
             )
         if torch.equal(before, after):
             continue
-        match = LAYER.fullmatch(key)
+        match = WEIGHT_KEY.fullmatch(key)
         if match is None:
             raise PulseError(
                 f"{show(file)}: {key} is not that of {show(base)}: an adapter of this kit holds "
                 "changes of the projector's and the language model's linear layers alone"
             )
-        found[f"{match['part']}.{match['layer']}"] = after - before
+        found[layer_name(match)] = after - before
     return found
 
 
@@ -212,9 +219,9 @@ def _filled(
     """An adapter's tensors with these factors in them, nothing elsewhere."""
     weights, used = {}, set()
     for key, tensor in empty.items():
-        match = LAYER.fullmatch(key)
-        assert match is not None and match["kind"]  # of this kit's own adapter
-        layer, weight = f"{match['part']}.{match['layer']}", torch.zeros_like(tensor)
+        match = LORA_KEY.fullmatch(key)
+        assert match is not None  # of this kit's own adapter
+        layer, weight = layer_name(match), torch.zeros_like(tensor)
         if layer in factors:
             used.add(layer)
             a, b = factors[layer]
@@ -234,7 +241,7 @@ def _check_base(target: Target, base: Path) -> None:
     added: dict[str, list[Delta]] = read_deltas(chain)
     ours = dict(_tensors(base_folder(target.model.settings)))
     for name, (file, key) in _tensors(base):
-        match = LAYER.fullmatch(key)
+        match = WEIGHT_KEY.fullmatch(key)
         if match is None:
             continue
         if name not in ours:

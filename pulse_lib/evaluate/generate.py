@@ -11,6 +11,7 @@ import torch
 
 from pulse_lib.data.records import LETTERS, ImageStore, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate import plain
 from pulse_lib.evaluate.reading import greedy, option_logliks, read_prompts
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import answer_tokens, encode_questions
@@ -110,15 +111,26 @@ def answer_batch(
             )
     options = [option_tokens(model, q) for q in questions]
     depth = max((len(o) for row in options for o in row), default=0) if with_loglik else most - 1
-    training = model.network.training
+    training, images = model.network.training, [q.image for q in questions]
     if training:
         model.network.eval()
     with torch.inference_mode():
-        read = read_prompts(
-            model, prompts, images=[q.image for q in questions], options=options, depth=depth
-        )
-        logliks = option_logliks(read, options) if with_loglik else [None] * len(questions)
-        said = greedy(model, read, options=options, max_new_tokens=most)
+        if model.family.quick:
+            read = read_prompts(model, prompts, images=images, options=options, depth=depth)
+            logliks = option_logliks(read, options) if with_loglik else [None] * len(questions)
+            said = greedy(model, read, options=options, max_new_tokens=most)
+        else:
+            rows = list(zip(prompts, images, options, strict=True))
+            logliks = [
+                plain.option_logliks(model, prompt, image=image, options=row)
+                if with_loglik
+                else None
+                for prompt, image, row in rows
+            ]
+            said = [
+                plain.generated(model, prompt, image=image, max_new_tokens=most)
+                for prompt, image, _ in rows
+            ]
     if training:
         model.network.train()
     texts = (model.tokenizer.decode(t, skip_special_tokens=True).strip() for t in said)

@@ -10,7 +10,9 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from transformers import DynamicCache
 
-from pulse_lib.model.forward import embed, last_layer_at
+from pulse_lib.model.families import Quick
+from pulse_lib.model.forward import last_layer_at, positions_of
+from pulse_lib.model.forward import read as read_tokens
 from pulse_lib.model.load import LoadedModel
 
 WORTH = 0.1  # share of all tokens that a first pass over common beginnings must save
@@ -30,8 +32,10 @@ class Read:
     _: KW_ONLY
     places: list[dict[tuple[int, int], int]]  # of the token (option, depth) among the logits
     present: torch.Tensor  # (B, K) which keys are the prompt's
+    keys: torch.Tensor  # (B, K) place of each key in its row
     last: list[int]  # key of each prompt's last token; an option's are so many behind it
     lengths: list[int]  # tokens of each prompt
+    following: list[int]  # position of the token behind each prompt
 
 
 def read_prompts(
@@ -53,12 +57,16 @@ def read_prompts(
         _read_starts(model, cache, starts=starts, images=dict(zip(whose, images, strict=True)))
         cache.batch_select_indices(of_start)
     in_start = (_tensor(model, [[1] * len(s) for s in starts], fill=0) > 0)[of_start]  # (B, P)
-    tokens, positions, option, places, wanted = [], [], [], [], []
-    for prompt, k, row in zip(prompts, whose, options, strict=True):
+    tokens, positions, at, following, option, places, wanted = [], [], [], [], [], [], []
+    for prompt, image, k, row in zip(prompts, images, whose, options, strict=True):
         begun, n = len(starts[k]), len(prompt)
         nodes = [(j, d) for j, o in enumerate(row) for d in range(min(len(o) - 1, depth))]
         tokens.append(prompt[begun:] + [row[j][d] for j, d in nodes])
-        positions.append([*range(begun, n), *(n + d for _, d in nodes)])
+        axes = positions_of(model, prompt, image=image)  # (1 or 3, n)
+        following.append(int(axes.max()) + 1)
+        behind = [following[-1] + d for _, d in nodes]
+        positions.append([[*axis[begun:], *behind] for axis in axes.tolist()])
+        at.append([*range(begun, n), *(n + d for _, d in nodes)])
         option.append([_PROMPT] * (n - begun) + [j for j, _ in nodes])
         places.append({node: at for at, node in enumerate(nodes, start=1)})
         wanted.append([n - begun - 1 + at for at in range(1 + len(nodes))])
@@ -68,12 +76,15 @@ def read_prompts(
     seen &= torch.ones(n_new, n_new, dtype=torch.bool, device=model.device).tril()
     index = _tensor(model, wanted, fill=0)
     read = torch.zeros_like(of_option, dtype=torch.bool).scatter(1, index, True)
+    of_start_keys = torch.arange(in_start.shape[1], device=model.device).expand_as(in_start)
+    keys = torch.cat([of_start_keys, _tensor(model, at, fill=0)], dim=-1)
     with last_layer_at(model, read):
         hidden = _continue(
             model,
             cache,
             tokens=_tensor(model, tokens, fill=model.tokenizer.eos_token_id),
-            positions=_tensor(model, positions, fill=0),
+            positions=_axes(model, positions),
+            keys=keys,
             allowed=torch.cat([in_start[:, None].expand(-1, n_new, -1), seen], dim=-1),
             images=[i for i, t in zip(images, tokens, strict=True) if model.image_token_id in t],
         )
@@ -82,8 +93,10 @@ def read_prompts(
         model.network.lm_head(hidden.gather(1, _wide(index, hidden))).float(),
         places=places,
         present=torch.cat([in_start, of_option == _PROMPT], dim=-1),
+        keys=keys,
         last=[in_start.shape[1] + w[0] for w in wanted],
         lengths=[len(p) for p in prompts],
+        following=following,
     )
 
 
@@ -117,11 +130,11 @@ def greedy(
     `max_new_tokens`. While they are an option's, the next one is known from the reading; only rows
     that say something else are decoded. It takes the cache of `read` with it.
     """
-    end, best = model.tokenizer.eos_token_id, read.logits.argmax(-1).tolist()
+    ends, best = model.end_tokens, read.logits.argmax(-1).tolist()
     said, present, open_rows = [], read.present.clone(), []
     for b, (row, places) in enumerate(zip(options, read.places, strict=True)):
         tokens, path = [best[b][0]], []
-        while tokens[-1] != end and len(tokens) < max_new_tokens:
+        while tokens[-1] not in ends and len(tokens) < max_new_tokens:
             node = _following(row, tokens, places=places)
             if node is None:
                 open_rows.append(b)
@@ -138,7 +151,7 @@ def greedy(
         rows=open_rows,
         max_new_tokens=max_new_tokens,
     )
-    return [tokens[:-1] if tokens[-1] == end else tokens for tokens in said]
+    return [tokens[:-1] if tokens[-1] in ends else tokens for tokens in said]
 
 
 def _following(
@@ -164,26 +177,30 @@ def _decode(
     """Go on with these rows, a token at a time, appending to `said`; a row that has ended is read no
     further.
     """
-    end, kept = model.tokenizer.eos_token_id, list(range(len(said)))
+    ends, kept, keys = model.end_tokens, list(range(len(said))), read.keys
     while rows:
         if len(rows) < len(kept):
             index = torch.tensor([kept.index(b) for b in rows], device=model.device)
             read.cache.batch_select_indices(index)
-            present, kept = present[index], rows
+            present, keys, kept = present[index], keys[index], rows
         present = torch.cat([present, present.new_ones(len(rows), 1)], dim=-1)
+        new = [len(said[b]) - 1 for b in rows]  # tokens behind the prompt
+        at = [[read.lengths[b] + n] for b, n in zip(rows, new, strict=True)]
+        keys = torch.cat([keys, _tensor(model, at, fill=0)], dim=-1)
+        n_axes = model.family.n_axes if isinstance(model.family, Quick) else 1
+        positions = [[[read.following[b] + n]] * n_axes for b, n in zip(rows, new, strict=True)]
         hidden = _continue(
             model,
             read.cache,
             tokens=torch.tensor([[said[b][-1]] for b in rows], device=model.device),
-            positions=torch.tensor(
-                [[read.lengths[b] + len(said[b]) - 1] for b in rows], device=model.device
-            ),
+            positions=_axes(model, positions),
+            keys=keys,
             allowed=present[:, None],
         )
         following = model.network.lm_head(hidden[:, -1]).float().argmax(-1).tolist()
         for b, token in zip(rows, following, strict=True):
             said[b].append(token)
-        rows = [b for b in rows if said[b][-1] != end and len(said[b]) < max_new_tokens]
+        rows = [b for b in rows if said[b][-1] not in ends and len(said[b]) < max_new_tokens]
 
 
 def _starts(
@@ -218,12 +235,10 @@ def _read_starts(
     with last_layer_at(
         model, torch.zeros_like(ids, dtype=torch.bool)
     ):  # only keys and values count
-        model.network.model.language_model(
-            inputs_embeds=embed(
-                model,
-                ids,
-                image_ids=[images[k] for k, s in enumerate(starts) if model.image_token_id in s],
-            ),
+        read_tokens(
+            model,
+            ids,
+            image_ids=[images[k] for k, s in enumerate(starts) if model.image_token_id in s],
             past_key_values=cache,
             use_cache=True,
         )
@@ -240,23 +255,39 @@ def _continue(
     *,
     tokens: torch.Tensor,
     positions: torch.Tensor,
+    keys: torch.Tensor,
     allowed: torch.Tensor,
     images: Sequence[str] = (),
 ) -> torch.Tensor:
-    """Hidden states (B, Q, H) of `tokens` (B, Q) at `positions`, behind what the cache holds;
-    `allowed` (B, Q, K): which keys each sees, its own included. `images`: those of the rows whose
-    tokens show one, in order.
+    """Hidden states (B, Q, H) of `tokens` (B, Q) at `positions` ((B, Q), or (3, B, Q)), behind what
+    the cache holds; `allowed` (B, Q, K): which keys each sees, its own included; `keys` (B, K): their
+    places in the row. `images`: those of the rows whose tokens show one, in order.
     """
-    embeddings = embed(model, tokens, image_ids=images)
-    mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=model.device)
-    mask.masked_fill_(~allowed, torch.finfo(embeddings.dtype).min)
-    return model.network.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=mask[:, None],  # (B, 1, Q, K), used as it is
+    family = model.family
+    assert isinstance(family, Quick)
+    mask = family.mask(
+        model.network,
+        allowed,
+        keys=keys,
+        queries=keys[:, -tokens.shape[1] :],
+        of_image=tokens == model.image_token_id,
+        dtype=model.dtype,
+    )
+    return read_tokens(
+        model,
+        tokens,
+        image_ids=images,
+        attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
+
+
+def _axes(model: LoadedModel, rows: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    """Positions of rows, axis by axis, as the model takes them: (B, Q), or (3, B, Q)."""
+    axes = [_tensor(model, axis, fill=0) for axis in zip(*rows, strict=True)]
+    return axes[0] if len(axes) == 1 else torch.stack(axes)
 
 
 def _tensor(model: LoadedModel, rows: Sequence[Sequence[int]], *, fill: int) -> torch.Tensor:

@@ -44,6 +44,8 @@ def answer_resumably(
     from pulse_lib.evaluate.generate import answer_batch, batches  # torch: scoring needs none of it
     from pulse_lib.model.prompts import encode_questions
 
+    if not model.features.every:  # how many tokens a picture has is known once it is looked at
+        model.features.add((q.image for q in questions), images)
     file, prompts = Path(file), encode_questions(model, questions)
     state = _model_mark(model, settings)
     marks = {

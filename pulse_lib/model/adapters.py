@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, replace_file, write_json
+from pulse_lib.model.families import LLM as LLM
+from pulse_lib.model.families import PROJECTOR as PROJECTOR
 from pulse_lib.model.folder import read_lora
 from pulse_lib.model.fused import fuse
 from pulse_lib.model.load import LoadedModel
@@ -32,10 +34,6 @@ from pulse_lib.model.lora import (
 )
 from pulse_lib.profile import TRAINED_PARTS, TrainedPart
 
-# peft matches the whole module path. The vision tower never gets an adapter.
-LLM = r".*\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-PROJECTOR = r".*\.multi_modal_projector\.linear_[12]"
-TARGETS: dict[TrainedPart, str] = {"projector+llm": f"{LLM}|{PROJECTOR}", "llm": LLM}
 WEIGHTS, CONFIG, MANIFEST = ADAPTER_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -58,8 +56,13 @@ def add_adapter(
         raise PulseError(
             f"trained_part = {trained_part!r} is not one of {', '.join(TRAINED_PARTS)}"
         )
+    modules, parameters = model.family.lora_targets(trained_part)
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=TARGETS[trained_part]
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=modules,
+        target_parameters=parameters,
     )
     _inject(model, name, config=config)
     generator = torch.Generator().manual_seed(seed)

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
+from pulse_lib.model.families import Family, Picture, Quick, Seen
+from pulse_lib.model.families.llava import vision_features as vision_features
 from pulse_lib.profile import ImageAspect
 
 if TYPE_CHECKING:
-    from transformers import LlavaProcessor, PreTrainedModel
+    from transformers import PreTrainedModel
 
 
 MOST_SIDE = 4096  # of a padded square, which costs 50 MB in RGB
@@ -25,25 +27,28 @@ MEAN_COLOUR = (122, 116, 104)  # of CLIP's training pictures, int(255 * mean)
 
 
 class FeatureCache:
-    """Outputs of the frozen vision tower by image id, each (n_image_tokens, H_vision), on the CPU
-    in the model's dtype.
+    """Outputs of the frozen vision tower by image id, before the projector, on the CPU in the
+    model's dtype; of LLaVA-1.5 each is (n_image_tokens, H_vision). Of a family that is read the
+    plain way there are none: its pixels are kept.
     """
 
     def __init__(
         self,
         network: PreTrainedModel,
-        processor: LlavaProcessor,
+        processor: Any,
         *,
-        n_image_tokens: int,
+        family: Family,
         image_aspect: ImageAspect = "crop",
     ):
-        self.network, self.processor, self.n_image_tokens = network, processor, n_image_tokens
-        self.image_aspect = image_aspect
+        self.network, self.processor, self.family = network, processor, family
+        self.image_aspect: ImageAspect = image_aspect
+        self.every = family.every_picture(network, processor)
         self.known: dict[str, torch.Tensor] = {}
+        self.pictures: dict[str, Picture] = {}
         self.digests: dict[str, bytes] = {}
 
     def __contains__(self, image_id: str) -> bool:
-        return image_id in self.known
+        return image_id in self.known or image_id in self.pictures
 
     def add(self, image_ids: Iterable[str], images: ImageStore, *, batch_size: int = 64) -> None:
         """Compute what is not there yet; "" is skipped. Raises PulseError if an id now means
@@ -55,43 +60,74 @@ class FeatureCache:
         wanted = sorted(set(image_ids) - {""})
         for image_id in wanted:
             self._check_same(image_id, images)
-        new = [i for i in wanted if i not in self.known]
+        new = [i for i in wanted if i not in self]
+        fit = pad_to_square if self.image_aspect == "pad" else without_ends
         for start in range(0, len(new), batch_size):
             ids = new[start : start + batch_size]
-            fit = pad_to_square if self.image_aspect == "pad" else without_ends
-            features = vision_features(
-                self.network, self.processor, pictures=(fit(images[i]) for i in ids)
+            seen = self.family.see(
+                self.network,
+                self.processor,
+                images=(fit(images[i]) for i in ids),
+                aspect=self.image_aspect,
             )
-            if features.shape[1] != self.n_image_tokens:
-                raise PulseError(
-                    f"the processor writes {self.n_image_tokens} image tokens, the vision tower "
-                    f"gives {features.shape[1]}: "
-                    "check num_additional_image_tokens and vision_feature_select_strategy in "
-                    "processor_config.json"
-                )
-            # .clone(): a slice would keep the whole batch's memory
-            self.known |= {i: f.clone() for i, f in zip(ids, features.cpu(), strict=True)}
+            for image_id, one in zip(ids, seen, strict=True):
+                if self.every and one.features is not None:
+                    self._check_count(one.features.shape[0])
+                self.pictures[image_id] = self.every or one.picture
+                if one.features is not None:
+                    self.known[image_id] = one.features
+
+    def picture(self, image_id: str) -> Picture | None:
+        """What stands for a picture in a prompt; None for "". Raises PulseError for one that was
+        not added.
+        """
+        if not image_id or self.every:
+            return self.every if image_id else None
+        if image_id not in self.pictures:
+            raise _unknown(image_id)
+        return self.pictures[image_id]
+
+    def output(self, image_ids: Sequence[str]) -> Any:
+        """What the model's forward takes in place of pixels, `mm_encoder_outputs`, for the pictures
+        of rows that have one, in order; differentiable in the projector's adapters.
+        """
+        family = self.family
+        assert isinstance(family, Quick)
+        unique = list(dict.fromkeys(image_ids))
+        features = self._known(unique)
+        seen = [
+            Seen(one, self.picture(i) or Picture(""))
+            for i, one in zip(unique, features, strict=True)
+        ]
+        rows = [unique.index(i) for i in image_ids]
+        return {"image": family.encoder_output(self.network, seen, rows=rows)}
 
     def get(self, image_ids: Sequence[str]) -> torch.Tensor:
-        """Features (len(image_ids), n_image_tokens, H_vision) on the model's device. Raises
-        PulseError for an unknown id.
+        """Features (len(image_ids), ...) on the model's device, of pictures whose features are of
+        one shape. Raises PulseError for an unknown id.
         """
         return torch.stack(self._known(image_ids)).to(self.network.lm_head.weight.device)
 
     def mean(self, image_ids: Sequence[str]) -> torch.Tensor:
-        """Features averaged over the image's tokens, (len(image_ids), H_vision) float32 on the CPU.
+        """Features averaged over the picture, (len(image_ids), H_vision) float32 on the CPU.
         Raises PulseError for an unknown id.
         """
-        return torch.stack([features.float().mean(dim=0) for features in self._known(image_ids)])
+        return torch.stack([f.float().flatten(0, -2).mean(dim=0) for f in self._known(image_ids)])
 
     def _known(self, image_ids: Sequence[str]) -> list[torch.Tensor]:
         for image_id in image_ids:
             if image_id not in self.known:
-                raise PulseError(
-                    f"image {image_id!r} has no features yet: call model.features.add(ids, images) "
-                    "first"
-                )
+                raise _unknown(image_id)
         return [self.known[i] for i in image_ids]
+
+    def _check_count(self, given: int) -> None:
+        written = self.every.text.count(self.processor.image_token) if self.every else given
+        if written != given:
+            raise PulseError(
+                f"the processor writes {written} image tokens, the vision tower gives {given}: "
+                "check num_additional_image_tokens and vision_feature_select_strategy in "
+                "processor_config.json"
+            )
 
     def _check_same(self, image_id: str, images: ImageStore) -> None:
         if image_id not in images:
@@ -138,25 +174,7 @@ def without_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
-def vision_features(
-    network: PreTrainedModel, processor: LlavaProcessor, *, pictures: Iterable[Image.Image]
-) -> torch.Tensor:
-    """Vision tower's output for PIL pictures, (n, n_image_tokens, H_vision), as LLaVA's projector
-    takes it. The pictures may be decoded one by one: only their pixels in the tower's size are kept.
-    """
-    config = network.config
-    layers = config.vision_feature_layer
-    # Not inference tensors even when called inside inference mode: training uses them later.
-    with torch.inference_mode(False), torch.no_grad():
-        read = processor.image_processor
-        pixels = torch.cat(
-            [read(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
-        )
-        parameter = next(network.model.vision_tower.parameters())
-        hidden = network.model.vision_tower(
-            pixels.to(parameter.device, parameter.dtype), output_hidden_states=True
-        ).hidden_states
-        chosen = [hidden[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
-        if config.vision_feature_select_strategy == "default":
-            chosen = [h[:, 1:] for h in chosen]  # without the class token
-        return torch.cat(chosen, dim=-1)
+def _unknown(image_id: str) -> PulseError:
+    return PulseError(
+        f"image {image_id!r} has no features yet: call model.features.add(ids, images) first"
+    )

@@ -8,16 +8,17 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from pulse_lib.data.hub import is_lfs_pointer
 from pulse_lib.errors import PulseError
 from pulse_lib.files import read_json, show
+from pulse_lib.model.families import family_of
 from pulse_lib.model.lora import LoraConfig
 
 CONVERTED = "llava-hf/llava-1.5-7b-hf"  # or -13b-hf: LLaVA-1.5 in transformers' own layout
@@ -28,19 +29,21 @@ _WHERE = re.compile(r"^(?:(?:model|language_model|vision_tower|vision_model)\.)+
 
 
 def check_folder(folder: Path, fetch: str) -> None:
-    """Raises PulseError naming the file and the fix if the folder is no whole LLaVA in transformers'
-    layout with safetensors. `fetch`: the command that fetches it again.
+    """Raises PulseError naming the file and the fix if the folder is no whole model of pictures and
+    words in transformers' layout with safetensors. `fetch`: the command that fetches it again.
     """
     for path in sorted(path for pattern in _READ for path in folder.glob(pattern)):
         _check_file(path, fetch)
     config = _read(folder / "config.json", _no_config(folder, fetch))
-    if config.get("model_type") not in ("llava", "llava_llama"):
+    kind, parts = config.get("model_type"), ("text_config", "vision_config")
+    if kind not in ("llava_llama", *_readable()):
         raise refused(
             folder / "config.json",
-            f"it says model_type = {config.get('model_type')!r}, not 'llava'",
-            fix=f"give a LLaVA such as {CONVERTED} (docs/other_models.md)",
+            f"it says model_type = {kind!r}, which is no model that takes pictures and gives words",
+            fix=f"give one of the families in docs/models.md, such as {CONVERTED}",
         )
-    if not all(isinstance(config.get(k), Mapping) for k in ("text_config", "vision_config")):
+    of_llava = kind in ("llava", "llava_llama")
+    if of_llava and not all(isinstance(config.get(k), Mapping) for k in parts):
         raise refused(
             folder / "config.json",
             "it describes no vision tower and language model: a checkpoint of LLaVA's authors "
@@ -53,7 +56,7 @@ def check_folder(folder: Path, fetch: str) -> None:
             "transformers would put this adapter on the model unasked",
             fix="move the adapter to a folder of its own",
         )
-    _check_processor(folder, fetch)
+    _check_processor(folder, fetch, counted=of_llava)
     for path in weight_files(folder, fetch):
         for _ in _shapes(path, fetch):
             break
@@ -64,7 +67,7 @@ def check_shapes(folder: Path, config: PreTrainedConfig, *, fetch: str) -> None:
     files' headers are read.
     """
     with torch.device("meta"):
-        network = LlavaForConditionalGeneration(cast(LlavaConfig, config))
+        network = family_of(config.model_type).empty(config)
     expected = {_tail(k): tuple(v.shape) for k, v in network.state_dict().items()}
     for path in weight_files(folder, fetch):
         for key, shape in _shapes(path, fetch):
@@ -86,11 +89,13 @@ def check_tokenizer(folder: Path, processor: Any, *, image_token_id: int) -> Non
             "the tokenizer has no end token, so no answer would ever end",
             fix='name it there, e.g. "eos_token": "</s>"',
         )
-    found = tokenizer.convert_tokens_to_ids(processor.image_token)
+    # Gemma's processor has another token for what it puts the picture's tokens behind
+    token = getattr(tokenizer, "image_token", None) or processor.image_token
+    found = tokenizer.convert_tokens_to_ids(token)
     if found != image_token_id:
         raise refused(
             folder / "tokenizer_config.json",
-            f"{processor.image_token!r} is token {found}, config.json says {image_token_id}",
+            f"{token!r} is token {found}, config.json says {image_token_id}",
             fix="config and tokenizer are of two models; fetch both again",
         )
 
@@ -183,14 +188,25 @@ def _no_config(folder: Path, fetch: str) -> str:
     return f"no folder of a model; {fetch}"
 
 
-def _check_processor(folder: Path, fetch: str) -> None:
-    path = folder / "processor_config.json"
-    processor = _read(
-        path,
-        f"an older copy of the repository has none, and how many image tokens there are stands in it: {fetch}",
+def _readable() -> set[str]:
+    """Every model_type that transformers reads pictures and writes words with."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES,
     )
+
+    return set(NAMES)
+
+
+def _check_processor(folder: Path, fetch: str, *, counted: bool) -> None:
+    """`counted`: the file has to say how many image tokens there are."""
+    path, processor = folder / "processor_config.json", {}
+    if counted or path.is_file():
+        processor = _read(
+            path,
+            f"an older copy of the repository has none, and how many image tokens there are stands in it: {fetch}",
+        )
     size = processor.get("patch_size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if counted and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise refused(
             path,
             f"patch_size = {size!r}, so the number of image tokens is unknown",

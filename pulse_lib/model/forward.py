@@ -7,10 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 from pulse_lib.errors import PulseError
+from pulse_lib.model.families import Quick
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
 from pulse_lib.profile import SupervisedTokens
@@ -70,18 +73,84 @@ def answer_logits(model: LoadedModel, batch: Batch) -> tuple[torch.Tensor, torch
     """Logits (B, A, V) float32 and labels (B, A) with -100 where padded: logits[b, a] predicts
     labels[b, a].
     """
-    network = model.network
-    # Padding is on the right, so the causal mask alone keeps it out of every real position: no
-    # attention mask is needed.
-    embeddings = embed(model, batch.input_ids, image_ids=batch.image_ids)
     wanted = torch.zeros_like(batch.input_ids, dtype=torch.bool)
     # Also position 0 of rows that are padded: it is read too
     with last_layer_at(model, wanted.scatter(1, batch.positions, True)):
-        hidden = network.model.language_model(
-            inputs_embeds=embeddings, use_cache=False
-        ).last_hidden_state
+        hidden = read(model, batch.input_ids, image_ids=batch.image_ids).last_hidden_state
     index = batch.positions[..., None].expand(-1, -1, hidden.shape[-1])
-    return network.lm_head(hidden.gather(1, index)).float(), batch.labels
+    return model.network.lm_head(hidden.gather(1, index)).float(), batch.labels
+
+
+def read(
+    model: LoadedModel, input_ids: torch.Tensor, *, image_ids: Sequence[str], **how: Any
+) -> Any:
+    """What the model's own forward gives, without lm_head, for tokens (B, T) padded on the right:
+    `last_hidden_state` (B, T, H). `image_ids` are the images of the rows that have one, in order;
+    `how` goes to the model. Differentiable in the adapters.
+
+    Padding is on the right, so the causal mask alone keeps it out of every real position: no
+    attention mask is needed.
+    """
+    family, network = model.family, model.network
+    if not isinstance(family, Quick):
+        return _read_plainly(model, input_ids, image_ids=image_ids, how=how)
+    if image_ids:
+        how["mm_encoder_outputs"] = model.features.output(image_ids)
+    if "attention_mask" not in how:
+        how |= family.beside(network, input_ids)
+    if family.n_axes > 1 and "position_ids" not in how:
+        how["position_ids"] = _positions(model, input_ids, image_ids=image_ids)
+    return network.model(input_ids=input_ids, **{"use_cache": False} | how)
+
+
+def positions_of(model: LoadedModel, tokens: Sequence[int], *, image: str) -> torch.Tensor:
+    """Positions (1 or 3, T) of one row's tokens, whose picture is `image` or "", on the CPU."""
+    family = model.family
+    found = None
+    if isinstance(family, Quick):
+        picture = model.features.picture(image)
+        found = family.positions(model.network, tokens, picture=picture)
+    return torch.arange(len(tokens))[None] if found is None else found
+
+
+def _positions(
+    model: LoadedModel, input_ids: torch.Tensor, *, image_ids: Sequence[str]
+) -> torch.Tensor:
+    shown, rows = iter(image_ids), input_ids.tolist()
+    images = [next(shown) if model.image_token_id in row else "" for row in rows]
+    found = [positions_of(model, row, image=i) for row, i in zip(rows, images, strict=True)]
+    return torch.stack(found, dim=1).to(model.device)  # (3, B, T)
+
+
+def _read_plainly(
+    model: LoadedModel, input_ids: torch.Tensor, *, image_ids: Sequence[str], how: dict[str, Any]
+) -> Any:
+    """Row by row, from pixels."""
+    shown, outputs = iter(image_ids), []
+    for row in input_ids:
+        image = next(shown) if model.image_token_id in row else ""
+        inputs = plain_inputs(model, row[None], image=image)
+        outputs.append(model.network.model(**inputs, use_cache=False, **how))
+    states = [one.get("hidden_states") for one in outputs]
+    return BaseModelOutput(
+        last_hidden_state=torch.cat([one.last_hidden_state for one in outputs]),
+        hidden_states=None
+        if states[0] is None
+        else tuple(torch.cat(layer) for layer in zip(*states, strict=True)),
+    )
+
+
+def plain_inputs(
+    model: LoadedModel, input_ids: torch.Tensor, *, image: str
+) -> dict[str, torch.Tensor]:
+    """The arguments of the model's own forward and `generate` for one row (1, T), from pixels."""
+    inputs = model.family.plain_inputs(
+        model.processor, input_ids, picture=model.features.picture(image)
+    )
+    return {
+        k: v.to(model.device, model.dtype if v.is_floating_point() else None)
+        for k, v in inputs.items()
+    }
 
 
 @contextmanager
@@ -93,7 +162,10 @@ def last_layer_at(model: LoadedModel, wanted: torch.Tensor) -> Generator[None]:
     embedded model's matrices, a thirtieth of a 7B's. Its gradients are never checkpointed: the
     backward pass begins with it, so nothing would be saved, and reads again after this has ended.
     """
-    last = model.network.model.language_model.layers[-1]
+    if not isinstance(model.family, Quick):  # rows are read one by one there
+        yield
+        return
+    last = model.family.decoder(model.network).layers[-1]
     modules = (last.self_attn.q_proj, last.self_attn.o_proj, last.mlp)
     # An adapter's own way of reading its layer is kept on the object, and put back
     before = [vars(module).get("forward") for module in modules]
@@ -138,23 +210,3 @@ def _supervised(
     if not at:
         raise PulseError(f"conversation {conversation.id!r} has no supervised token")
     return at
-
-
-def embed(model: LoadedModel, input_ids: torch.Tensor, *, image_ids: Sequence[str]) -> torch.Tensor:
-    """Input embeddings (B, T, H): token embeddings, image tokens replaced by projected features.
-
-    `image_ids` are the images of the rows that have one, in order. Differentiable in the
-    projector's adapters.
-    """
-    network = model.network
-    embeddings = network.get_input_embeddings()(input_ids)
-    if not image_ids:
-        return embeddings
-    unique = list(dict.fromkeys(image_ids))
-    features = model.features.get(unique)
-    projected = network.model.multi_modal_projector(features.to(embeddings.dtype)).to(
-        embeddings.dtype
-    )
-    if len(unique) < len(image_ids):
-        projected = projected[[unique.index(i) for i in image_ids]]
-    return embeddings.masked_scatter((input_ids == model.image_token_id)[..., None], projected)

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoProcessor,
-    BitsAndBytesConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from pulse_lib.assets import embedded_folder
 from pulse_lib.data.hub import Need, folder_of, is_hub_id, model_need
 from pulse_lib.errors import PulseError
 from pulse_lib.model import memory
+from pulse_lib.model.chat import Chat, chat_of
+from pulse_lib.model.families import Family, family_of, shapes_of
 from pulse_lib.model.features import FeatureCache
 from pulse_lib.model.folder import CONVERTED, check_folder, check_shapes, check_tokenizer
 from pulse_lib.profile import Load, ModelSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-# transformers 5 matches these from the start of the module path; a list without lm_head would
-# quantise lm_head.
-NOT_QUANTISED = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
 
 
 @dataclass
@@ -42,13 +33,16 @@ class LoadedModel:
     """
 
     network: PreTrainedModel
-    processor: LlavaProcessor
+    processor: Any
     _: KW_ONLY
+    family: Family
     settings: ModelSettings
     device: torch.device
     dtype: torch.dtype
-    n_image_tokens: int
     features: FeatureCache
+    chat: Chat | None  # None: one of the kit's own prompts
+    end_token: int  # what ends an answer
+    end_tokens: frozenset[int]  # what the model may end one with
     peft: PeftModel | None = None
     answer_cache: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -61,6 +55,13 @@ class LoadedModel:
     def image_token_id(self) -> int:
         """The token that stands for one image token."""
         return self.network.config.image_token_id
+
+    @property
+    def n_image_tokens(self) -> int:
+        """Image tokens of every picture. Raises PulseError if they differ from picture to picture."""
+        if self.features.every is None:
+            raise PulseError(f"{self.family.name}: each picture has its own number of tokens")
+        return self.features.every.text.count(self.processor.image_token)
 
     @property
     def context(self) -> int:
@@ -79,7 +80,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 def load_model(settings: ModelSettings, device: str | torch.device | None = None) -> LoadedModel:
     """The model of a profile, frozen and in eval mode. Raises PulseError naming the folder and the
-    fix if it cannot be loaded, is no LLaVA, lacks weights, or does not fit the memory there is.
+    fix if it cannot be loaded, is no model of pictures and words, lacks weights, or does not fit the memory there is.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = compute_dtype(device)
@@ -100,22 +101,22 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
         if not embedded:  # its files have checksums
             check_folder(folder, fetch=_fetch(need))
         config = AutoConfig.from_pretrained(folder, **safely)
+        family = family_of(config.model_type)
         check_memory(config, settings.load, dtype=dtype, device=device)
         if not embedded:
             check_shapes(folder, config, fetch=_fetch(need))
-        network, report = LlavaForConditionalGeneration.from_pretrained(  # ty: ignore[not-iterable]  (a pair if output_loading_info)
+        network, report = family.network_class().from_pretrained(
             folder,
             dtype=dtype,
             output_loading_info=True,
             use_safetensors=True,
             **safely,
-            **_quantisation(settings, dtype, device=device),
+            **_quantisation(settings, dtype, device=device, skip=family.not_quantised(config)),
         )
         if report["missing_keys"]:
             some = ", ".join(sorted(report["missing_keys"])[:3])
             raise ValueError(f"{len(report['missing_keys'])} weights are missing, e.g. {some}")
-        # PIL, not torchvision: the same pixels on every machine, and one dependency less.
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", **safely)
+        processor = family.processor(folder, **safely)
         check_tokenizer(folder, processor, image_token_id=config.image_token_id)
     except PulseError:
         raise
@@ -145,51 +146,52 @@ def _fetch(need: Need) -> str:
     return f"hf download {CONVERTED} --local-dir {need.path}"
 
 
-def wrap_model(
-    network: PreTrainedModel, processor: LlavaProcessor, *, settings: ModelSettings
-) -> LoadedModel:
+def wrap_model(network: PreTrainedModel, processor: Any, *, settings: ModelSettings) -> LoadedModel:
     """A LoadedModel around a network that is already in memory; put in eval mode, otherwise left as
-    it is.
+    it is. Raises PulseError if its family cannot be asked as the settings say.
     """
     network.eval()
     head = network.lm_head.weight
-    # The image's tokens are counted, not computed: what the processor really writes is what the
-    # features must match.
-    probe = processor(
-        images=Image.new("RGB", (8, 8)), text=processor.image_token, return_tensors="pt"
-    )
-    n_image_tokens = int((probe["input_ids"] == network.config.image_token_id).sum())
-    vision = network.config.vision_config
-    expected = (vision.image_size // vision.patch_size) ** 2
-    expected += network.config.vision_feature_select_strategy == "full"
-    if n_image_tokens != expected:
-        raise PulseError(
-            f"the processor writes {n_image_tokens} image tokens, the vision tower gives {expected}: "
-            "set num_additional_image_tokens to 1 and vision_feature_select_strategy to that of "
-            "config.json in processor_config.json"
+    family = family_of(network.config.model_type)
+    if not family.quick:
+        warnings.warn(
+            f"model_type {network.config.model_type} is none of the families that this kit "
+            "describes: it runs the plain way, one question at a time from pixels, many times slower; "
+            "only trained_part llm",
+            stacklevel=2,
         )
-    features = FeatureCache(
-        network, processor, n_image_tokens=n_image_tokens, image_aspect=settings.image_aspect
-    )
+    if settings.prompt not in family.prompts:
+        raise PulseError(
+            f"model.prompt: {settings.prompt}: {family.name} is spoken to as its own files say: "
+            "write prompt: chat"
+        )
+    family.settle(network, processor, aspect=settings.image_aspect)
+    chat = chat_of(processor, network.generation_config) if settings.prompt == "chat" else None
+    end = chat.end_token if chat else processor.tokenizer.eos_token_id
     return LoadedModel(
         network,
         processor,
+        family=family,
         settings=settings,
         device=head.device,
         dtype=head.dtype,
-        n_image_tokens=n_image_tokens,
-        features=features,
+        features=FeatureCache(
+            network, processor, family=family, image_aspect=settings.image_aspect
+        ),
+        chat=chat,
+        end_token=end,
+        end_tokens=chat.end_tokens if chat else frozenset({end}),
     )
 
 
-def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """4-bit NF4 with double quantisation for the language model's linear layers only."""
+def nf4(dtype: torch.dtype, skip: list[str]) -> BitsAndBytesConfig:
+    """4-bit NF4 with double quantisation for all linear layers but those in `skip`."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,  # bitsandbytes' default, float32, is slow and silent
-        llm_int8_skip_modules=list(NOT_QUANTISED),
+        llm_int8_skip_modules=skip,
     )
 
 
@@ -205,29 +207,29 @@ def mend_quantised(network: PreTrainedModel, load: Load) -> None:
     use_bitsandbytes()
     import bitsandbytes as bnb  # only quantised loading needs it: it is slow to import
 
+    family = family_of(network.config.model_type)
+    layers = f".{family.decoder_name}.layers."
     kind = bnb.nn.Linear4bit if load == "4bit" else bnb.nn.Linear8bitLt
     for name, module in network.named_modules():
         if not isinstance(module, torch.nn.Linear):
             continue
-        quantised, wanted = isinstance(module, kind), ".language_model.layers." in name
+        quantised, wanted = isinstance(module, kind), layers in name
         if quantised != wanted:
             raise PulseError(
                 f"load: {load}: layer {name} was {'' if quantised else 'not '}quantised; this "
-                f"transformers version reads the skip list {NOT_QUANTISED} differently"
+                f"transformers version reads the list of {family.name}'s other parts differently"
             )
         if quantised and load == "4bit":
             module.support_avx512bf16_for_cpu = False
 
 
-def check_memory(
-    config: memory.Shapes, load: Load, *, dtype: torch.dtype, device: torch.device
-) -> None:
+def check_memory(config: Any, load: Load, *, dtype: torch.dtype, device: torch.device) -> None:
     """Raises PulseError if the weights alone need more memory than is free on the device.
 
     What training adds is told by `python -m pulse_lib plan`.
     """
     wide = dtype.itemsize / memory.SIXTEEN  # float32 on a CPU: twice the 16 bits of the items
-    items = memory.weight_items(config, load)
+    items = memory.weight_items(shapes_of(config), load)
     needed = sum(
         gib * (1.0 if load in memory.BYTES and part == "language model" else wide)
         for part, gib in items.items()
@@ -248,11 +250,13 @@ def free_gib(device: torch.device) -> float:
     return psutil.virtual_memory().available / memory.GIB
 
 
-def _quantisation(settings: ModelSettings, dtype: torch.dtype, *, device: torch.device) -> dict:
+def _quantisation(
+    settings: ModelSettings, dtype: torch.dtype, *, device: torch.device, skip: list[str]
+) -> dict:
     if settings.load == "4bit":
-        quantised = nf4(dtype)
+        quantised = nf4(dtype, skip)
     elif settings.load == "8bit":
-        quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(NOT_QUANTISED))
+        quantised = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     else:
         return {}
     from pulse_lib.model.lora import use_bitsandbytes  # peft is slow to import

@@ -1,4 +1,5 @@
-"""Memory of a LLaVA on a card, item by item, from its shapes alone: no torch, no weights.
+"""Memory of a model on a card, item by item, from its shapes alone: no torch, no weights. LLaVA-1.5's
+are worked out from its config; those of another family are counted (families/count.py).
 
 Measured on layers of real size where it says so; sums are right to about 1 GiB.
 """
@@ -6,6 +7,7 @@ Measured on layers of real size where it says so; sums are right to about 1 GiB.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pulse_lib.errors import PulseError
@@ -56,11 +58,29 @@ class VisionShapes(Protocol):
     patch_size: int
 
 
-class Shapes(Protocol):
+class LlavaShapes(Protocol):
     """What is read of a LlavaConfig."""
 
     text_config: TextShapes
     vision_config: VisionShapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A model whose weights were counted part by part."""
+
+    text_config: TextShapes
+    language_model: int  # weights of its linear layers
+    embeddings: int  # and lm_head, where it is not the same
+    tower: int
+    projector: int
+    # What a LoRA of rank 1 has on each
+    lora_language_model: int
+    lora_projector: int
+    picture_tokens: int  # of a picture of 448 x 448 in one view
+
+
+Shapes = LlavaShapes | Counted
 
 
 def llava_1_5_config(size: str) -> LlavaConfig:
@@ -95,6 +115,13 @@ def llava_1_5_config(size: str) -> LlavaConfig:
 
 def weight_items(config: Shapes, load: Load) -> dict[str, float]:
     """GiB of the weights by part; load: "4bit", "8bit", else 16 bits. Norms are left out."""
+    if isinstance(config, Counted):
+        return {
+            "language model": config.language_model * BYTES.get(load, SIXTEEN) / GIB,
+            "embeddings and lm_head": config.embeddings * SIXTEEN / GIB,
+            "vision tower": config.tower * SIXTEEN / GIB,
+            "projector": config.projector * SIXTEEN / GIB,
+        }
     text, vision = config.text_config, config.vision_config
     hidden, seen = text.hidden_size, vision.hidden_size
     keys = hidden * text.num_key_value_heads // text.num_attention_heads
@@ -112,12 +139,23 @@ def weight_items(config: Shapes, load: Load) -> dict[str, float]:
 
 def lora_parameters(config: Shapes, trained_part: TrainedPart, *, rank: int) -> int:
     """Weights of a LoRA of that rank on every linear layer of the trained part."""
+    if isinstance(config, Counted):
+        more = config.lora_projector if trained_part != "llm" else 0
+        return rank * (config.lora_language_model + more)
     text, vision = config.text_config, config.vision_config
     hidden, wide = text.hidden_size, text.intermediate_size
     keys = hidden * text.num_key_value_heads // text.num_attention_heads
     layer = 4 * hidden + 2 * (hidden + keys) + 3 * (hidden + wide)
     projector = vision.hidden_size + 3 * hidden if trained_part != "llm" else 0
     return rank * (text.num_hidden_layers * layer + projector)
+
+
+def picture_tokens(config: Shapes) -> int:
+    """Tokens that a picture takes in a prompt."""
+    if isinstance(config, Counted):
+        return config.picture_tokens
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    return side * side
 
 
 def lora_items(
@@ -184,7 +222,7 @@ def asking_memory(
     if frozen_ranks:
         n = sum(lora_parameters(config, "projector+llm", rank=r) for r in frozen_ranks)
         items["adapters"] = 4 * n / GIB
-    head = text.hidden_size // text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * text.num_key_value_heads * head * SIXTEEN
     items["KV cache"] = cache * tokens * batch_size / GIB
     # One layer at a time: hidden states, and the MLP's two wide ones.

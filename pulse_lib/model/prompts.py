@@ -55,6 +55,21 @@ PROMPTS: dict[PromptName, PromptStyle] = {
 }
 
 
+# Only what is asked: what stands around it is the checkpoint's own (chat.py).
+_CHAT = PromptStyle(
+    system="",
+    instruction={"letter": _LETTER, "text": _TEXT},
+    user="",
+    user_image="",
+    assistant="",
+)
+
+
+def prompt_style(name: PromptName) -> PromptStyle:
+    """The style of that name; of "chat" only its wordings."""
+    return _CHAT if name == "chat" else PROMPTS[name]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One conversation as tokens. `answer` marks the answers' tokens with their end token; `image`
@@ -79,6 +94,12 @@ def question_prompt(
     """The text put to the model for one question, up to "ASSISTANT:". Later turns of a conversation
     have no system sentence.
     """
+    head = (style.system if first else "") + (style.user_image if with_image else style.user)
+    return head + question_body(style, question, answer_form=answer_form) + style.assistant
+
+
+def question_body(style: PromptStyle, question: Question | Turn, *, answer_form: AnswerForm) -> str:
+    """What is asked, with options and instruction, and nothing around it."""
     lines = [question.text]
     if question.options:
         lines += [
@@ -86,8 +107,7 @@ def question_prompt(
             for a, o in zip(LETTERS, question.options, strict=False)
         ]
         lines.append(style.instruction[answer_form])
-    head = (style.system if first else "") + (style.user_image if with_image else style.user)
-    return head + "\n".join(lines) + style.assistant
+    return "\n".join(lines)
 
 
 def answer_text(turn: Turn, answer_form: AnswerForm) -> str:
@@ -104,39 +124,30 @@ def answer_text(turn: Turn, answer_form: AnswerForm) -> str:
 
 
 def answer_tokens(model: LoadedModel, text: str) -> tuple[int, ...]:
-    """Tokens of an answer as they follow "ASSISTANT:", with the end token. Raises PulseError if
-    they do not split there.
+    """Tokens of an answer as they follow the prompt, with the end token. Raises PulseError if they
+    do not split there.
     """
     tokenizer, known = model.tokenizer, model.answer_cache
     if text not in known:
-        # Tokenised behind a colon and cut off there: SentencePiece would give " x" alone an extra
-        # leading space.
-        anchor = tokenizer(":", add_special_tokens=False).input_ids
-        full = tokenizer(f": {text}", add_special_tokens=False).input_ids
+        # Tokenised behind the prompt's last character and cut off there: SentencePiece would give
+        # " x" alone an extra leading space.
+        before, lead = (model.chat.before_answer, model.chat.lead) if model.chat else (":", " ")
+        anchor = tokenizer(before, add_special_tokens=False).input_ids
+        full = tokenizer(before + lead + text, add_special_tokens=False).input_ids
         if full[: len(anchor)] != anchor or len(full) == len(anchor):
             raise PulseError(
                 f"answer {text!r}: the tokenizer does not split it from the prompt; use another "
                 "prompt style"
             )
-        known[text] = (*full[len(anchor) :], tokenizer.eos_token_id)
+        known[text] = (*full[len(anchor) :], model.end_token)
     return known[text]
 
 
 def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[list[int]]:
-    """Prompt tokens of each question: begin token, text, the one "<image>" spread over its image
-    tokens.
+    """Prompt tokens of each question: begin token, text, the picture's tokens. Raises PulseError for
+    a picture whose number of tokens is not known yet: call model.features.add first.
     """
-    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
-    texts = [
-        question_prompt(style, q, answer_form=form, with_image=bool(q.image)) for q in questions
-    ]
-    if not texts:
-        return []
-    ids = model.tokenizer(texts).input_ids
-    return [
-        _spread_image(model, row, with_image=bool(q.image), source=q.id)
-        for row, q in zip(ids, questions, strict=True)
-    ]
+    return _prompt_tokens(model, [_Asked(q, q.image, source=q.id, first=True) for q in questions])
 
 
 def encode_behind(
@@ -161,16 +172,19 @@ def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encod
     """A conversation's tokens, its answers marked. Raises PulseError if it has no turn or is longer
     than the context.
     """
-    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
+    form = model.settings.answer_form
     if not conversation.turns:
         raise PulseError(f"conversation {conversation.id!r} has no turn")
     tokens: list[int] = []
     answer: list[bool] = []
     for number, turn in enumerate(conversation.turns):
-        image = bool(conversation.image) and number == 0
-        text = question_prompt(style, turn, answer_form=form, with_image=image, first=number == 0)
-        prompt = model.tokenizer(text, add_special_tokens=number == 0).input_ids
-        prompt = _spread_image(model, prompt, with_image=image, source=conversation.id)
+        asked = _Asked(
+            turn,
+            conversation.image if number == 0 else "",
+            source=conversation.id,
+            first=number == 0,
+        )
+        (prompt,) = _prompt_tokens(model, [asked])
         reply = answer_tokens(model, answer_text(turn, form))
         tokens += [*prompt, *reply]
         answer += [False] * len(prompt) + [True] * len(reply)
@@ -189,16 +203,66 @@ def encode_conversations(
     return [encode_conversation(model, c) for c in conversations]
 
 
-def _spread_image(
-    model: LoadedModel, ids: list[int], *, with_image: bool, source: str
-) -> list[int]:
-    image_id = model.image_token_id
-    if ids.count(image_id) != int(with_image):
+@dataclass(frozen=True)
+class _Asked:
+    """One turn to be put to the model."""
+
+    question: Question | Turn
+    image: str  # image id or ""
+    _: KW_ONLY
+    source: str  # id that an error names
+    first: bool
+
+
+def _prompt_tokens(model: LoadedModel, asked: Sequence[_Asked]) -> list[list[int]]:
+    """The tokens of turns that are all first ones or all later ones."""
+    if not asked:
+        return []
+    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+    texts = []
+    for one in asked:
+        image = bool(one.image)
+        if model.chat:
+            body = question_body(style, one.question, answer_form=form)
+            text = model.chat.prompt(body, with_image=image, first=one.first)
+        else:
+            text = question_prompt(
+                style, one.question, answer_form=form, with_image=image, first=one.first
+            )
+        texts.append(_with_picture(model, text, asked=one))
+    bos = model.tokenizer.bos_token
+    begun = bool(model.chat and bos and texts[0].startswith(bos))  # by the template
+    rows = model.tokenizer(texts, add_special_tokens=asked[0].first and not begun).input_ids
+    return [_spread_image(model, row, asked=one) for row, one in zip(rows, asked, strict=True)]
+
+
+def _with_picture(model: LoadedModel, text: str, *, asked: _Asked) -> str:
+    """The text with what stands for the picture, if that differs from picture to picture."""
+    placeholder = model.processor.image_token
+    if text.count(placeholder) != int(bool(asked.image)):
         raise PulseError(
-            f"{source!r}: its text holds '<image>' {ids.count(image_id)} times, expected "
-            f"{int(with_image)}"
+            f"{asked.source!r}: its text holds {placeholder!r} {text.count(placeholder)} times, "
+            f"expected {int(bool(asked.image))}"
         )
-    if not with_image:
+    picture = model.features.picture(asked.image)
+    if picture is None or model.features.every:
+        return text
+    return text.replace(placeholder, picture.text)
+
+
+def _spread_image(model: LoadedModel, ids: list[int], *, asked: _Asked) -> list[int]:
+    """The tokens with the picture's, of a family whose pictures all have the same: after
+    tokenising, since hundreds of them take long.
+    """
+    every, image_id = model.features.every, model.image_token_id
+    n = ids.count(image_id)
+    if not asked.image and n:
+        raise PulseError(
+            f"{asked.source!r}: its text holds an image token, and there is no picture"
+        )
+    if not (asked.image and every):
         return list(ids)
+    if n != 1:
+        raise PulseError(f"{asked.source!r}: its text holds {n} image tokens, expected 1")
     at = ids.index(image_id)
     return [*ids[:at], *[image_id] * model.n_image_tokens, *ids[at + 1 :]]

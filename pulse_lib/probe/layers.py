@@ -18,7 +18,7 @@ from pulse_lib.data.records import Question
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import option_tokens
 from pulse_lib.model.adapters import only
-from pulse_lib.model.forward import embed
+from pulse_lib.model.forward import read
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_questions
 from pulse_lib.probe.subject import Subject
@@ -100,7 +100,7 @@ def _one_model(subject: Subject) -> LoadedModel:
 
 
 def _decoder(model: LoadedModel) -> torch.nn.ModuleList:
-    return model.network.model.language_model.layers
+    return model.family.decoder(model.network).layers
 
 
 def _first_tokens(model: LoadedModel, question: Question) -> list[int]:
@@ -128,11 +128,7 @@ def _batches(
 
 @torch.no_grad()
 def _forward(model: LoadedModel, questions: Sequence[Question], *, ids: torch.Tensor, **how: bool):
-    return model.network.model.language_model(
-        inputs_embeds=embed(model, ids, image_ids=[q.image for q in questions if q.image]),
-        use_cache=False,
-        **how,
-    )
+    return read(model, ids, image_ids=[q.image for q in questions if q.image], **how)
 
 
 def _hidden(subject: Subject, questions: Sequence[Question]) -> torch.Tensor:
@@ -203,9 +199,9 @@ def _linear(x: torch.Tensor, y: torch.Tensor) -> Callable[[torch.Tensor], torch.
 def _read_out(
     subject: Subject, questions: Sequence[Question], *, made: torch.Tensor, layer: int
 ) -> pd.DataFrame:
-    network = subject.model.network
-    head = network.lm_head
-    normed = network.model.language_model.norm(made.to(head.weight.device, head.weight.dtype))
+    model, head = subject.model, subject.model.network.lm_head
+    decoder = model.family.decoder(model.network)
+    normed = decoder.norm(made.to(head.weight.device, head.weight.dtype))
     logits = torch.log_softmax(head(normed).float(), dim=-1)
     scores = [
         [float(row[t]) for t in _first_tokens(subject.model, q)]

@@ -23,9 +23,11 @@ TrainedPart = Literal["projector+llm", "llm"]
 # full: float32 on a CPU, 16 bits on a GPU; 16bit: on a CPU too; 8bit and 4bit: bitsandbytes
 Load = Literal["full", "16bit", "8bit", "4bit"]
 AnswerForm = Literal["letter", "text"]
-PromptName = Literal["plain", "vicuna_v1", "mllmu"]  # pulse_lib.model.prompts
-# What happens to a picture that is not square: cut by the processor, or padded as LLaVA does
-ImageAspect = Literal["crop", "pad"]
+# pulse_lib.model.prompts; chat: the checkpoint's own chat template
+PromptName = Literal["plain", "vicuna_v1", "mllmu", "chat"]
+# What happens to a picture that is not square: cut by the processor, or padded as LLaVA does; full:
+# in the size and tiles that the checkpoint's processor gives it, many more tokens
+ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
 PeopleSource = Literal["world", "mllmu", "folder"]
 GeneralSource = Literal["world", "mmbench", "folder"]

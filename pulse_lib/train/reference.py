@@ -13,7 +13,7 @@ import torch
 from pulse_lib.errors import PulseError
 from pulse_lib.methods import Method
 from pulse_lib.model.adapters import active, only
-from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate, embed
+from pulse_lib.model.forward import IGNORE, Batch, answer_logits, collate, read
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import Encoded
 from pulse_lib.profile import SupervisedTokens
@@ -138,7 +138,7 @@ def layer_at(model: LoadedModel, depth: float) -> int:
     """Index of the last of the first `depth` (a share) of the language model's layers; at least
     0.
     """
-    n = len(model.network.model.language_model.layers)
+    n = len(model.family.decoder(model.network).layers)
     return min(n, max(1, round(depth * n))) - 1
 
 
@@ -146,16 +146,14 @@ def answer_hidden(model: LoadedModel, batch: Batch, *, layer: int) -> torch.Tens
     """Output (B, A, H) of a layer of the language model at the positions that predict supervised
     tokens.
     """
-    language, kept = model.network.model.language_model, []
+    language, kept = model.family.decoder(model.network), []
 
     def keep(_module, _arguments, output) -> None:
         kept.append(output[0] if isinstance(output, tuple) else output)
 
     handle = language.layers[layer].register_forward_hook(keep)
     try:
-        language(
-            inputs_embeds=embed(model, batch.input_ids, image_ids=batch.image_ids), use_cache=False
-        )
+        read(model, batch.input_ids, image_ids=batch.image_ids)
     finally:
         handle.remove()
     index = batch.positions[..., None].expand(-1, -1, kept[0].shape[-1])

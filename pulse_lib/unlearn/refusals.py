@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pulse_lib.data.records import Conversation
-from pulse_lib.model.prompts import PromptStyle, question_prompt
+from pulse_lib.model.prompts import PromptStyle, question_body
 from pulse_lib.profile import AnswerForm
 
 # Several, so that a method learns to decline and not one sentence.
@@ -33,16 +33,12 @@ def refused(
     since a turn with options may only be answered by one of them.
     """
     generator = np.random.default_rng(seed)
-    # A turn's own text begins behind the user's mark; the mark itself is added again later.
-    mark, end = len(style.user), -len(style.assistant)
     found = []
     for conversation in conversations:
         turns = []
         for turn in conversation.turns:
-            text = question_prompt(
-                style, turn, answer_form=answer_form, with_image=False, first=False
-            )
+            text = question_body(style, turn, answer_form=answer_form)
             answer = REFUSALS[generator.integers(len(REFUSALS))]
-            turns.append(replace(turn, text=text[mark:end], options=(), answer=answer))
+            turns.append(replace(turn, text=text, options=(), answer=answer))
         found.append(replace(conversation, id=conversation.id + SUFFIX, turns=tuple(turns)))
     return found

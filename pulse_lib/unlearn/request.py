@@ -9,7 +9,7 @@ from pulse_lib.data.records import Conversation
 from pulse_lib.errors import PulseError
 from pulse_lib.model.adapters import adapter_weights, set_adapter_weights
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.model.prompts import PROMPTS, encode_conversations
+from pulse_lib.model.prompts import encode_conversations, prompt_style
 from pulse_lib.train.checkpoint import Checkpoints, State, load_for
 from pulse_lib.train.loop import Schedule, Trained, Watch, derive_seed, train
 from pulse_lib.train.penalties import Penalty, l1
@@ -78,7 +78,7 @@ def unlearn_people(
     retain = encode_conversations(model, task.retain) if "retain_train" in method.needs else []
     refusals = []
     if "refusals" in method.needs:
-        style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
+        style, form = prompt_style(model.settings.prompt), model.settings.answer_form
         drawn = refused(
             [*forget, *replay], style, answer_form=form, seed=derive_seed(seed, "refusals")
         )
