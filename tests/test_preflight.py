@@ -1,6 +1,5 @@
 """`preflight`: passes on the embedded model, and names the fault on models that are broken on purpose."""
 
-import dataclasses
 import json
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from pulse_lib.data.records import ImageStore
 from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import soundness
-from pulse_lib.model import adapters
+from pulse_lib.model.families.base import Family
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import ModelSettings, load_profile
 from pulse_lib.unlearn import request
@@ -64,7 +63,9 @@ def shuffle_projector(model):
 
 
 def one_token_short(model):
-    return dataclasses.replace(model, n_image_tokens=model.n_image_tokens - 1)
+    every = model.features.every
+    short = every.text[len(model.processor.image_token) :]
+    model.features.every = replace(every, text=short)
 
 
 def reverse_layers(model):
@@ -85,7 +86,7 @@ def random_head(model):
     [
         (swap_channels, "known answers", "channels swapped"),
         (shuffle_projector, "known answers", "words are understood and pictures are not"),
-        (one_token_short, "prompt tokens", "15 image tokens where .* writes 16"),
+        (one_token_short, "prompt tokens", "writes 15 image tokens, the vision tower gives 16"),
         (reverse_layers, "known answers", "language model is broken .*order"),
         (random_head, "known answers", "language model is broken .*head"),
     ],
@@ -105,8 +106,8 @@ def test_a_wrong_prompt_form_is_found():
 
 
 def test_an_adapter_on_the_tower_is_found(monkeypatch):
-    everywhere = r".*\.(q|k|v)_proj"
-    monkeypatch.setitem(adapters.TARGETS, "projector+llm", everywhere)
+    everywhere = r".*\.(q|k|v)_proj", None
+    monkeypatch.setattr(Family, "lora_targets", lambda self, trained_part: everywhere)
     check = fault()
     assert check.name == "adapters" and "lie on the vision tower" in check.said
 

@@ -247,7 +247,7 @@ def _check_base(target: Target, base: Path) -> None:
         if name not in ours:
             raise PulseError(f"{show(file)}: the study's target has no {key}: another model")
         expected, found = _read(*ours[name]), _read(file, key)
-        for delta in added.get(f"{match['part']}.{match['layer']}", []):
+        for delta in added.get(layer_name(match), []):
             expected = expected + delta.value()
         near = _ROUNDING * expected.abs() + _ROUNDING * expected.abs().mean()
         if found.shape != expected.shape or bool(((found - expected).abs() > near).any()):

@@ -15,9 +15,16 @@ from PIL import Image
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.evaluate.generate import answer_questions, option_tokens
 from pulse_lib.evaluate.rows import scored
+from pulse_lib.model.families.base import Picture
 from pulse_lib.model.features import pad_to_square, without_ends
 from pulse_lib.model.load import LoadedModel
-from pulse_lib.model.prompts import PROMPTS, encode_questions, question_prompt
+from pulse_lib.model.prompts import (
+    PROMPTS,
+    encode_questions,
+    prompt_style,
+    question_body,
+    question_prompt,
+)
 from pulse_lib.profile import EvaluateSettings
 
 Outcome = Literal["passed", "failed", "noted", "skipped"]
@@ -46,13 +53,18 @@ def prompt_tokens(
     model: LoadedModel, questions: Sequence[Question], *, images: ImageStore
 ) -> Check:
     """Prompts token by token against the checkpoint's own processor, image tokens counted."""
-    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
     image_id, name = model.image_token_id, "prompt tokens"
+    model.features.add((q.image for q in questions), images)
     ours = encode_questions(model, questions)
     for question, row in zip(questions, ours, strict=True):
-        text = question_prompt(style, question, answer_form=form, with_image=bool(question.image))
         given = {"images": images[question.image]} if question.image else {}
-        theirs = model.processor(text=text, return_tensors="pt", **given)["input_ids"][0].tolist()
+        if question.image and model.settings.image_aspect != "full":
+            given |= model.family.one_view
+        text = _prompt(model, question)
+        bos = model.tokenizer.bos_token
+        begun = {"add_special_tokens": not (bos and text.startswith(bos))}
+        theirs = model.processor(text=text, return_tensors="pt", **begun, **given)
+        theirs = theirs["input_ids"][0].tolist()
         if row.count(image_id) != theirs.count(image_id):
             return verdict(
                 name,
@@ -82,6 +94,8 @@ def prompt_form(model: LoadedModel, question: Question) -> Check:
     LLaVA-1.5 was trained with.
     """
     name, chosen = "prompt form", model.settings.prompt
+    if model.chat:
+        return verdict(name, True, said="prompts are written by the checkpoint's own chat template")
     form = model.settings.answer_form
     ours = question_prompt(PROMPTS[chosen], question, answer_form=form, with_image=True)
     if chosen == "mllmu":
@@ -95,7 +109,7 @@ def prompt_form(model: LoadedModel, question: Question) -> Check:
             {"type": "text", "text": asked.removesuffix(PROMPTS["plain"].assistant)},
         ]
         theirs = model.processor.apply_chat_template(
-            [{"role": "user", "content": content}],  # ty: ignore[invalid-argument-type]
+            [{"role": "user", "content": content}],
             add_generation_prompt=True,
         )
         same = _words(ours).endswith(_words(str(theirs)))
@@ -121,6 +135,16 @@ def prompt_form(model: LoadedModel, question: Question) -> Check:
     )
 
 
+def _prompt(model: LoadedModel, question: Question) -> str:
+    """The text of a question's prompt, its picture one placeholder."""
+    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+    image = bool(question.image)
+    if model.chat:
+        body = question_body(style, question, answer_form=form)
+        return model.chat.prompt(body, with_image=image, first=True)
+    return question_prompt(style, question, answer_form=form, with_image=image)
+
+
 def is_llava_1_5(model: LoadedModel) -> bool:
     """LLaVA of real size or its layout: a Llama, and not the embedded model."""
     text = model.network.config.text_config
@@ -136,6 +160,9 @@ def picture_ends(model: LoadedModel) -> Check:
     that the tower gets?
     """
     name = "pictures that are not square"
+    if model.network.config.model_type != "llava":
+        said = f"{model.family.name} does not cut pictures to a square"
+        return Check(name=name, outcome="skipped", said=said)
     wide = Image.new("RGB", (256, 128), (128, 128, 128))
     wide.paste(RED, (0, 0, 24, 128))
     wide.paste(BLUE, (232, 0, 256, 128))
@@ -203,22 +230,28 @@ def _plain(
     """Log-likelihood of each option, and the answer, from pixels and a prompt."""
     network = model.network
     (prompt,) = encode_questions(model, [question])
-    given = {}
+    picture = None
     if question.image:
-        fit = pad_to_square if model.settings.image_aspect == "pad" else without_ends
-        read = model.processor.image_processor
-        pixels = read(images=[fit(images[question.image])], return_tensors="pt")["pixel_values"]
-        given = {"pixel_values": pixels.to(model.device, model.dtype)}
+        aspect = model.settings.image_aspect
+        fit = pad_to_square if aspect == "pad" else without_ends
+        image = fit(images[question.image])
+        picture = Picture(*model.family.read_picture(model.processor, image, aspect=aspect))
+
+    def inputs(tokens: list[int]) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([tokens])
+        given = model.family.plain_inputs(model.processor, ids, picture=picture)
+        return {
+            k: v.to(model.device, model.dtype if v.is_floating_point() else None)
+            for k, v in given.items()
+        }
+
     totals = []
     for option in option_tokens(model, question):
-        ids = torch.tensor([[*prompt, *option]], device=model.device)
-        logits = network(input_ids=ids, **given).logits[0].float().log_softmax(-1)
+        logits = network(**inputs([*prompt, *option])).logits[0].float().log_softmax(-1)
         at = torch.arange(len(prompt) - 1, len(prompt) + len(option) - 1)
         totals.append(float(logits[at, torch.tensor(option)].double().sum()))
-    ids = torch.tensor([prompt], device=model.device)
-    mask = torch.ones_like(ids)
     made = network.generate(  # ty: ignore[not-callable]  (nn.Module's stub)
-        input_ids=ids, attention_mask=mask, max_new_tokens=n, do_sample=False, **given
+        **inputs(prompt), max_new_tokens=n, do_sample=False
     )
     text = model.tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
     return totals, text.strip()

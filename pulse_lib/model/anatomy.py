@@ -28,7 +28,9 @@ class Anatomy:
 
 
 def anatomy(model: LoadedModel, question: Question) -> Anatomy:
-    """The parts of a model without its adapters, and a question's prompt."""
+    """The parts of a model without its adapters, and the prompt of a question whose picture has been
+    seen (model.features.add).
+    """
     counts = {"tower": 0, "projector": 0, "language_model": 0}
     for name, weight in model.network.named_parameters():
         if "lora_" not in name:

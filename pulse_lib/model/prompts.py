@@ -156,13 +156,13 @@ def encode_behind(
     """Prompt tokens of a question that stands behind solved ones (`turns`, in text) in one
     conversation, and whose answer begins with `opening`. With neither, those of `encode_questions`.
     """
-    style, form = PROMPTS[model.settings.prompt], model.settings.answer_form
+    form = model.settings.answer_form
     tokens: list[int] = []
     for number, turn in enumerate([*turns, question]):
-        shown, first = isinstance(turn, Question) and bool(turn.image), number == 0
-        text = question_prompt(style, turn, answer_form=form, with_image=shown, first=first)
-        prompt = model.tokenizer(text, add_special_tokens=first).input_ids
-        tokens += _spread_image(model, prompt, with_image=shown, source=question.id)
+        image = turn.image if isinstance(turn, Question) else ""
+        asked = _Asked(turn, image, source=question.id, first=number == 0)
+        (prompt,) = _prompt_tokens(model, [asked])
+        tokens += prompt
         if isinstance(turn, Turn):
             tokens += answer_tokens(model, answer_text(turn, form))
     return [*tokens, *answer_tokens(model, opening)[:-1]] if opening else tokens
