@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import shutil
 from dataclasses import replace
 from random import Random
@@ -18,18 +19,23 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from pulse_lib.commands import estimate
 from pulse_lib.commands.export import merge_files, read_deltas, weight_files
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import plain
 from pulse_lib.evaluate.generate import answer_questions, option_tokens
+from pulse_lib.files import REPOSITORY
 from pulse_lib.model import families
 from pulse_lib.model.adapters import add_adapter, only, save_adapter, stack, trainable_report
-from pulse_lib.model.families import FAMILIES, Picture
+from pulse_lib.model.families import FAMILIES, Picture, family_of, shapes_of
+from pulse_lib.model.families.checkpoints import CHECKPOINTS, config_of
+from pulse_lib.model.families.count import counted
 from pulse_lib.model.forward import IGNORE, answer_logits, collate, plain_inputs, read
 from pulse_lib.model.load import load_model
+from pulse_lib.model.memory import picture_tokens
 from pulse_lib.model.prompts import encode_conversations, encode_questions
-from pulse_lib.profile import EvaluateSettings, ModelSettings
+from pulse_lib.profile import EvaluateSettings, ModelSettings, load_profile
 from pulse_lib.train.losses import sequence_logprob
 
 KINDS = tuple(family_folders.FOLDERS)
@@ -360,6 +366,68 @@ def test_an_unknown_familys_projector_is_left_alone(unknown):
         model = load(unknown)
     with pytest.raises(PulseError, match="projector of .* is not known: choose trained_part llm"):
         add_adapter(model, "a", trained_part="projector+llm", rank=4, alpha=8, seed=0)
+
+
+# --- profiles, shapes and docs -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_weights_are_as_many_as_published(name):
+    """And no estimate of an adapter forgets a layer: its size is peft's, on the fixtures, below."""
+    config, published = config_of(name), CHECKPOINTS[name][2]
+    found = counted(family_of(config.model_type), config)
+    weights = found.language_model + found.embeddings + found.tower + found.projector
+    assert weights / 1e9 == pytest.approx(published, rel=2e-3)
+
+
+def test_the_estimates_parts_are_the_models(folder_of, kind):
+    model = load(folder_of(kind))
+    found = counted(model.family, model.network.config)
+    everything = sum(p.numel() for p in model.network.parameters())
+    assert everything == (found.language_model + found.embeddings + found.tower + found.projector)
+    add_adapter(model, "a", trained_part="projector+llm", rank=4, alpha=8, seed=0)
+    stack(model, [], train="a")
+    parts = trainable_report(model)["by_part"]
+    assert parts == {"llm": 4 * found.lora_language_model, "projector": 4 * found.lora_projector}
+
+
+NEW_PROFILES = {
+    name: profile
+    for name in sorted(p.stem for p in (REPOSITORY / "params").glob("*.yaml"))
+    if (profile := load_profile(name)).model.prompt == "chat"
+}
+
+
+@pytest.mark.parametrize("name", NEW_PROFILES)
+def test_a_profile_fits_its_card(name):
+    card = "t4" if name.endswith("-t4") else "rtx3090"
+    found = estimate.cost(NEW_PROFILES[name], estimate.find_card(card, 0))
+    assert found.fits and found.hours and found.download_gb > 3
+    assert NEW_PROFILES[name].model.path in CHECKPOINTS
+
+
+def test_the_page_names_every_family_profile_and_test():
+    page = (REPOSITORY / "docs" / "models.md").read_text()
+    rows = {
+        cells[0].strip(): cells[1:]
+        for line in page.splitlines()
+        if len(cells := line.strip("| ").split("|")) == 4
+    }
+    for family in FAMILIES:
+        listed = re.findall(r"`([^`]+)`", rows[family.name][0])
+        assert listed, family.name
+        for name in listed:
+            path = load_profile(name).model.path
+            config = config_of(path)
+            assert family_of(config.model_type) is family
+            n = picture_tokens(shapes_of(config))
+        assert rows[family.name][1].strip().split()[0].replace(",", "") == str(n)
+    assert set(NEW_PROFILES) <= set(re.findall(r"`([^`]+)`", page))
+    tests = "".join(p.read_text() for p in (REPOSITORY / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert f"def {name}(" in tests, name
+    for name in re.findall(r"`(\w+/[\w/]+(?:\.py)?)/?`", page):
+        assert (REPOSITORY / name).exists(), name
 
 
 # --- what is refused -----------------------------------------------------------------------------

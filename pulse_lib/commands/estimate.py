@@ -18,7 +18,7 @@ from pulse_lib.commands.stages import counts as counts
 from pulse_lib.commands.stages import stages as stages
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
-from pulse_lib.files import local_path
+from pulse_lib.files import local_path, read_json
 from pulse_lib.model import memory
 from pulse_lib.model.memory import Shapes
 from pulse_lib.profile import Profile
@@ -64,24 +64,29 @@ def together(hours: dict[str, float], n_cards: int) -> float:
 
 
 def model_config(profile: Profile) -> Shapes:
-    """The shapes of a profile's model, without a network: of a folder, of the embedded model, or of
-    LLaVA-1.5 by its name. Raises PulseError if a hub id names no size that is known.
+    """The shapes of a profile's model, without a download: of a folder, of the embedded model, or of
+    a published checkpoint by its name. Raises PulseError if a hub id names none that is known.
     """
-    from transformers import LlavaConfig
+    from transformers import AutoConfig, LlavaConfig
 
     from pulse_lib.assets import EMBEDDED
 
     path = profile.model.path
     folder = EMBEDDED if path == "embedded" else local_path(path)
     if folder.is_dir():
-        return cast(Shapes, LlavaConfig.from_pretrained(folder))
-    for size in ("7b", "13b"):
-        if "llava-1.5" in path.lower() and f"-{size}" in path.lower():
-            return cast(Shapes, memory.llava_1_5_config(size))
-    raise PulseError(
-        f"model.path = {path!r}: shapes are known of llava-1.5-7b and -13b; for another model give "
-        "a local folder with its config.json"
-    )
+        if read_json(folder / "config.json").get("model_type") == "llava":
+            return cast(Shapes, LlavaConfig.from_pretrained(folder))
+        config = AutoConfig.from_pretrained(folder)
+    else:
+        for size in ("7b", "13b"):
+            if "llava-1.5" in path.lower() and f"-{size}" in path.lower():
+                return cast(Shapes, memory.llava_1_5_config(size))
+        from pulse_lib.model.families.checkpoints import config_of
+
+        config = config_of(path)
+    from pulse_lib.model.families import shapes_of  # torch: LLaVA-1.5 needs none of it
+
+    return shapes_of(config)
 
 
 def checkpoint_gb(profile: Profile, config: Shapes) -> float:

@@ -1,0 +1,80 @@
+"""The whole protocol with model families other than LLaVA: notebooks 01 to 05 through the real runner,
+on checkpoints and benchmarks in their own formats, in 4-bit.
+"""
+
+import os
+import subprocess
+import sys
+
+import family_folders
+import mllmu_files
+import pandas as pd
+import pytest
+import yaml
+from test_real_study import profile, write_mmbench
+
+from pulse_lib import runs
+from pulse_lib.data.dataset import read_dataset
+from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.files import REPOSITORY, read_json
+
+METHOD = "ga_klr"
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "gemma3", "smolvlm"])
+def study(request, tmp_path_factory):
+    """The folder of the finished study, and the family's model_type."""
+    folder = tmp_path_factory.mktemp(request.param)
+    people = mllmu_files.write_mllmu(folder / "mllmu", n_fictitious=5, n_celebrities=4)
+    settings = profile(people, write_mmbench(folder / "mmbench.tsv"))
+    model = family_folders.write_family(folder / "model", request.param)
+    settings["model"] = {
+        "path": str(model),
+        "load": "4bit",
+        "answer_form": "letter",
+        "prompt": "chat",
+        "gradient_checkpointing": True,
+    }
+    written = folder / "family.yaml"
+    written.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "pulse_lib", "run", "--profile", str(written)]
+    command += ["--methods", METHOD, "--jobs", "1", "--out-dir", str(folder / "out")]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PULSE_WARM": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder / "out"
+
+
+def test_all_five_notebooks_ran_and_answered_everything(study):
+    manifests = [read_json(path) for path in study.rglob("manifest.json")]
+    assert {m["notebook"][:2] for m in manifests if m.get("notebook")} == {
+        *("01", "02", "03", "04", "05")
+    }
+    data = read_dataset(runs.run_folder("data", study, seed=0))
+    for scenario in ("finetuned", "pretrained"):
+        folder = runs.run_folder(
+            "single_shot",
+            study,
+            scenario=scenario,
+            method=METHOD,
+            trained_part="projector+llm",
+            seed=0,
+        )
+        rows = read_rows(folder / "rows.parquet")
+        final = rows[rows["state"] == "final"]
+        assert set(final["question_id"]) == {q.id for q in data.evaluation(scenario)}
+        assert final["option_loglik"].map(len).ge(2).all()
+        before = read_rows(
+            runs.run_folder("target" if scenario == "finetuned" else "data", study, seed=0)
+            / "rows.parquet"
+        )
+        before = before[before["state"] == "before"].set_index("question_id")["option_loglik"]
+        final = final.set_index("question_id")["option_loglik"]
+        assert any(list(before[i]) != list(final[i]) for i in final.index)  # it did something
+    tables = study / "analysis" / "tables"
+    assert sorted(pd.read_csv(tables / "sequential.csv")["round"]) == [0, 1, 2]
