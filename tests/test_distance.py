@@ -109,6 +109,8 @@ def test_only_questions_that_both_were_asked_in_trained_wordings_count():
         ]
     )
     assert d.distances(more, oracle) == d.distances(oracle, oracle)
+    other = rows(of_shares([0.01]), question_id="other wording", wording="heldout")
+    assert d.distances(more, pd.concat([oracle, other])) == d.distances(oracle, oracle)
 
 
 def test_answers_agree_by_what_is_said_and_by_the_likeliest():
