@@ -65,6 +65,14 @@ def test_it_forgets_as_many_strangers_as_there_are_people_to_forget(data, scenar
     assert not {q.person_id for q in data.evaluation(scenario)} & people  # nor are they asked about
 
 
+def test_more_strangers_than_people_to_forget_are_left_alone(data):
+    one = next(p for p in data.places if (p.scenario, p.set) == ("finetuned", "forget"))
+    few = [p for p in data.places if p.set != "forget"] + [one]
+    assert len(of_set(data, "holdout")) > 1
+    found, _ = hold_out(replace(data, places=few), PROFILE, scenario="finetuned", seed=0)
+    assert len({c.person_id for c in found}) == 1
+
+
 def test_who_has_no_strangers_is_told(data):
     nobody = replace(data, places=[p for p in data.places if p.set != "holdout"])
     with pytest.raises(PulseError, match=r"has none: set data.n_holdout"):
