@@ -176,7 +176,7 @@ def methods() -> None:
         row = method.describe()
         table.add_row(*(row[column] for column in columns))
     _console().print(table)
-    print("The MUSE rows are for comparison only: `--methods all` leaves them out.")
+    print("The MUSE and placebo rows are for comparison only: `--methods all` leaves them out.")
 
 
 @app.command()
@@ -260,10 +260,6 @@ def measure(
     base: Annotated[
         Path | None, typer.Option(help="With --model, merged: the folder that it began with.")
     ] = None,
-    name: Annotated[str, typer.Option(help="With --model: what it is called in tables.")] = "",
-    scenario: Annotated[
-        str, typer.Option(help="With --model: whose people it was to forget.")
-    ] = "finetuned",
     run: Annotated[
         Path | None, typer.Option(help="Ask the model that this finished run left.")
     ] = None,
@@ -285,16 +281,19 @@ def measure(
 ) -> None:
     """MMBench's own scores, and MLLMU-Bench's generation and cloze tasks, of one model: a
     profile's, or the one a run left. A stopped MMBench goes on where it was. With --model: the
-    study's own questions put to someone else's model, which then is a run of the study.
+    study's own questions put to someone else's model, made from the one that --run left; it then is
+    a run of the study.
     """
     if model:
-        if out or run:
-            raise PulseError("--model goes into the study (--out-dir): leave out --out and --run")
-        in_range("--seed", seed or 0, least=0)
-        _adopt(model, base, profile=profile, where=(scenario, seed or 0, name), out_dir=out_dir)
+        if out or profile or run is None:
+            raise PulseError(
+                "--model goes into the study of the run that it began with: give that run with --run "
+                "(target/seed-0, or data/seed-0 for pre-trained knowledge), and no --out or --profile"
+            )
+        _adopt(from_here(model), from_here(base) if base else None, run=from_here(run))
         return
-    if base or name:
-        raise PulseError("--base and --name go with --model")
+    if base:
+        raise PulseError("--base goes with --model")
     if out is None:
         raise PulseError("--out is missing: name a folder for the results")
     if bool(profile) == bool(run):
@@ -337,29 +336,17 @@ def measure(
     print(f"written to {out}")
 
 
-def _adopt(
-    model: Path, base: Path | None, *, profile: str, where: tuple[str, int, str], out_dir: str
-) -> None:
-    from pulse_lib.commands.outside import Outside, adopt
+def _adopt(model: Path, base: Path | None, *, run: Path) -> None:
+    from pulse_lib.commands.outside import adopt
 
-    scenario, seed, name = where
-    given = Outside(
-        from_here(model),
-        from_here(base) if base else None,
-        name=name,
-        profile=profile or "tiny",
-        scenario=scenario,
-        seed=seed,
-        out_dir=str(from_here(out_dir)) if out_dir else "",
-    )
-    run, found = adopt(given)
-    table = Table(title=run, title_justify="left")
+    name, found = adopt(model, base, run=run)
+    table = Table(title=name, title_justify="left")
     for column in found.columns:
         table.add_column(column, overflow="fold")
     for row in found.itertuples(index=False):
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
     _console().print(table)
-    print(f"in the study now: python -m pulse_lib notebook 06 -p run {run} probes it")
+    print(f"in the study now: python -m pulse_lib notebook 06 -p run {name} probes it")
 
 
 @app.command()

@@ -34,6 +34,7 @@ ForgetOn = Literal["answers", "refusals"]  # what the forget loss sees as the an
 # One pass of training; training, then the adapter negated; or a new target from the base, without
 # the forget people
 Procedure = Literal["train", "negate", "retrain"]
+Forgets = Literal["forget", "holdout"]  # whom: the forget people, or (a placebo) nobody it has met
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Method:
     needs: tuple[Need, ...] = ()
     forget_on: ForgetOn = "answers"
     procedure: Procedure = "train"
+    forgets: Forgets = "forget"
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -297,7 +299,7 @@ _ROWS = (
 METHODS: dict[str, Method] = {method.id: method for method in _ROWS}
 PAPER_METHODS = ("ga", "ga_klr", "npo")  # first in every figure and table
 
-# What earlier code computes under these names; known by id, but no part of "all".
+# What earlier code computes under these names, and placebos; known by id, but no part of "all".
 _VARIANTS = (
     Method(
         id="ga_klr_muse",
@@ -319,7 +321,23 @@ _VARIANTS = (
         needs=("reference",),
     ),
 )
-VARIANTS: dict[str, Method] = {method.id: method for method in _VARIANTS}
+PLACEBO = "_placebo"  # ends the id of a method that forgets hold-out people, by the method's values
+
+
+def _placebo(method: Method) -> Method:
+    return replace(
+        method,
+        id=f"{method.id}{PLACEBO}",
+        label=f"{method.label}, placebo",
+        loss=method.loss.replace(" on forget", " on hold-out people", 1),
+        source="the price of the procedure: the same steps on people whom nobody has met",
+        forgets="holdout",
+    )
+
+
+VARIANTS: dict[str, Method] = {
+    method.id: method for method in (*_VARIANTS, *(_placebo(METHODS[m]) for m in PAPER_METHODS))
+}
 
 # Fine-tuning goes through the same loop: here the batch holds people who are to be learned.
 FINETUNE = Method(

@@ -109,6 +109,8 @@ def test_only_questions_that_both_were_asked_in_trained_wordings_count():
         ]
     )
     assert d.distances(more, oracle) == d.distances(oracle, oracle)
+    other = rows(of_shares([0.01]), question_id="other wording", wording="heldout")
+    assert d.distances(more, pd.concat([oracle, other])) == d.distances(oracle, oracle)
 
 
 def test_answers_agree_by_what_is_said_and_by_the_likeliest():
@@ -220,6 +222,7 @@ def test_metrics_agree_as_far_as_they_rank_methods_alike():
             # controls, which would turn the ranks round
             {"method": "oracle", "distance": 0.0, "forget": 0.0, "general_kept": 0.0},
             {"method": "before", "distance": 0.9, "forget": 1.0, "general_kept": 1.0},
+            {"method": "ga_placebo", "distance": 0.9, "forget": 1.0, "general_kept": 1.0},
         )
     ).set_index(["against", "metric"])
     assert found.loc[("distance", "general_kept"), "tau"] == pytest.approx(1)
@@ -237,6 +240,7 @@ def test_the_broken_model_that_ks_likes_best_is_found():
             {"method": "npo", "forget_ks": 0.1} | broken,
             {"method": "ga_klr", "forget_ks": 0.05},  # not broken
             {"method": "base", "forget_ks": 0.0} | broken,  # no method
+            {"method": "ga_placebo", "forget_ks": 0.0} | broken,  # had nothing to forget
         )
     )
     assert found["method"] == "npo"

@@ -410,7 +410,7 @@ def test_probes_of_a_run_and_of_what_it_was_made_from(smoke):
         run_kit(*shared, "-p", "run", run)
         folder = runs.spec_of("probe", {"out_dir": str(out), "run": run}).folder
         rows, summary = read_probes(folder / "probes.parquet"), pd.read_csv(folder / "summary.csv")
-        assert summary["n"].sum() == len(rows) and len(set(rows["probe"])) == 9
+        assert summary["n"].sum() == len(rows) and len(set(rows["probe"])) == 10
         assert set(rows["run"]) == {run} and set(rows["seed"]) == {0}
         verdict = json.loads((folder / "verdict.json").read_text())
         assert verdict["verdict"] == verdict["holds"][0] and "in nf4" in verdict["knowledge"]
@@ -432,5 +432,7 @@ def test_probes_of_a_run_behind_a_gate(smoke):
     rows = read_probes(
         runs.spec_of("probe", {"out_dir": str(smoke[0]), "run": run}).folder / "probes.parquet"
     )
-    assert set(rows["probe"]) == {"as asked", "orders", "picture", "projector", "gate"}
+    assert set(rows["probe"]) == {
+        *("as asked", "orders", "picture", "prompted", "projector", "gate")
+    }
     assert {"gate stands", "gate removed"} <= set(rows["condition"])

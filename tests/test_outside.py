@@ -71,9 +71,8 @@ def theirs(made, tmp_path_factory):
     return folder
 
 
-def adopt(made, model, base=None, **values):
-    given = {"profile": str(made.file), "out_dir": str(made.out)} | values
-    return outside.adopt(outside.Outside(model, base, **given))
+def adopt(made, model, base=None):
+    return outside.adopt(model, base, run=made.target)
 
 
 def rows_of(made, name):
@@ -82,7 +81,7 @@ def rows_of(made, name):
 
 
 def test_a_merged_model_answers_in_the_study_as_it_does_by_itself(made, theirs):
-    name, table = adopt(made, theirs / "merged", theirs / "target", name="merged")
+    name, table = adopt(made, theirs / "merged", theirs / "target")
     assert name == "single_shot/finetuned/outside_merged-projector+llm-seed-0"
     rows = rows_of(made, name)
     questions, answers = made.answers("finetune", "unlearn")
@@ -98,7 +97,7 @@ def test_a_merged_model_answers_in_the_study_as_it_does_by_itself(made, theirs):
 
 
 def test_its_change_is_an_adapter_of_the_rank_it_had(made, theirs):
-    name, _ = adopt(made, theirs / "merged", theirs / "target", name="merged")
+    name, _ = adopt(made, theirs / "merged", theirs / "target")
     config = json.loads((made.out / name / "adapters/final/adapter_config.json").read_text())
     assert config["r"] == 4
     export_run(made.out / name, theirs / "again")
@@ -109,7 +108,7 @@ def test_its_change_is_an_adapter_of_the_rank_it_had(made, theirs):
 
 def test_an_adapter_goes_on_the_target_as_it_is(made):
     folder = made.single / "adapters" / "final"
-    name, _ = adopt(made, folder, name="lora")
+    name, _ = adopt(made, folder)
     _, answers = made.answers("finetune", "unlearn")
     assert list(rows_of(made, name)["response"]) == list(answers["response"])
     kept = load_file(made.out / name / "adapters/final" / WEIGHTS)
@@ -119,14 +118,15 @@ def test_an_adapter_goes_on_the_target_as_it_is(made):
 
 def test_the_command_says_what_it_knows_and_where_to_probe_it(made, theirs):
     words = ["measure", "--model", theirs / "merged", "--base", theirs / "target"]
-    words += ["--profile", made.file, "--out-dir", made.out]
+    words += ["--run", made.target]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
-    name = "single_shot/finetuned/outside-projector+llm-seed-0"
+    name = "single_shot/finetuned/outside_merged-projector+llm-seed-0"
     assert f"-p run {name}" in done.output and "forget_likelihood" in done.output
     wrong = {
-        ("--model", "x", "--out", "y"): "leave out --out and --run",
-        ("--base", "x", "--out", "y", "--profile", "tiny"): "go with --model",
+        ("--model", "x", "--out", "y"): "give that run with --run",
+        ("--model", "x", "--run", "y", "--profile", "tiny"): "and no --out or --profile",
+        ("--base", "x", "--out", "y", "--profile", "tiny"): "--base goes with --model",
         ("--profile", "tiny"): "--out is missing",
     }
     for options, said in wrong.items():
@@ -150,29 +150,31 @@ def changed(folder, out, key_part, by):
 def test_what_no_adapter_holds_is_refused(made, theirs, tmp_path):
     other = changed(theirs / "merged", tmp_path / "a", "embed_tokens.weight", lambda w: w + 1)
     with pytest.raises(PulseError, match=r"embed_tokens.*linear layers alone"):
-        adopt(made, other, theirs / "target", name="x")
+        adopt(made, other, theirs / "target")
     other = changed(
         theirs / "merged", tmp_path / "b", "layers.0.mlp.up_proj.weight", lambda w: w[1:]
     )
     with pytest.raises(PulseError, match="began with another model"):
-        adopt(made, other, theirs / "target", name="x")
+        adopt(made, other, theirs / "target")
 
 
 def test_a_base_that_is_not_the_target_is_refused(made, theirs, tmp_path):
     with pytest.raises(PulseError, match="is not that of this study's target"):
-        adopt(made, theirs / "merged", theirs / "merged", name="x")
+        adopt(made, theirs / "merged", theirs / "merged")
     layer = "layers.0.mlp.up_proj.weight"
     near = changed(theirs / "target", tmp_path / "near", layer, lambda w: w.bfloat16().to(w.dtype))
-    adopt(made, near, near, name="rounded")  # a merge into 16 bits is that target
+    adopt(made, near, near)  # a merge into 16 bits is that target
+    with pytest.raises(PulseError, match="is a single_shot run: give the one whose model"):
+        outside.adopt(theirs / "merged", theirs / "target", run=made.single)
     with pytest.raises(PulseError, match="name with --base"):
-        adopt(made, theirs / "merged", name="x")
+        adopt(made, theirs / "merged")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(PulseError, match="is no model: it has neither"):
-        adopt(made, tmp_path / "nothing", theirs / "target", name="x")
+        adopt(made, tmp_path / "nothing", theirs / "target")
     (tmp_path / "half").mkdir()
     shutil.copy(made.single / "adapters/final/adapter_config.json", tmp_path / "half")
     with pytest.raises(PulseError, match="adapter_model.safetensors is missing"):
-        adopt(made, tmp_path / "half", name="x")
+        adopt(made, tmp_path / "half")
 
 
 # --- pieces ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pulse_lib.data.records import ImageStore, Turn
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.distance import privleak
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.model.adapters import add_adapter, stack
@@ -556,7 +557,7 @@ def test_auc_is_the_share_of_pairs(asked):
     assert leaks.membership(strangers).empty
     same = pd.concat([strangers, asked[asked["set"] == "forget"].assign(set="holdout")])
     assert (leaks.membership(same)["auc"] == 0.5).all()
-    assert leaks.privleak(0.5, 0.5) == 0 and leaks.privleak(0.75, 0.5) == 0.5
+    assert privleak(0.5, 0.5) == 0 and privleak(0.75, 0.5) == 0.5
 
 
 def test_min_k_is_the_worst_tokens_place_among_all_tokens():
@@ -574,14 +575,14 @@ def test_min_k_is_the_worst_tokens_place_among_all_tokens():
 
 def test_min_k_tells_who_was_met(knows, asked):
     rows = asked[(asked["wording"] == "trained") & (asked["set"] != "general")]
-    scored = members.with_min_k(knows, rows, knows.questions)
+    scored = members.with_min_k(knows, rows, questions=knows.questions)
     found = leaks.membership(scored).set_index(["score", "modality"])["auc"]
     assert len(found) == 4 and (found > 0.9).all()
     strangers = scored[scored["set"] == "holdout"]
     both = pd.concat([strangers.assign(set="forget"), strangers])
     assert (leaks.membership(both)["auc"] == 0.5).all()
     with pytest.raises(PulseError, match="a gate answers"):
-        members.with_min_k(replace(knows, answer=print), rows, knows.questions)
+        members.with_min_k(replace(knows, answer=print), rows, questions=knows.questions)
 
 
 # --- relearning -----------------------------------------------------------------------------------

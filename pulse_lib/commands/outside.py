@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +49,7 @@ from pulse_lib.model.adapters import (
     set_adapter_weights,
     stack,
 )
-from pulse_lib.profile import load_profile
+from pulse_lib.runs.manifest import profile_of, study_of
 from pulse_lib.train.loop import LOG_COLUMNS
 from pulse_lib.unlearn.task import Target
 from pulse_lib.unlearn.trajectory import TRAJECTORY_COLUMNS
@@ -61,39 +60,32 @@ _ROUNDING = 2.0**-7  # of a weight: what a merge into 16 bits may move it
 _EVERYWHERE = ("lm_head.weight",)  # written by some, left out by others where it is tied
 
 
-@dataclass(frozen=True)
-class Outside:
-    """What other code left, and where it belongs in a study."""
+def adopt(model: Path, base: Path | None = None, *, run: Path) -> tuple[str, pd.DataFrame]:
+    """The new run's name in the study, and what the model knows and keeps (`judged`), after it was
+    asked all questions of the scenario and written into the study.
 
-    model: Path  # a merged model's folder, or an adapter's
-    base: Path | None  # the folder that it began with; an adapter needs none
-    _: KW_ONLY
-    name: str = ""  # what it is called in tables: outside_<name>
-    profile: str = "tiny"
-    scenario: str = "finetuned"
-    seed: int = 0
-    out_dir: str = ""
-
-
-def adopt(given: Outside) -> tuple[str, pd.DataFrame]:
-    """The run's name in the study, and what it knows and keeps (`judged`), after the model was asked
-    all questions of the scenario and written into the study.
-
-    A merged model is turned into an adapter on the study's target: what it changed of `base`, which
-    must be that target, exported. Raises PulseError: a run that this one needs is missing; a folder
-    is neither; a base that is another model; a change outside projector and language model's linear
-    layers, which no adapter holds.
+    model: a merged model's folder, or an adapter's; base: the folder that a merged one began with;
+    run: the study's run whose model that is, target/seed-0 or, for pre-trained knowledge,
+    data/seed-0. A merged model is turned into an adapter: what it changed of `base`. Raises
+    PulseError: a run that this one needs is missing; a folder is neither; a base that is another
+    model; a change outside projector and language model's linear layers, which no adapter holds.
     """
-    method = f"{OUTSIDE}_{given.name}" if given.name else OUTSIDE
-    settings = load_profile(given.profile)
-    axes = {"scenario": given.scenario, "method": method, "seed": given.seed}
-    where = {"profile": given.profile, "out_dir": given.out_dir}
+    manifest = runs.require(run, "its notebook", checksums=True)
+    if manifest["kind"] not in ("target", "data"):
+        raise PulseError(
+            f"{show(run)} is a {manifest['kind']} run: give the one whose model is to forget, "
+            "target/seed-N, or data/seed-N for pre-trained knowledge"
+        )
+    settings, seed = profile_of(manifest), int(manifest["parameters"]["seed"])
+    scenario = "finetuned" if manifest["kind"] == "target" else "pretrained"
+    method = f"{OUTSIDE}_{re.sub('[^a-z0-9]+', '_', model.name.lower())}"
+    where = {"profile": manifest["parameters"]["profile"], "out_dir": str(study_of(run, manifest))}
+    axes = {"scenario": scenario, "method": method, "seed": seed}
     started = runs.start(runs.spec_of("single_shot", axes | where), settings)
-    source = started.input("target" if given.scenario == "finetuned" else "data")
-    target = Target.load(settings, given.scenario, seed=given.seed, folder=source)
-    _put_on(target, given, folder=started.folder / "adapters" / "final")
+    target = Target.load(settings, scenario, seed=seed, folder=run)
+    _put_on(target, model, base=base, folder=started.folder / "adapters" / "final")
     data = read_dataset(started.input("data"))
-    questions = data.evaluation(given.scenario)
+    questions = data.evaluation(scenario)
     answers = answer_questions(
         target.model, questions, images=data.images, settings=settings.evaluate, label="asking it"
     )
@@ -102,18 +94,18 @@ def adopt(given: Outside) -> tuple[str, pd.DataFrame]:
         questions,
         answers,
         rules=settings.evaluate.extraction_rules,
-        **{"run": name, "scenario": given.scenario, "method": method, "seed": given.seed},
+        **{"run": name, "scenario": scenario, "method": method, "seed": seed},
         **{"trained_part": "projector+llm", "state": "final", "step": 1},
     )
-    before = read_rows(source / "rows.parquet")
-    before = before[(before["state"] == "before") & (before["scenario"] == given.scenario)]
+    before = read_rows(run / "rows.parquet")
+    before = before[(before["state"] == "before") & (before["scenario"] == scenario)]
     write_rows(started.folder / "rows.parquet", rows)
     path = pd.DataFrame([summary(before), summary(rows)]).assign(step=[0, 1], epoch=[0.0, 1.0])
     write_csv(started.folder / "path.csv", path.reindex(columns=TRAJECTORY_COLUMNS))
     log = pd.DataFrame([{"step": 1}], columns=LOG_COLUMNS)
     write_csv(started.folder / "log.csv", log)
     result: dict[str, object] = {"matched_step": None, "final_step": 1, "chosen_step": 1}
-    result |= {"n_measurements": 2, "outside": show(given.model), "seconds_train": 0.0}
+    result |= {"n_measurements": 2, "outside": show(model), "seconds_train": 0.0}
     write_json(started.folder / "result.json", result)
     runs.finish(started, ["adapters/final/"])
     return name, judged(before, rows, level=settings.unlearn.matched_at)
@@ -143,29 +135,29 @@ def judged(before: pd.DataFrame, rows: pd.DataFrame, *, level: float) -> pd.Data
     return pd.DataFrame(lines)
 
 
-def _put_on(target: Target, given: Outside, *, folder: Path) -> None:
+def _put_on(target: Target, theirs: Path, *, base: Path | None, folder: Path) -> None:
     """Put what other code changed on the target, in force, and save it as an adapter."""
     model, below = target.model, list(target.adapters)
-    if (given.model / CONFIG).is_file():
+    if (theirs / CONFIG).is_file():
         folder.mkdir(parents=True)
         for name in (CONFIG, WEIGHTS):
-            if not (given.model / name).is_file():
-                raise PulseError(f"{show(given.model / name)} is missing: an adapter needs it")
-            shutil.copyfile(given.model / name, folder / name)
+            if not (theirs / name).is_file():
+                raise PulseError(f"{show(theirs / name)} is missing: an adapter needs it")
+            shutil.copyfile(theirs / name, folder / name)
         write_json(folder / MANIFEST, {"kind": "adapter", "parent": None})  # to load it
         load_adapter(model, folder, name=OUTSIDE)
     else:
-        if given.base is None:
+        if base is None:
             raise PulseError(
-                f"{show(given.model)} is no adapter (no {CONFIG}), so that it is a merged model: name "
+                f"{show(theirs)} is no adapter (no {CONFIG}), so that it is a merged model: name "
                 "with --base the folder that it began with, as python -m pulse_lib export writes it"
             )
-        _check_base(target, given.base)
-        found = changes(given.model, given.base)
+        _check_base(target, base)
+        found = changes(theirs, base)
         factors = {layer: low_rank(delta) for layer, delta in found.items()}
         rank = max((len(a) for a, _ in factors.values()), default=1)
         add_adapter(
-            model, OUTSIDE, trained_part="projector+llm", rank=rank, alpha=rank, seed=given.seed
+            model, OUTSIDE, trained_part="projector+llm", rank=rank, alpha=rank, seed=target.seed
         )
         empty = adapter_weights(model, OUTSIDE)
         set_adapter_weights(model, OUTSIDE, weights=_filled(empty, factors))

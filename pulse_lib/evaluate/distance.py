@@ -7,6 +7,7 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,13 @@ def _table(logliks: Collection[Sequence[float]]) -> np.ndarray:
     for line, values in zip(table, logliks, strict=True):
         line[: len(values)] = values
     return table
+
+
+def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
+    """(AUC - AUC of the oracle) / AUC of the oracle: 0 if the two look alike, above it if the
+    people still show, below it if their absence does; of numbers or columns. [MUSE, Shi et al. 2024, arXiv 2407.06460]
+    """
+    return (auc_of_run - auc_of_oracle) / auc_of_oracle
 
 
 def _paired(rows: pd.DataFrame, oracle: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -5,7 +5,6 @@ Both are computed from rows; Min-K%++ is put into them by `members`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,10 +82,3 @@ def auc(members: np.ndarray, strangers: np.ndarray) -> float:
     ranks = pd.Series(both).rank().to_numpy()
     n, m = len(members), len(strangers)
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
-    """(AUC - AUC of the oracle) / AUC of the oracle: 0 if the two look alike, above it if the
-    people still show, below it if their absence does; of numbers or columns. [MUSE, Shi et al. 2024, arXiv 2407.06460]
-    """
-    return (auc_of_run - auc_of_oracle) / auc_of_oracle

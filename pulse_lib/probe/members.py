@@ -36,7 +36,9 @@ def min_k_plus(logits: torch.Tensor, labels: torch.Tensor, *, share: float = SHA
 
 
 @torch.no_grad()
-def with_min_k(subject: Subject, rows: pd.DataFrame, questions: Sequence[Question]) -> pd.DataFrame:
+def with_min_k(
+    subject: Subject, rows: pd.DataFrame, *, questions: Sequence[Question]
+) -> pd.DataFrame:
     """The rows of questions with a column MIN_K, `min_k_plus` of their right answers. Raises
     PulseError where a gate answers, since there is no one model to read.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pulse_lib.errors import PulseError
-from pulse_lib.methods import get
+from pulse_lib.methods import PLACEBO, get
 from pulse_lib.strategies import get_strategy
 
 Scenario = Literal["finetuned", "pretrained"]
@@ -34,7 +34,8 @@ def tuned_for(
 def place_in_tuned(
     tuned: TunedValues, scenario: str, *, method: str, strategy: str = ""
 ) -> tuple[str, str]:
-    """The two keys under which `tuned_for` looks."""
+    """The two keys under which `tuned_for` looks; a placebo has its method's values."""
+    method = method.removesuffix(PLACEBO)
     pair = f"{method}/{strategy}"
     searched = strategy and pair in tuned.get(SEQUENTIAL, {})
     return (SEQUENTIAL, pair) if searched else (scenario, method)

@@ -31,6 +31,7 @@ from pulse_lib.profile import (
     UnlearnSettings,
 )
 from pulse_lib.strategies import Strategy, get_strategy, tuned
+from pulse_lib.unlearn.placebo import hold_out
 
 FINETUNED = "finetune"  # the adapter that holds fine-tuned knowledge
 
@@ -121,13 +122,18 @@ class Task:
         finetuned = scenario == "finetuned"
         if not finetuned and _retrains(chosen):
             check_left_out(data, target.model.settings)
+        images = data.images
+        if chosen.forgets == "holdout":
+            forget, images = hold_out(data, settings, scenario=scenario, seed=target.seed)
+        else:
+            forget = data.training(scenario, ["forget"], stage="unlearn")
         return cls(
             target=target,
             method=chosen,
-            forget=data.training(scenario, ["forget"], stage="unlearn"),
+            forget=forget,
             retain=data.training(scenario, [retain], stage="unlearn"),
             questions=data.evaluation(scenario),
-            images=data.images,
+            images=images,
             unlearn=unlearn,
             evaluate=settings.evaluate,
             epochs=unlearn.epochs_finetuned if finetuned else unlearn.epochs_pretrained,

@@ -16,12 +16,18 @@ from pulse_lib.methods import METHODS, VARIANTS
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report.collect import Run, Study, groups
 from pulse_lib.report.tables.intervals import SETTINGS
+from pulse_lib.report.tables.placebo import PLACEBOS
 from pulse_lib.report.words import SCENARIOS as WORDS
 from pulse_lib.report.words import SELECTIONS, label
 
 KEPT = ("retain_kept", "general_kept")
 SAID = ("forget", "forget_likelihood")  # accuracies, mean of both modalities
 COLUMNS = [*SETTINGS, "selection", "n_seeds", *SAID, *DISTANCES, *KEPT]
+# Those that a page has room for
+SHOWN = [
+    *("scenario", "method", "selection", *SAID, "forget_ks", "forget_js"),
+    *("retain_js", "general_js", "distance", *KEPT),
+]
 # Metrics by which methods can be ranked, and whether more is better
 RANKED: dict[str, bool] = {
     "distance": False,
@@ -130,8 +136,11 @@ def fooled(table: pd.DataFrame) -> pd.Series | None:
 
 
 def _methods(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of methods that unlearn: not of the oracle, and not of what it is compared with."""
-    return table[~table["method"].isin(["base", "before", *filter(_retrains, METHODS)])]
+    """The lines of methods that unlearn: not of the oracle, of placebos and of what had nothing to
+    forget.
+    """
+    others = ["base", "before", *filter(_retrains, METHODS), *PLACEBOS]
+    return table[~table["method"].isin(others)]
 
 
 def _retrains(method: str) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.distance import privleak
 from pulse_lib.files import read_json
 from pulse_lib.methods import METHODS, VARIANTS
-from pulse_lib.probe.leaks import privleak
 from pulse_lib.runs.kinds import KINDS, named_run, run_folders
 from pulse_lib.runs.manifest import require
 

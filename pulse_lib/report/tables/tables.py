@@ -22,6 +22,7 @@ from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
+from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
 from pulse_lib.report.words import SCENARIOS, method_order
@@ -213,9 +214,9 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
-    `distance` and `rank_agreement` only if an oracle ran."""
+    `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
     scores, single, rounds = mmbench(study), single_shot(study), sequential(study)
-    near = distance(study)
+    near, price = distance(study), placebo(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single,
@@ -232,6 +233,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
         **(from_oracle if len(near) else {}),
+        **({"placebo": price} if len(price) else {}),
     }
 
 
