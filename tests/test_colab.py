@@ -282,6 +282,14 @@ def test_a_small_or_local_model_needs_no_gpu(monkeypatch, path):
     colab.check_gpu(path, "4bit")
 
 
+def test_the_guide_says_what_is_so():
+    said = (REPOSITORY / "docs" / "hosted.md").read_text()
+    for word, folder in colab.PLACES.items():
+        assert f"| `{word}` | `{folder}/<profile>` |" in said
+    assert f"older than {colab.TORCHAO.removesuffix('.0')}" in said
+    assert "llava-1-5-7b-hf" in said and str(colab.ATTACHED) in said
+
+
 # --- the first cell -------------------------------------------------------------------------------
 
 

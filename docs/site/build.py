@@ -33,7 +33,7 @@ EXECUTED = {
     "08": ("explore",),
 }
 GUIDES = {
-    "Begin": ("bring_your_own", "other_models", "data", "troubleshooting"),
+    "Begin": ("hosted", "bring_your_own", "other_models", "data", "troubleshooting"),
     "How it works": ("architecture", "embedded_model", "intervals", "probes", "measure"),
     "Make it yours": ("add_a_method", "add_a_strategy", "add_a_data_source", "add_a_notebook"),
     "Large and fast": ("scale", "performance", "reliability"),
