@@ -261,6 +261,10 @@ def test_a_study_is_packed_without_its_attempts(tmp_path, monkeypatch):
         assert archive.read(f"tiny/{kept[0]}").decode() == kept[0]
     with pytest.raises(PulseError, match="nothing there"):
         colab.pack(tmp_path / "empty")
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
+    monkeypatch.setattr(colab, "ROOT", tmp_path / "content" / "pulse-kit")
+    (tmp_path / "content").mkdir()
+    assert colab.pack(out) == tmp_path / "content" / "tiny.zip"
 
 
 def test_a_large_model_without_a_gpu_ends_at_once(monkeypatch):
