@@ -209,8 +209,9 @@ def _letters(name: str) -> str:
 
 
 def pack(folder: str | Path, to: str | Path = "") -> Path:
-    """A zip of a study's folder, without attempts and logs: in /kaggle/working or /content on a
-    host, where it can be downloaded, else beside the folder. Raises PulseError if there is nothing.
+    """A zip of a study's folder, without attempts and logs: on a host beside the clone, where files
+    can be downloaded (/content, /kaggle/working), else beside the folder. Raises PulseError if there
+    is nothing.
     """
     from pulse_lib.errors import PulseError
 
@@ -218,8 +219,7 @@ def pack(folder: str | Path, to: str | Path = "") -> Path:
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not _left_out(p, folder)]
     if not files:
         raise PulseError(f"{folder}: nothing there to pack")
-    homes = {"colab": Path("/content"), "kaggle": PLACES["working"].parent}
-    home = Path(to) if to else homes.get(host(), folder.parent)
+    home = Path(to) if to else ROOT.parent if host() else folder.parent
     target = home / f"{folder.name}.zip"
     half = target.with_suffix(".half")
     with zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as archive:

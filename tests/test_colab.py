@@ -261,6 +261,10 @@ def test_a_study_is_packed_without_its_attempts(tmp_path, monkeypatch):
         assert archive.read(f"tiny/{kept[0]}").decode() == kept[0]
     with pytest.raises(PulseError, match="nothing there"):
         colab.pack(tmp_path / "empty")
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
+    monkeypatch.setattr(colab, "ROOT", tmp_path / "content" / "pulse-kit")
+    (tmp_path / "content").mkdir()
+    assert colab.pack(out) == tmp_path / "content" / "tiny.zip"
 
 
 def test_a_large_model_without_a_gpu_ends_at_once(monkeypatch):
@@ -280,6 +284,14 @@ def test_a_small_or_local_model_needs_no_gpu(monkeypatch, path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     colab.check_gpu(path, "full")
     colab.check_gpu(path, "4bit")
+
+
+def test_the_guide_says_what_is_so():
+    said = (REPOSITORY / "docs" / "hosted.md").read_text()
+    for word, folder in colab.PLACES.items():
+        assert f"| `{word}` | `{folder}/<profile>` |" in said
+    assert f"older than {colab.TORCHAO.removesuffix('.0')}" in said
+    assert "llava-1-5-7b-hf" in said and str(colab.ATTACHED) in said
 
 
 # --- the first cell -------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_the_workflow_tries_every_python_that_the_kit_is_for():
     assert f">={matrix['python'][0]}" == PROJECT["requires-python"]
     assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos"}
     ran = [step.get("run", "") for job in checks["jobs"].values() for step in job["steps"]]
-    for command in ("make lint", "make test"):
+    for command in ("make lint", "make test", "make test-browser"):
         assert any(re.fullmatch(rf"{command}( TORCH_INDEX=\S+)?", line) for line in ran), command
 
 

@@ -4,6 +4,7 @@ profile."""
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -158,9 +159,10 @@ def smoke(tmp_path_factory):
     return out, done.stdout
 
 
-def test_the_explorer_in_batch_is_still_pictures(smoke):
+def test_the_explorer_in_batch_is_still_pictures(smoke, tmp_path):
     """08 on the study, as it is by default: every control is a picture, and names what it shows."""
-    out, _ = smoke
+    out = tmp_path / "out"
+    shutil.copytree(smoke[0], out)
     run_kit("notebook", "08", "-p", "profile", "smoke", "-p", "out_dir", str(out))
     folder = out / "explore"
     names = {p.stem for p in (folder / "figures").glob("*.png")}

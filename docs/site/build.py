@@ -33,8 +33,26 @@ EXECUTED = {
     "08": ("explore",),
 }
 GUIDES = {
-    "Begin": ("bring_your_own", "models", "real_models", "preflight", "data", "troubleshooting"),
-    "How it works": ("architecture", "embedded_model", "intervals", "probes", "measure"),
+    "Begin": (
+        "results",
+        "lesson_plan",
+        "hosted",
+        "bring_your_own",
+        "real_models",
+        "models",
+        "preflight",
+        "data",
+        "troubleshooting",
+    ),
+    "How it works": (
+        "architecture",
+        "methods",
+        "differences",
+        "embedded_model",
+        "intervals",
+        "probes",
+        "measure",
+    ),
     "Make it yours": ("add_a_method", "add_a_strategy", "add_a_data_source", "add_a_notebook"),
     "Large and fast": ("scale", "performance", "reliability"),
 }

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,7 +35,7 @@ GIT = """\
 #!/bin/sh
 [ "$1" = clone ] || exec {git} "$@"
 for word in "$@"; do target=$word; done
-exec {git} clone --quiet --depth 1 "file://{repository}" "$target"
+cp -R "{kit}" "$target"
 """
 PLAY = """\
 import json, sys, time
@@ -63,19 +65,27 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path:
 
 
 def version(python: Path, package: str) -> str:
+    """The version of a package, "" if it is not there."""
     code = f"from importlib import metadata; print(metadata.version({package!r}))"
-    try:
-        return subprocess.check_output([str(python), "-c", code], text=True).strip()
-    except subprocess.CalledProcessError:
-        return ""
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True).stdout.strip()
 
 
-def variables(folder: Path, variable: str, python: Path) -> dict[str, str]:
-    """A host's environment: its variable, no kit on the path, and a git that clones this one."""
+def snapshot(folder: Path) -> Path:
+    """The files of this clone as they are now; the checks of a host go on for minutes."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=REPOSITORY, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+def variables(folder: Path, variable: str, *, python: Path, kit: Path) -> dict[str, str]:
+    """A host's environment: its variable, no kit on the path, and a git that copies this one."""
     git = folder / "bin" / "git"
     git.parent.mkdir(exist_ok=True)
     real = subprocess.check_output(["which", "git"], text=True).strip()
-    git.write_text(GIT.format(git=real, repository=REPOSITORY))
+    git.write_text(GIT.format(git=real, kit=kit))
     git.chmod(0o755)
     hidden = ("PYTHONPATH", "PULSE_BATCH", "PULSE_RESTART")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -83,9 +93,9 @@ def variables(folder: Path, variable: str, python: Path) -> dict[str, str]:
     return kept | {"PATH": path, variable: "Interactive", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
-def restart(python: Path, env: dict[str, str], work: Path) -> None:
+def restart(python: Path, env: dict[str, str], *, kit: Path, work: Path) -> None:
     """A session that has transformers loaded is asked to restart, and is right afterwards."""
-    book = json.loads((REPOSITORY / "notebooks" / "01_build_datasets.ipynb").read_text())
+    book = json.loads((kit / "notebooks" / "01_build_datasets.ipynb").read_text())
     cell = next("".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code")
     asked = subprocess.run(
         [str(python), "-c", f"import transformers\n{cell}"],
@@ -106,15 +116,16 @@ def restart(python: Path, env: dict[str, str], work: Path) -> None:
     assert again.stdout.strip().endswith("ready"), again.stdout + again.stderr
 
 
-def check(host: str, folder: Path) -> None:
-    """All of one host."""
+def check(host: str, folder: Path, *, numbers: Sequence[str]) -> None:
+    """One host: its set-up, and some notebooks."""
     variable, packages = HOSTS[host]
     python = environment(folder / "environment", packages)
-    env = variables(folder, variable, python)
+    kit = snapshot(folder / "kit")
+    env = variables(folder, variable, python=python, kit=kit)
     widgets, kernel = (version(python, name) for name in ("ipywidgets", "ipykernel"))
     work = folder / "restart"
     work.mkdir()
-    restart(python, env, work)
+    restart(python, env, kit=kit, work=work)
     assert version(python, "torchao") == "", "torchao is still there"
     assert (version(python, "ipywidgets"), version(python, "ipykernel")) == (widgets, kernel)
     major = int(version(python, "transformers").partition(".")[0])
@@ -122,10 +133,10 @@ def check(host: str, folder: Path) -> None:
     print(f"{host}: set up; ipywidgets {widgets} and ipykernel {kernel} as they were", flush=True)
     play = folder / "play.py"
     play.write_text(PLAY)
-    for number in NOTEBOOKS:
+    for number in numbers:
         begun, work = time.monotonic(), folder / number
         work.mkdir()
-        (path,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
+        (path,) = (kit / "notebooks").glob(f"{number}_*.ipynb")
         played = work / "played.ipynb"
         done = subprocess.run(
             [str(python), str(play), str(path), str(played)],
@@ -146,6 +157,7 @@ def check(host: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or HOSTS:
+    wanted = sys.argv[1:]
+    for name in [word for word in wanted if word in HOSTS] or HOSTS:
         with tempfile.TemporaryDirectory(prefix=f"pulse-{name}-") as place:
-            check(name, Path(place))
+            check(name, Path(place), numbers=[w for w in wanted if w.isdigit()] or NOTEBOOKS)
