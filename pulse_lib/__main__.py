@@ -226,6 +226,52 @@ def search(
 
 
 @app.command()
+def ledger(
+    folder: Annotated[
+        str, typer.Argument(help="A study's folder, or one of tables; the profile's if empty.")
+    ] = "",
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
+    *,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All tables of README, as Markdown.")
+    ] = False,
+) -> None:
+    """The paper's findings beside this study's numbers and verdicts, and where those come from;
+    without a study, of the reference results.
+    """
+    from pulse_lib.commands import results
+
+    found = results.results(str(from_here(folder)) if folder else "", profile=profile)
+    if markdown:
+        print(results.as_markdown(found))
+        return
+    table = Table("finding", "paper", "here", "verdict", show_lines=True)
+    for row in results.beside_the_paper(found).itertuples(index=False):
+        table.add_row(*row)
+    _console().print(table)
+    print(f"{results.NOTE}\n{found.folder}: {found.origin}")
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A study's folder, or one of tables.")],
+    b: Annotated[str, typer.Argument(help="Another; the reference results if empty.")] = "",
+) -> None:
+    """Two results side by side: verdicts, ranks, and the numbers of A outside B's intervals."""
+    from pulse_lib.commands import results
+
+    other = str(from_here(b)) if b else str(results.REFERENCE)
+    ours, theirs = results.results(str(from_here(a))), results.results(other)
+    found = results.compare(ours, theirs)
+    for frame in (found.verdicts, found.ranks, found.numbers[found.numbers["outside"]]):
+        shown = Table(*frame.columns)
+        for row in frame.itertuples(index=False):
+            shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+        _console().print(shown)
+    print(f"A {ours.folder}: {ours.origin}\nB {theirs.folder}: {theirs.origin}\n{found.sentence}")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, e.g. outputs/...")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],

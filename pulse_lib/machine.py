@@ -5,6 +5,7 @@ signals that end it in order.
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -30,6 +31,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name as the system gives it: another one rounds otherwise."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on Linux
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def prepare() -> None:

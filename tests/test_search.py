@@ -112,25 +112,82 @@ def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
     assert trials.score(PATH, None, by="generation")["score"] == pytest.approx(-0.3)
 
 
+def ending(*forget: float, every: int = 5) -> pd.DataFrame:
+    """A trajectory with these forget accuracies; general accuracy falls by a tenth a measurement."""
+    steps = range(0, every * len(forget), every)
+    general = [1 - k / 10 for k in range(len(forget))]
+    both = {f"forget_{m}": forget for m in ("multimodal", "text")}
+    return pd.DataFrame({"step": steps, "general": general} | both)
+
+
 def test_an_end_point_is_the_epoch_nearest_to_where_the_paper_ends():
-    path = PATH.assign(epoch=[0.0, 1.0, 2.0])
-    found = trials.score_end(path)  # forget 0.6 and 0.3: 0.076 from 0.224
+    found = trials.score_end(ending(0.9, 0.5, 0.3, 0.1), per_epoch=5)
     assert found == {
-        "score": pytest.approx(0.8),
+        "score": pytest.approx(0.8),  # of general, at step 10: 0.076 from 0.224
         "reached": True,
         "kept_general": pytest.approx(0.8),
         "forget": pytest.approx(0.3),
-        "step": 3,
+        "step": 10,
         "epochs": 2,
+        "crossing": pytest.approx(10 + 5 * 0.076 / 0.2),
+        "per_epoch": 5,
     }
-    over = path.assign(forget_multimodal=[0.9, 0.5, 0.0], forget_text=[0.9, 0.7, 0.2])
-    assert trials.score_end(over) == found | {
-        "score": pytest.approx(-0.124),
-        "reached": False,
-        "forget": pytest.approx(0.1),
-    }
-    early = path.assign(forget_multimodal=[0.9, 0.2, 0.1], forget_text=[0.9, 0.2, 0.1])
-    assert trials.score_end(early)["epochs"] == 1
+    over = trials.score_end(ending(0.9, 0.6, 0.31, 0.1), per_epoch=5)
+    assert not over["reached"] and over["score"] == pytest.approx(-0.086)
+
+
+def test_an_end_point_within_an_epoch_is_none():
+    within = trials.score_end(ending(0.9, 0.22, 0.0), per_epoch=10)
+    assert not within["reached"] and (within["step"], within["epochs"]) == (10, 1)
+    stopped = trials.score_end(ending(0.9, 0.22), per_epoch=10)  # no epoch was done
+    assert not stopped["reached"] and stopped["crossing"] == pytest.approx(5 * 0.676 / 0.68)
+    never = trials.score_end(ending(0.9, 0.6), per_epoch=5)
+    assert never["crossing"] is None and never["score"] == pytest.approx(-0.376)
+
+
+def test_a_trial_is_refined_so_that_it_crosses_where_an_epoch_ends():
+    trial = {"crossing": 18.0, "per_epoch": 25, "values": {"learning_rate": 6e-3, "epochs": 2}}
+    once = trials.refined(trial)
+    assert once["epochs"] == 2  # 18 steps must become 25: slower, and an epoch to spare
+    assert once["learning_rate"] == pytest.approx(6e-3 * (18 / 25) ** (10 / 9), rel=1e-2)
+    later = trials.refined(trial | {"crossing": 60.0})
+    assert later["epochs"] == 3 and later["learning_rate"] > 6e-3
+    exact = trials.refined(trial | {"crossing": 50.0})
+    assert (exact["epochs"], exact["learning_rate"]) == (3, 6e-3)
+    assert trials.refined(trial | {"crossing": None}) is None
+
+
+def test_numbers_of_an_end_point_are_stored_for_every_scenario(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: tiny\n")
+    lines = [
+        ("ga", 0, 0.9, False, {"learning_rate": 3e-3, "epochs": 1}),
+        ("ga", 1, 0.7, True, {"learning_rate": 2e-3, "epochs": 2}),
+        ("ga", 2, 0.8, True, {"learning_rate": 1e-3, "epochs": 4}),
+    ]
+    names = ["method", "trial", "score", "reached", "values"]
+    found = pd.DataFrame([(*line[:4], json.dumps(line[4])) for line in lines], columns=names)
+    found = found.assign(scenario="finetuned", step=[1, 50, 100], n_steps=100)
+    search.store(str(path), found, goal="end_point")
+    profile = load_profile(str(path))
+    fine, _ = profile.unlearn_for("finetuned", "ga")
+    assert (fine.learning_rate, fine.epochs_finetuned) == (1e-3, 4)
+    pre, _ = profile.unlearn_for("pretrained", "ga")
+    # 4 epochs of 50 people are as many steps as 10 of 20
+    assert (pre.learning_rate, pre.epochs_pretrained) == (1e-3, 10)
+    assert pre.n_steps(20 * 4, 10) == fine.n_steps(50 * 4, 4) == 100
+    in_turn, _ = profile.unlearn_for("finetuned", "ga", strategy="adapter_per_request")
+    assert in_turn == fine, "every request has the same numbers and epochs per person"
+    assert "paper's run ends" in (tmp_path / "tuned" / "mine.yaml").read_text()
+
+
+def test_an_end_point_is_searched_once_for_all(tmp_path):
+    for given in ({"scenarios": ["pretrained"]}, {"pairs": True}):
+        pairs = given.pop("pairs", False)
+        options = grid.Options(profile="smoke", out_dir=str(tmp_path / "out"), **given)
+        with pytest.raises(PulseError, match="once, on fine-tuned people"):
+            search.search(options, pairs=pairs, goal="end_point")
+    assert not (tmp_path / "out").exists()
 
 
 def after(correct: float, likely: float, kept: float) -> pd.DataFrame:
@@ -211,6 +268,19 @@ def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
         )
     )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
+
+
+def test_a_search_for_an_end_point_refines_its_own_trials(folder):
+    of = trials.TrialSet(
+        "smoke", "finetuned", method="ga", trials=2, seed=trials.SEED, out=folder, goal="end_point"
+    )
+    assert of.file == folder / "trials-end_point" / "finetuned" / "ga.jsonl"
+    first, second = trials.run_trials(of)
+    again = trials.refined(first)
+    drawn = trials.draw(get("ga"), 3e-3, epochs=first["n_steps"] // first["per_epoch"], trial=0)
+    assert {k: v for k, v in second["values"].items() if k != "epochs"} == {
+        k: v for k, v in (again or drawn).items() if k != "epochs"
+    }
 
 
 def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):

@@ -529,6 +529,15 @@ def test_forgotten_means_that_the_right_option_is_not_the_likeliest_either(monke
     assert swapped.matched_step == 9, "nor is it enough that another option is the likeliest"
 
 
+def test_without_options_nothing_can_be_the_likeliest():
+    open_ended = replace(tiny.question(0, "forget"), options=())
+    asked = replace(task(None), questions=[open_ended])
+    with pytest.raises(PulseError, match=r"no options.*matched_by: generation"):
+        TrajectoryRecorder(asked, "unlearn")
+    said = replace(asked, unlearn=replace(asked.unlearn, matched_by="generation"))
+    assert TrajectoryRecorder(said, "unlearn").forget == [open_ended]
+
+
 def test_a_stop_rule_goes_by_both_as_well(monkeypatch):
     likeliest = {"likeliest": lambda s: 0.9 if s < 7 else 0.2, "path_every": 1}
     both = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, stop_forget=0.3, **likeliest)

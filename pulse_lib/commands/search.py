@@ -12,19 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from copy import deepcopy
 from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
 from pulse_lib import runs
+from pulse_lib.commands.stages import counts
 from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
 from pulse_lib.profile import (
-    SCENARIOS,
     SEQUENTIAL,
     Profile,
     load_profile,
@@ -41,7 +40,8 @@ SAFE = 2 / 3  # share of a whole run's steps
 EQUAL_HEAD = """\
 # Found by `python -m pulse_lib search --goal end_point`, written anew by --store: best of {n} trials for each
 # method on fine-tuned people, by what is kept of general accuracy where the paper's run ends (forget accuracy
-# near {end}); the same numbers in every scenario and request. On a seed that is not reported.
+# near {end}); the same numbers in every scenario and request. Epochs in scenario pretrained: as many steps as for
+# fine-tuned people, who are more. On a seed that is not reported.
 """
 HEAD = """\
 # Found by `python -m pulse_lib search`, written anew by --store: best of {n} trials for each method and
@@ -134,12 +134,12 @@ def _prepare(
             run_notebook(spec.notebook, dict(spec.parameters))
 
 
-def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+def best(table: pd.DataFrame, *, safe: float = SAFE) -> dict[str, dict[str, dict[str, float]]]:
     """scenario -> method (or method/strategy) -> values of its best trial: the one that keeps most of
     those that have forgotten, else the one that came nearest to it; a method whose every trial
     failed is left out.
 
-    Trials matched within SAFE of a whole run's steps come before later ones: those keep more, and
+    Trials matched within `safe` of a whole run's steps come before later ones: those keep more, and
     may not be matched at all on another seed.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -147,11 +147,25 @@ def best(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     for _, trials in done.groupby(["scenario", "method"], sort=False):
         scenario, method = trials["scenario"].iloc[0], trials["method"].iloc[0]
         reached = trials[trials["reached"]]
-        safe = reached[reached["step"] <= SAFE * reached["n_steps"]]
-        pool = next((t for t in (safe, reached) if len(t)), trials)
+        early = reached[reached["step"] <= safe * reached["n_steps"]]
+        pool = next((t for t in (early, reached) if len(t)), trials)
         top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
         found.setdefault(scenario, {})[method] = json.loads(top["values"])
     return found
+
+
+def _for_all(found: dict, settings: Profile) -> dict:
+    """The same numbers for both scenarios; in scenario pretrained as many epochs as make the same
+    number of steps: equal epochs would be fewer updates, its people being fewer.
+    """
+    unlearn, each = settings.unlearn, counts(settings)["forget a person"]
+    sizes = (settings.data.n_finetuned_forget, settings.data.n_pretrained_forget)
+    steps, fewer = (unlearn.n_steps(people * each, 1) for people in sizes)
+    pretrained = {
+        method: {**values, "epochs": max(1, round(values["epochs"] * steps / fewer + 0.01))}
+        for method, values in found.items()
+    }
+    return {"finetuned": found, "pretrained": pretrained} if fewer else {"finetuned": found}
 
 
 def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:
@@ -159,11 +173,12 @@ def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:
     touched. With goal end_point, those of the fine-tuned people for pre-trained ones too. Raises
     PulseError if it says `tuned` itself, or would not take these numbers.
     """
-    path, found, head = profile_path(profile), best(table), HEAD
+    safe = SAFE if goal == "matched" else 1.0  # an end point is the run's end
+    path, found, head = profile_path(profile), best(table, safe=safe), HEAD
     if "tuned" in yaml_file.read_mapping(path):
         raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
     if goal == "end_point":
-        found, head = {name: deepcopy(found["finetuned"]) for name in SCENARIOS}, EQUAL_HEAD
+        found, head = _for_all(found["finetuned"], load_profile(profile)), EQUAL_HEAD
     load_profile(profile).with_values(tuned=found)  # before a file is there
     n = table.groupby(["scenario", "method"]).size().max()
     text = head.format(n=n, end=END_POINT) + yaml_file.dump(found)

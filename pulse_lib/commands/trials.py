@@ -6,9 +6,9 @@ others multiply the learning rate, the retain weight and the method's coefficien
 FACTORS, spread evenly over the range (on a log scale) however few they are. A lower rate has more
 epochs: PACE.
 
-With goal `end_point` a trial goes on past the matched state, is measured after each epoch, and is
-worth what it keeps of general accuracy at the epoch nearest to END_POINT. That is where the paper's
-runs end; its comparisons are at equal training, not at equal forgetting.
+With goal `end_point` a trial goes on past the matched state and is worth what it keeps of general
+accuracy at the end of the epoch nearest to END_POINT. That is where the paper's runs end; its
+comparisons are at equal training, not at equal forgetting. Two of three trials refine the one before.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from scipy.stats import qmc
 from pulse_lib import runs
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
+    at_level,
     both_modalities,
     forget_level,
     likelihoods,
@@ -55,10 +56,13 @@ COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not nam
 # A run at a factor f of the profile's rate, below 1, takes f ** -PACE times its epochs: so many more
 # steps GA and NPO need (measured: 2.7 at a third, 4.9 at a ninth)
 PACE = 0.75
+# The same exponent over small changes of the rate
+PACE_NEARBY = 0.9
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
 TOLERANCE = 0.08  # how far from the paper's END_POINT an epoch's end may be
+N_MEASURED = 5  # measurements an epoch
 END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
 
 Goal = Literal["matched", "end_point"]
@@ -142,23 +146,45 @@ def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy =
     return {"reached": True} | _kept(start, there)
 
 
-def score_end(trajectory: pd.DataFrame) -> dict:
-    """What a trajectory measured after each epoch is worth at its end point, the epoch whose forget
-    accuracy, by generation, is nearest to END_POINT: `score`, the share of general accuracy that is
-    left there, if it is within TOLERANCE; else minus the distance. Also epochs, step, forget.
+def score_end(trajectory: pd.DataFrame, per_epoch: int) -> dict:
+    """What a trajectory is worth at its end point, the epoch's end whose forget accuracy, by
+    generation, is nearest to END_POINT: `score`, the share of general accuracy that is left there,
+    if it is within TOLERANCE; else minus the distance. Also epochs, step, forget; and crossing, the
+    step at which it came down to END_POINT, if it did. per_epoch: steps.
     """
     start, later = trajectory.iloc[0], trajectory[trajectory["step"] > 0]
-    distance = pd.Series(np.abs(both_modalities(later) - END_POINT), index=later.index)
-    end = later.loc[distance.idxmin()]
-    reached = bool(distance.min() <= TOLERANCE)
+    whole = later[later["step"] % per_epoch == 0]
+    ends = whole if len(whole) else later.tail(1)
+    distance = pd.Series(np.abs(both_modalities(ends) - END_POINT), index=ends.index)
+    end = ends.loc[distance.idxmin()]
+    reached = len(whole) > 0 and bool(distance.min() <= TOLERANCE)
     kept = float(retained_share(start["general"], end["general"]))
-    place = {"step": int(end["step"]), "epochs": round(end["epoch"])}
+    there = at_level(trajectory, END_POINT, by="generation", columns=[])
     return {
         "score": kept if reached else -float(distance.min()),
         "reached": reached,
         "kept_general": kept,
         "forget": float(both_modalities(end)),
-    } | place
+        "step": int(end["step"]),
+        "epochs": math.ceil(end["step"] / per_epoch),
+        "crossing": there["step"] if there else None,
+        "per_epoch": per_epoch,
+    }
+
+
+def refined(trial: Mapping) -> dict[str, float] | None:
+    """What the trial after one of goal end_point sets: the same, at the rate at which its crossing
+    should fall on the end of an epoch; None if it never got there. It may go on for another epoch,
+    so that it crosses in any case.
+
+    Forget accuracy falls within a few steps, so that few rates end an epoch near END_POINT.
+    """
+    if trial.get("crossing") is None:
+        return None
+    epochs = max(1, round(trial["crossing"] / trial["per_epoch"]))
+    times = (trial["crossing"] / (epochs * trial["per_epoch"])) ** (1 / PACE_NEARBY)
+    rate = float(f"{trial['values']['learning_rate'] * times:.3g}")
+    return {**trial["values"], "learning_rate": rate, "epochs": epochs + 1}
 
 
 def score_after(
@@ -190,22 +216,27 @@ def run_trials(of: TrialSet) -> list[dict]:
     known, task = read_trials(of, settings), task_of(of, settings)
     worth = _after_requests if of.strategy else _END[of.goal]
     for number in range(len(known), of.trials):
+        ends = of.goal == "end_point"
         drawn = draw(
             task.method,
             task.unlearn.learning_rate,
             epochs=task.epochs,
-            trial=number,
+            trial=number // 3 if ends else number,
             seed=of.seed,
             strategy=of.strategy,
             goal=of.goal,
         )
+        if ends and number % 3:
+            drawn = refined(known[-1]) or drawn
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
             found |= worth(_drawn(task, drawn))
         except PulseError as error:  # a loss that is not finite, say: a result as well
             found |= {"score": -1.0, "reached": False, "error": str(error)}
-        ended = {"epochs": found.pop("epochs")} if "epochs" in found else {}
+        # Towards an end point the epochs are those that were found to lead there
+        led = found.pop("epochs", None)
+        ended = {"epochs": led} if led and found["reached"] else {}
         found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn | ended}
         known.append(found)
         _append(of, settings, trial=found)
@@ -252,16 +283,17 @@ def _single_shot(task: Task) -> dict:
 def _to_the_end(task: Task) -> dict:
     from pulse_lib.unlearn.single_shot import unlearn_single_shot
 
+    per_epoch = task.unlearn.n_steps(len(task.forget), 1)
     rules = {
-        "path_every": task.unlearn.n_steps(len(task.forget), 1),
+        "path_every": max(1, per_epoch // N_MEASURED),
         "path_dense_below": 0.0,
         "matched_at": 0.0,  # no state is looked for
-        "stop_forget": max(END_POINT - TOLERANCE, 0.0),
+        "stop_forget": max(END_POINT - 2 * TOLERANCE, 0.0),
         "matched_by": "generation",
     }
-    asked = replace(task.evaluate, n_path_questions=N_ASKED)
-    asking = replace(task, unlearn=replace(task.unlearn, **rules), evaluate=asked)
-    return score_end(unlearn_single_shot(asking).trajectory) | {"n_steps": _n_steps(task)}
+    asking = replace(task, unlearn=replace(task.unlearn, **rules))
+    trajectory = unlearn_single_shot(asking).trajectory
+    return score_end(trajectory, per_epoch) | {"n_steps": _n_steps(task)}
 
 
 _END = {"matched": _single_shot, "end_point": _to_the_end}
@@ -301,7 +333,7 @@ def _mark(of: TrialSet, settings: Profile) -> object:
         held = dict(get_strategy(of.strategy).coefficients)
         own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
     if of.goal == "end_point":
-        own = {"goal": [END_POINT, TOLERANCE, END_FACTORS], "n_asked": N_ASKED}
+        own = {"goal": [END_POINT, TOLERANCE, N_MEASURED, END_FACTORS]}
     return plain(
         own
         | {

@@ -8,6 +8,8 @@ import pandas as pd
 from pulse_lib.report.words import Metric
 
 SOURCE = "Kawakami et al., arXiv 2507.01271"
+# What is quoted from notes on the paper, not from its text or captions
+SECONDARY = ("GA table",)
 METRICS: tuple[Metric, ...] = ("forget_multimodal", "forget_text", "general")
 # Accuracies in percent. The forget values are multiples of 1/250 = 50 people x 5 questions.
 _PROJECTOR = (

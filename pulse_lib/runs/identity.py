@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from pulse_lib import machine
 from pulse_lib.files import INSTALLED, KIT
 from pulse_lib.profile import OWN, Profile
 from pulse_lib.runs.kinds import RunSpec, fields
@@ -121,6 +122,7 @@ def circumstances() -> dict:
         "git_commit": _git_commit(),
         "versions": versions,
         "device": "cpu",
+        "processor": machine.processor(),
         "peak_memory_mib": round(peak, 1),
     }
     torch = sys.modules.get(

@@ -59,7 +59,8 @@ class TrajectoryRecorder:
         answer: Callable[..., pd.DataFrame] = answer_questions,
     ):
         """`adapter`: the one that is trained, whose weights are kept. `answer`: how the model is
-        asked.
+        asked. Raises PulseError for a forget question without options to compare, unless what is
+        said decides alone.
         """
         self.task, self.adapter, self.answer = task, adapter, answer
         self.find_matched = find_matched
@@ -68,6 +69,13 @@ class TrajectoryRecorder:
         n, seed = task.evaluate.n_path_questions, derive_seed(task.seed, "path")
         self.few = trajectory_questions(task.questions, n, seed=seed)
         self.forget = [q for q in task.questions if q.set == "forget" and q.wording == "trained"]
+        open_ = next((q.id for q in self.forget if len(q.options) < 2), "")
+        if open_ and self._by == "both":
+            raise PulseError(
+                f"question {open_!r} has no options of which one could be the likeliest: give it "
+                "two or more, or set unlearn.matched_by: generation in the profile, so that what "
+                "is said decides alone"
+            )
         self.points: list[dict] = []
         self.matched_step: int | None = None
         self.matched: AdapterWeights | None = None

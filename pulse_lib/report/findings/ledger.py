@@ -159,7 +159,7 @@ def tally(findings: list[Finding]) -> pd.DataFrame:
 
 def as_table(findings: list[Finding]) -> pd.DataFrame:
     """The ledger as a table: finding, claim, paper, verdict as printed, the numbers in short, rule,
-    source, whose it is and what it counts as."""
+    source, whose it is, what it counts as, and whether the paper's number is from notes on it."""
     return pd.DataFrame(
         {
             "finding": f.id,
@@ -171,6 +171,7 @@ def as_table(findings: list[Finding]) -> pd.DataFrame:
             "source": f.source,
             "whose": f.whose,
             "counted": f.counted,
+            "secondary": any(name in f.source for name in paper.SECONDARY),
         }
         for f in findings
     )

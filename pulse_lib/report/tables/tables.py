@@ -19,6 +19,7 @@ from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
 from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
 from pulse_lib.report.tables import intervals
+from pulse_lib.report.tables.about import about
 from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
@@ -230,6 +231,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "ranking": ranking(study),
         "after_requests": after_requests(study),
         "paper_projector": paper.projector_table(),
+        "about": about(study),
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
         **(from_oracle if len(near) else {}),
