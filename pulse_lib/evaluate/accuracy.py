@@ -74,19 +74,19 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     Means are over questions. `table` must be of one model state; sets other than forget, retain and
     general do not count.
     """
-    asked = table[
-        (table["wording"] == "trained") & table["set"].isin(["forget", "retain", "general"])
-    ]
+    correct, of = table["correct"].to_numpy(float), {}
+    for name in ("forget", "retain", "general"):
+        of[name] = _where(table, set=name, wording="trained")
+    asked = {m: _where(table, modality=m) for m in ("multimodal", "text")}
     result = {
-        f"{group}_{modality}": _mean(
-            asked[(asked["set"] == group) & (asked["modality"] == modality)]["correct"]
-        )
-        for group in ("forget", "retain")
-        for modality in ("multimodal", "text")
+        f"{name}_{modality}": _mean(correct[of[name] & asked[modality]])
+        for name in ("forget", "retain")
+        for modality in asked
     }
+    every = of["forget"] | of["retain"] | of["general"]
     return result | {
-        "general": _mean(asked[asked["set"] == "general"]["correct"]),
-        "invalid_rate": _mean(asked["invalid"]),
+        "general": _mean(correct[of["general"]]),
+        "invalid_rate": _mean(table["invalid"].to_numpy(float)[every]),
     }
 
 
@@ -94,20 +94,17 @@ def request_accuracies(table: pd.DataFrame) -> dict[str, float]:
     """{"request_1": ...}: mean of multimodal and text accuracy on each request's people, trained
     wordings.
     """
-    forget = table[
-        (table["set"] == "forget") & (table["wording"] == "trained") & (table["request"] > 0)
-    ]
-    return {f"request_{k}": forget_mean(group) for k, group in forget.groupby("request")}
+    request = table["request"].to_numpy()
+    forget = _where(table, set="forget", wording="trained") & (request > 0)
+    numbers = np.unique(request[forget])
+    return {f"request_{k}": _mean_of_both(table, forget & (request == k)) for k in numbers}
 
 
 def forget_mean(table: pd.DataFrame) -> float:
     """Mean of multimodal and text accuracy over the forget rows of a table, trained wordings; NaN
     if there are none.
     """
-    forget = table[(table["set"] == "forget") & (table["wording"] == "trained")]
-    return float(
-        nan_mean(_mean(forget[forget["modality"] == m]["correct"]) for m in ("multimodal", "text"))
-    )
+    return _mean_of_both(table, _where(table, set="forget", wording="trained"))
 
 
 def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:
@@ -122,5 +119,16 @@ def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _mean(values: pd.Series) -> float:
-    return float(values.astype(float).mean()) if len(values) else float("nan")
+def _mean_of_both(table: pd.DataFrame, chosen: np.ndarray) -> float:
+    correct, modalities = table["correct"].to_numpy(float), ("multimodal", "text")
+    means = [_mean(correct[chosen & _where(table, modality=m)]) for m in modalities]
+    return float(nan_mean(means))
+
+
+def _where(table: pd.DataFrame, **values: str) -> np.ndarray:
+    """Which rows have these values; arrays, as picking rows of a frame costs a hundred times more."""
+    return np.logical_and.reduce([(table[c] == value).to_numpy() for c, value in values.items()])
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
