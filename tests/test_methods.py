@@ -1,10 +1,12 @@
 """The table of methods: each row says what its losses take, runs, and does what it is named for."""
 
 import inspect
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -30,7 +32,7 @@ from pulse_lib.train.loop import Schedule, train
 from pulse_lib.train.penalties import anchor, l1, orthogonal
 from pulse_lib.train.reference import answer_hidden, layer_at, reference_values
 from pulse_lib.train.saliency import Mask, fisher, salient
-from pulse_lib.train.terms import backward_term
+from pulse_lib.train.terms import PIECE_POSITIONS, backward_term, cut
 from pulse_lib.unlearn import request
 from pulse_lib.unlearn.refusals import REFUSALS, SUFFIX, refused
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
@@ -119,6 +121,8 @@ def test_micro_batches_add_up_to_the_batch(method):
     people, retain, values = given(model, method)
     parameters = list(trained_parameters(model).values())
     found = []
+    lengths = sorted(len(c.input_ids) for c in people)
+    assert [len(cut(lengths, size)) for size in (6, 4, 1)] == [1, 2, 6]
     for size in (6, 4, 1):
         for p in parameters:
             p.grad = None
@@ -153,6 +157,34 @@ def test_micro_batches_add_up_to_the_batch(method):
         scale = max(float(g.abs().max()) for g in found[0][1])
         for g, whole in zip(gradients, found[0][1], strict=True):
             torch.testing.assert_close(g, whole, rtol=1e-4, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_step_is_cut_where_reading_costs_least(seed):
+    """Against every way to cut it."""
+    drawn = np.random.default_rng(seed)
+    lengths = sorted(drawn.choice([15, 31, 46, 84, 135, 600], size=9).tolist())
+    micro_batch = int(drawn.integers(1, 6))
+
+    def cost(pieces):
+        positions = [(stop - start) * max(lengths[start:stop]) for start, stop in pieces]
+        fits = max(positions) <= micro_batch * lengths[-1]
+        return sum(positions) + PIECE_POSITIONS * len(pieces) if fits else float("inf")
+
+    ways = []
+    for chosen in itertools.product([False, True], repeat=len(lengths) - 1):
+        ends = [0, *(i for i, here in enumerate(chosen, start=1) if here), len(lengths)]
+        ways.append(list(itertools.pairwise(ends)))
+    pieces = cut(lengths, micro_batch)
+    assert cost(pieces) == min(map(cost, ways)) < float("inf")
+    assert pieces == sorted(pieces, reverse=True)  # the longest first
+    assert sorted(i for start, stop in pieces for i in range(start, stop)) == list(range(9))
+
+
+def test_short_conversations_are_read_together_where_a_long_one_would_fit():
+    assert cut([40] * 15 + [600], 1) == [(15, 16), (0, 15)]
+    assert cut([40] * 16 + [600], 1) == [(16, 17), (1, 16), (0, 1)]
+    assert cut([], 4) == []
 
 
 def relearn():

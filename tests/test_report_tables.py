@@ -702,3 +702,20 @@ def test_pick_keeps_order_and_headline_drops_heldout():
     frame = pd.DataFrame({"wording": ["trained", "heldout", "trained"], "x": [1, 2, 3]})
     assert list(collect.headline(frame)["x"]) == [1, 3]
     assert list(collect.pick(frame, wording="trained", x=3)["x"]) == [3]
+
+
+def test_what_is_said_of_a_study_is_computed_once(study, monkeypatch):
+    fresh = dataclasses.replace(study)
+    asked, compute = [], stats.accuracy
+    monkeypatch.setattr(stats, "accuracy", lambda *a, **o: asked.append(a) or compute(*a, **o))
+    first = intervals.radar(fresh)
+    n = len(asked)
+    assert n > 0
+    first["value"] = -1.0  # a reader's own change stays the reader's
+    assert (intervals.radar(fresh)["value"] != -1.0).any() and len(asked) == n
+    intervals.at_matched(fresh)  # stands on the same numbers
+    assert len(asked) == n
+    intervals.projector(fresh, "final"), intervals.projector(fresh, "matched")
+    assert len(fresh.kept) > 3 and len(asked) > n  # other arguments, other numbers
+    changed = dataclasses.replace(fresh, rows=fresh.rows.assign(correct=True))
+    assert not changed.kept and not intervals.radar(changed).equals(intervals.radar(fresh))

@@ -68,9 +68,7 @@ def preflight(
     )
     words = _words(profile, seed)
     few = [*drawn[: N_PLAIN - 2], *words[:2]]
-    yield _guarded(
-        "prompt tokens", lambda: soundness.prompt_tokens(model, few, images=images)
-    )
+    yield _guarded("prompt tokens", lambda: soundness.prompt_tokens(model, few, images=images))
     yield soundness.prompt_form(model, few[0])
     yield soundness.picture_ends(model)
     ask = profile.evaluate

@@ -213,7 +213,9 @@ class FinetuneSettings(Settings):
     warmup_steps: CountOrNone = 20
     max_grad_norm: Positive = 1.0
     general_replay: ShareBelowOne = 0.25  # share of each batch that is general conversations
-    micro_batch: Count = 8  # conversations read at once; the gradient is that of the whole batch
+    # Conversations read at once, as long as the longest of a step: of short ones more, if they need
+    # no more memory. The gradient is that of the whole batch
+    micro_batch: Count = 8
     optimizer: Optimizer = "adamw"
     # Learning rate of LoRA's B matrices over that of its A matrices: 1 is LoRA, above it LoRA+
     loraplus_ratio: Positive = 1.0
@@ -231,7 +233,9 @@ class UnlearnSettings(Settings):
     batch_size: Count  # conversations
     warmup_steps: CountOrNone = 0
     max_grad_norm: Positive = 1.0
-    micro_batch: Count = 8  # conversations read at once; the gradient is that of the whole batch
+    # Conversations read at once, as long as the longest of a step: of short ones more, if they need
+    # no more memory. The gradient is that of the whole batch
+    micro_batch: Count = 8
     optimizer: Optimizer = "adamw"
     depth: ShareAboveNone = 0.25  # of the layers: up to where rmu bends the hidden states
     reference: Reference = "round_start"

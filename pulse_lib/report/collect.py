@@ -4,10 +4,10 @@ complete are listed by name."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -28,8 +28,6 @@ from pulse_lib.runs.manifest import found_runs, require
 TEXTS = ["options", "answer", "response", "extracted", "option_loglik", "answer_logprob"]
 SLIM = [name for name in ROW_SCHEMA.names if name not in (*TEXTS, "person_id")]
 
-# What `summary` of evaluate.accuracy and its like read
-MEASURED = ["set", "wording", "request", "modality", "correct", "invalid", "loglik_correct"]
 AXES: dict[str, str] = {name: name for name in DEFAULTS} | ALIASES  # by column
 
 
@@ -49,6 +47,23 @@ class Run:
         return self.manifest["parameters"].get(AXES[column], "")
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def once(function: F) -> F:
+    """Decorator: what a function says of a study is computed once and kept with the study, as
+    tables, findings and figures stand on the same numbers. A table is handed out as a copy."""
+
+    @functools.wraps(function)
+    def wrapper(study: Study, *args: Any) -> Any:
+        if (key := (function, args)) not in study.kept:
+            study.kept[key] = function(study, *args)
+        found = study.kept[key]
+        return found.copy() if isinstance(found, pd.DataFrame) else found
+
+    return cast("F", wrapper)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Everything the report reads. `rows`: all answers without their texts; `paths`: all path.csv;
@@ -60,6 +75,7 @@ class Study:
     rows: pd.DataFrame
     paths: pd.DataFrame
     incomplete: pd.DataFrame
+    kept: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False)  # by `once`
 
     def of(self, kind: str) -> list[Run]:
         """The complete runs of one kind, by name."""
@@ -95,8 +111,7 @@ class Study:
     @functools.cached_property
     def summaries(self) -> dict[tuple[str, str, int], dict[str, float]]:
         """`summary` and `likelihoods` of every model state, by (run, state, round)."""
-        asked = {key: rows[MEASURED] for key, rows in self.parts.items()}
-        return {key: summary(rows) | likelihoods(rows) for key, rows in asked.items()}
+        return {key: summary(rows) | likelihoods(rows) for key, rows in self.parts.items()}
 
     def part(self, run: str, state: str, *, number: int = 0) -> pd.DataFrame:
         """The rows of one model state (no rows if there is no such state)."""
@@ -105,12 +120,21 @@ class Study:
     def before(self, scenario: str, seeds: Iterable[int]) -> pd.DataFrame:
         """The rows of the models before unlearning, of these seeds."""
         wanted = {(scenario, seed) for seed in seeds}
-        found = [
-            part
-            for (_, state, _), part in self.parts.items()
-            if state == "before" and (part["scenario"].iloc[0], part["seed"].iloc[0]) in wanted
-        ]
+        found = [part for whose, part in self._befores if whose in wanted]
         return pd.concat(found) if found else self.rows.iloc[:0]
+
+    @functools.cached_property
+    def _befores(self) -> list[tuple[tuple[str, int], pd.DataFrame]]:
+        return [
+            ((part["scenario"].iloc[0], part["seed"].iloc[0]), part)
+            for (_, state, _), part in self.parts.items()
+            if state == "before"
+        ]
+
+    @functools.cached_property
+    def summaries_before(self) -> dict[tuple[str, int], dict[str, float]]:
+        """`summary` of the models before unlearning, by (scenario, seed)."""
+        return {whose: summary(self.before(whose[0], [whose[1]])) for whose, _ in self._befores}
 
     def answers(self, **values) -> pd.DataFrame:
         """The rows whose columns have these values, e.g. state="before", scenario="finetuned"."""

@@ -34,7 +34,7 @@ def rank_sets(values: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     pooled = (own**2).sum() / freedom
     variances = (own**2).sum(axis=1) / (k - 1) * m / (m - 1)
     error = np.sqrt(np.maximum(pooled, (variances[:, None] + variances) / 2) / k)
-    q = scipy_stats.studentized_range.ppf(level, m, freedom)
+    q = _tukey(level, m, freedom=freedom)
     better = mean[:, None] - mean > q * error
     ranks = {"from": 1 + better.sum(axis=0), "to": m - better.sum(axis=1)}
     return pd.DataFrame(ranks, index=values.index)
@@ -56,9 +56,14 @@ def smallest_difference(n_seeds: int, n_methods: int | None = None) -> float:
         critical = scipy_stats.t.ppf((1 + LEVEL) / 2, freedom)
     else:
         freedom = (n_methods - 1) * (n_seeds - 1)
-        critical = scipy_stats.studentized_range.ppf(LEVEL, n_methods, freedom) / np.sqrt(2)
+        critical = _tukey(LEVEL, n_methods, freedom=freedom) / np.sqrt(2)
     missed = lambda shift: scipy_stats.nct.sf(critical, freedom, shift) - POWER  # noqa: E731
     return float(optimize.brentq(missed, 0.0, 40 + 4 * critical) * np.sqrt(2 / n_seeds))
+
+
+@functools.lru_cache(maxsize=256)  # an integral for each step of its search
+def _tukey(level: float, n_methods: int, *, freedom: int) -> float:
+    return float(scipy_stats.studentized_range.ppf(level, n_methods, freedom))
 
 
 def run_answers(values: pd.DataFrame) -> tuple[float, int]:

@@ -178,12 +178,13 @@ def _combined(of_limits, x: Interval, *, y: Interval, of_points) -> Interval:
 
 def _whole_seeds(rows: pd.DataFrame, by: str | None) -> set:
     """The seeds that have every value of `by` that the rows have."""
-    seeds = set(rows["seed"].unique())
+    seed, seeds = pd.factorize(rows["seed"])
     if by is None or len(seeds) < 2:
-        return seeds
-    there = rows[["seed", by]].drop_duplicates()
-    counts = there["seed"].value_counts()
-    return set(counts.index[counts == there[by].nunique()])
+        return set(seeds)
+    group, groups = pd.factorize(rows[by])
+    there = np.zeros((len(seeds), len(groups)), dtype=bool)
+    there[seed, group] = True
+    return set(np.asarray(seeds)[there.all(axis=1)])
 
 
 def _of_seeds(rows: pd.DataFrame, seeds: set) -> pd.DataFrame:

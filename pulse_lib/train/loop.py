@@ -59,7 +59,7 @@ class Schedule:
     supervised_tokens: SupervisedTokens = "answer"
     replay_share: float = 0.0  # share of each batch drawn from `replay`
     replay_added: int = 0  # or: conversations of `replay` on top of each batch
-    micro_batch: int = 8  # conversations read at once
+    micro_batch: int = 8  # conversations read at once, as long as the longest
     optimizer: str = "adamw"  # one of params.OPTIMIZERS
     loraplus_ratio: float = 1.0  # learning rate of LoRA's B matrices over that of A
 

@@ -114,8 +114,8 @@ def _requests_small(table: pd.DataFrame, every: dict[tuple, Look]) -> Figure:
             band: Look = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
             ax.fill_between(line["round"], line["low"], line["high"], **band)
         ax.set_title(_panel(series, table), fontsize=10)
-        ax.set_ylim(-0.03, 1.06)
-        ax.set_xticks(sorted(table["round"].unique()))
+    axes[0].set_ylim(-0.03, 1.06)  # the panels share their axes
+    axes[0].set_xticks(sorted(table["round"].unique()))
     figure.supxlabel("requests carried out", fontsize=10)
     figure.supylabel("accuracy, or share of all answers", fontsize=10)
     named = _SMALL_LOOKS.items()

@@ -8,14 +8,12 @@ stands on, points are the values of its seeds. Headline wordings only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, nan_mean, summary
+from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, nan_mean
 from pulse_lib.report import paper, stats
-from pulse_lib.report.collect import MEASURED, Run, Study, groups, headline, pick
+from pulse_lib.report.collect import Run, Study, groups, headline, once, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
 
 SETTINGS = ["scenario", "method", "trained_part"]
@@ -25,7 +23,6 @@ ANSWERS = [
     *("seed", "set", "modality", "wording", "cluster"),
     *("correct", "invalid", "loglik_correct", "n_options"),
 ]
-PATH = ["run", "step", "seed", *MEASURED]
 SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds", "points"]
 
 
@@ -68,8 +65,9 @@ def spread(found: stats.Interval) -> dict:
     return {key: getattr(found, key) for key in SPREAD}
 
 
+@once
 def states(
-    study: Study, selections: Iterable[Selection] = ("final", "matched")
+    study: Study, selections: tuple[Selection, ...] = ("final", "matched")
 ) -> list[tuple[dict, pd.DataFrame, pd.DataFrame]]:
     """(whose, rows before, rows after) of every single-shot method and state, all seeds together;
     `before` of those seeds."""
@@ -77,13 +75,16 @@ def states(
     for run in study.of("single_shot"):
         runs.setdefault(tuple(run.parameter(key) for key in SETTINGS), []).append(run)
     order = method_order({method for _, method, _ in runs})
-    found = []
+    found, befores = [], {}
     for key in sorted(runs, key=lambda k: (k[0], order.index(k[1]), k[2] == "llm")):
         for selection in selections:
             after = pd.concat([study.part(run.name, selection) for run in runs[key]])
             if len(after):
                 whose = dict(zip(SETTINGS, key, strict=True)) | {"selection": selection}
-                found.append((whose, study.before(key[0], after["seed"].unique()), after))
+                seeds = (key[0], *after["seed"].unique())
+                if seeds not in befores:
+                    befores[seeds] = study.before(seeds[0], seeds[1:])
+                found.append((whose, befores[seeds], after))
     return found
 
 
@@ -96,6 +97,7 @@ RADAR_AXES: dict[Metric, str] = {
 }
 
 
+@once
 def radar(study: Study) -> pd.DataFrame:
     """Figure 4: percent forgotten (forget axes) and percent kept (the others) of each method and
     state; column `axis`, `measure`."""
@@ -128,6 +130,7 @@ def requests(study: Study) -> pd.DataFrame:
     return _frame(lines, "measure", "policy", "round")
 
 
+@once
 def sequences(study: Study) -> list[tuple[dict, pd.DataFrame]]:
     """(whose, rows of all rounds) of every sequential method, strategy and trained part, all seeds
     and orders together."""
@@ -189,20 +192,21 @@ def breaking(study: Study) -> pd.DataFrame:
     return _frame(lines, "set", "measure", "chance")
 
 
+@once
 def at_matched(study: Study) -> pd.DataFrame:
     """Methods at matched forgetting: percent kept of retain and general, per method, over the
     n_seeds of n_runs seeds that reached the level; value empty where none did."""
-    lines = []
-    reached = {tuple(w[k] for k in SETTINGS): (b, a) for w, b, a in states(study, ["matched"])}
-    for whose, _, final in states(study, ["final"]):
-        pair = reached.get(tuple(whose[k] for k in SETTINGS))
+    lines, keys = [], [*SETTINGS, "measure"]
+    reached = pick(radar(study), selection="matched").set_index(keys)[SPREAD].to_dict("index")
+    for whose, _, final in states(study, ("final",)):
         for metric in RETAINED:
-            found = percent_retained(*pair, metric=metric) if pair else stats.NOTHING
             who = whose | {"selection": "matched", "measure": metric}
-            lines.append(who | {"n_runs": final["seed"].nunique()} | spread(found))
+            found = reached.get(tuple(who[k] for k in keys), spread(stats.NOTHING))
+            lines.append(who | {"n_runs": final["seed"].nunique()} | found)
     return _frame(lines, "measure", "n_runs")
 
 
+@once
 def projector(study: Study, selection: Selection = "final") -> pd.DataFrame:
     """Projector or not: accuracies (0-1) before and after, at the last step or matched forgetting,
     of every method that has this state with both trained parts.
@@ -211,7 +215,7 @@ def projector(study: Study, selection: Selection = "final") -> pd.DataFrame:
     step).
     """
     quoted = paper.projector_table().set_index(["method", "trained_part"])
-    found = {tuple(w[k] for k in SETTINGS): (w, b, a) for w, b, a in states(study, [selection])}
+    found = {tuple(w[k] for k in SETTINGS): (w, b, a) for w, b, a in states(study, (selection,))}
     lines = []
     for (scenario, method, part), (whose, before, after) in found.items():
         if part != "projector+llm" or (scenario, method, "llm") not in found:
@@ -246,16 +250,15 @@ def paths(study: Study) -> pd.DataFrame:
     if frame.empty:
         return pd.DataFrame(columns=columns)
     lines = []
-    for whose, before, after in states(study):
-        for seed in after["seed"].unique():
-            rows = pick(after[PATH], seed=seed)
-            who = whose | {"run": rows["run"].iloc[0], "seed": seed}
-            full = [(whose["selection"], int(rows["step"].iloc[0]), rows)]
-            if whose["selection"] == "final":
-                full.insert(0, ("before", 0, pick(before[PATH], seed=seed)))
+    for whose, _, after in states(study):
+        selection = whose["selection"]
+        for run, seed, step in after[["run", "seed", "step"]].drop_duplicates().to_numpy():
+            full = [(selection, step, study.summaries[run, selection, 0])]
+            if selection == "final":
+                full.insert(0, ("before", 0, study.summaries_before[whose["scenario"], seed]))
             lines += [
-                who | {"kind": kind, "step": step} | with_means(summary(state))
-                for kind, step, state in full
+                whose | {"run": run, "seed": seed, "kind": kind, "step": step} | with_means(found)
+                for kind, step, found in full
             ]
     full = pd.DataFrame(lines, columns=columns)
     return pd.concat([with_means(frame.assign(kind="path"))[columns], full], ignore_index=True)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import both_modalities, retained_share, summary
 from pulse_lib.methods import METHODS, PLACEBO, VARIANTS
-from pulse_lib.report.collect import MEASURED, Study
+from pulse_lib.report.collect import Study
 
 PLACEBOS = {m.id: m.id.removesuffix(PLACEBO) for m in VARIANTS.values() if m.forgets == "holdout"}
 KEPT = ("forget_kept", "retain_kept", "general_kept")
@@ -46,7 +46,7 @@ def placebo(study: Study) -> pd.DataFrame:
 
 
 def _kept(study: Study, run: str, *, scenario: str, seed: int) -> dict[str, float]:
-    before = summary(study.before(scenario, [seed])[MEASURED])
+    before = summary(study.before(scenario, [seed]))
     after = study.summaries[run, "final", 0]
     pairs = {
         "forget_kept": (both_modalities(before), both_modalities(after)),

@@ -14,10 +14,9 @@ from pulse_lib.evaluate.accuracy import (
     nan_mean,
     retained_share,
     retained_shares,
-    summary,
 )
 from pulse_lib.profile import tuned_for
-from pulse_lib.report.collect import MEASURED, Run, Study, best_first, groups
+from pulse_lib.report.collect import Run, Study, best_first, groups, once
 from pulse_lib.report.seeds import rank_sets
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
@@ -90,6 +89,7 @@ def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
     return ranks.astype("Int64").add_prefix("rank_")
 
 
+@once
 def matched_runs(study: Study) -> pd.DataFrame:
     """Every single-shot run at its matched step: SETTINGS, numbers, seed, and what `ranking` takes
     the means of."""
@@ -101,7 +101,7 @@ def matched_runs(study: Study) -> pd.DataFrame:
         after = study.part(run.name, "matched")
         line = {"run": run.name, "seed": run.parameter("seed"), "adapter_mb": _adapter_mb(run)}
         if len(after):
-            before = summary(study.before(who["scenario"], [run.parameter("seed")])[MEASURED])
+            before = study.summaries_before[who["scenario"], run.parameter("seed")]
             now = study.summaries[run.name, "matched", 0]
             step = int(after["step"].iloc[0])
             shares = retained_shares(before, now)
@@ -115,6 +115,7 @@ def matched_runs(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
+@once
 def after_requests(study: Study) -> pd.DataFrame:
     """Sequential runs after their last request, means over seeds and orders, best first. Columns
     AFTER: forget accuracies by generation and by the likeliest option, shares (0-1) of retain (mean
@@ -138,7 +139,7 @@ def after_requests(study: Study) -> pd.DataFrame:
         line["numbers"] = _source(
             tuned_for(tuned, "finetuned", method=line["method"], strategy=line["policy"])
         )
-        line |= forget_accuracies(study.parts[last][MEASURED])
+        line |= forget_accuracies(study.parts[last])
         retain = (both_modalities(state, "retain") for state in (before, now))
         line["retain_kept"] = retained_share(*retain)
         line["general_kept"] = retained_share(before["general"], now["general"])

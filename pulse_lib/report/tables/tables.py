@@ -17,7 +17,15 @@ from pulse_lib.evaluate.accuracy import (
 )
 from pulse_lib.evaluate.mmbench import score_rows
 from pulse_lib.report import paper
-from pulse_lib.report.collect import MEASURED, Study, best_first, groups, headline, pick, records
+from pulse_lib.report.collect import (
+    Study,
+    best_first,
+    groups,
+    headline,
+    once,
+    pick,
+    records,
+)
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
 from pulse_lib.report.tables.distance import distance, rank_agreement
@@ -34,6 +42,7 @@ SCORED = ("question_id", "options", "correct", "invalid", "category", "group")  
 MMBENCH = ["vanilla_0", "vanilla_all", "circular", "parse_rate"]
 
 
+@once
 def single_shot(study: Study) -> pd.DataFrame:
     """One line per run and selection (final, matched), per scenario and seed one `before`, and the
     `base` floor. Columns SINGLE_SHOT.
@@ -63,6 +72,7 @@ def single_shot(study: Study) -> pd.DataFrame:
     return _sorted(table.astype({"step": "Int64"}), [*SETTINGS, "seed", "selection"])
 
 
+@once
 def sequential(study: Study) -> pd.DataFrame:
     """One line per sequential run and round (0 = before). Columns SEQUENTIAL, a request_k for each
     of the profile's requests (mean of both modalities on its people), SUMMARY and LIKELIHOODS."""
@@ -73,7 +83,7 @@ def sequential(study: Study) -> pd.DataFrame:
             if name == run.name:
                 who |= {"scenario": "finetuned", "round": number}
                 found = study.summaries[name, state, number]
-                lines.append(who | request_accuracies(rows[MEASURED]) | found)
+                lines.append(who | request_accuracies(rows) | found)
     requests = [f"request_{k}" for k in range(1, study.profile.data.n_requests + 1)]
     table = pd.DataFrame(lines, columns=[*SEQUENTIAL, *requests, *SUMMARY, *LIKELIHOODS])
     return _sorted(table, SEQUENTIAL[1:])
@@ -94,12 +104,10 @@ def projector(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*SETTINGS, *names, "n_seeds"])
 
 
-def matched(study: Study, single: pd.DataFrame | None = None) -> pd.DataFrame:
+def matched(study: Study) -> pd.DataFrame:
     """Methods at matched forgetting: forget accuracy there, percent of retain and general kept with
-    intervals, best general first, those that missed the level on a seed after the others. single:
-    `single_shot` of the study, if it is there already."""
-    single = single_shot(study) if single is None else single
-    single = with_means(pick(single, selection="matched"))
+    intervals, best general first, those that missed the level on a seed after the others."""
+    single = with_means(pick(single_shot(study), selection="matched"))
     lines = []
     for whose, part in groups(intervals.at_matched(study), SETTINGS, sort=False):
         line = dict(zip(SETTINGS, whose, strict=True))
@@ -149,19 +157,15 @@ def general_by_category(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def one_shot_against_sequential(
-    study: Study, single: pd.DataFrame | None = None, *, rounds: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def one_shot_against_sequential(study: Study) -> pd.DataFrame:
     """The same people in one request and in several, at equal epochs (last step, last round) and at
     equal forgetting.
 
     Equal forgetting: the one-shot run's matched state beside the first round whose forget accuracy
-    over everybody, by the study's `matched_by`, is at or below the matched level. One line per way; percent kept is of that
-    seed's before. Empty accuracies: the level was not reached. single, rounds: `single_shot` and
-    `sequential` of the study, if they are there already.
+    over everybody, by the study's `matched_by`, is at or below the matched level. One line per way;
+    percent kept is of that seed's before. Empty accuracies: the level was not reached.
     """
-    single = with_means(single_shot(study) if single is None else single)
-    rounds = with_means(sequential(study) if rounds is None else rounds)
+    single, rounds = with_means(single_shot(study)), with_means(sequential(study))
     keys = [*SEQUENCE, "order", "seed"]
     values = ["forget", "retain", "general", "invalid_rate"]
     ends = ["retain_kept", "general_kept", "forget_likelihood"]
@@ -216,16 +220,15 @@ def mmbench(study: Study) -> pd.DataFrame:
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
     `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
-    scores, single, rounds = mmbench(study), single_shot(study), sequential(study)
-    near, price = distance(study), placebo(study)
+    scores, near, price = mmbench(study), distance(study), placebo(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
-        "single_shot": single,
-        "sequential": rounds,
+        "single_shot": single_shot(study),
+        "sequential": sequential(study),
         "projector": projector(study),
-        "matched": matched(study, single),
+        "matched": matched(study),
         "at_level": at_level(study),
-        "one_shot_against_sequential": one_shot_against_sequential(study, single, rounds=rounds),
+        "one_shot_against_sequential": one_shot_against_sequential(study),
         "wordings": wordings(study),
         "general_by_category": general_by_category(study),
         "ranking": ranking(study),
