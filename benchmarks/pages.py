@@ -19,17 +19,16 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.files import REPOSITORY, write_csv
+from pulse_lib.report import markdown
 from pulse_lib.report.words import label, series_label
 from pulse_lib.runs.kinds import run_folders, run_name
 
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
-projector ranking sequential single_shot story""".split()
+projector ranking sequential single_shot story at_level about""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
-STATES = {"final": "last step", "matched": "matched forgetting"}
 SCENARIOS = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
-FLOORS = {"base": "base model", "before": "before"}
 ONE_SEED = ", seen on one seed"
 # Notebooks that the demo runs, and where their times stand
 DEMO = {
@@ -47,16 +46,18 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
     three = reference / "three_seeds"
     ranking = pd.read_csv(three / "ranking.csv")
     times = pd.read_csv(reference / "times.csv")
+    ledger = pd.read_csv(reference / "ledger.csv")
+    ledger["verdict"] = ledger["verdict"].str.removesuffix(ONE_SEED)  # said once, above the table
     return {
         "outcome": outcome(pd.read_csv(reference / "sequential.csv")),
-        "six": six(single),
+        "six": block(six(single)),
         "demo time": f"{span(times):.0f} minutes",
         "demo memory": f"{times['peak_memory_mib'].max() / 1024:.1f} GB",
         **{f"minutes {name[:2]}": minutes(times, runs) for name, runs in DEMO.items()},
-        **{f"one seed {s}": one_seed(single[single["scenario"] == s]) for s in SCENARIOS},
-        "verdicts": verdicts(pd.read_csv(reference / "ledger.csv")),
-        **{f"ranking {s}": ranked(ranking[ranking["scenario"] == s]) for s in SCENARIOS},
-        "five requests": five_requests(pd.read_csv(three / "after_requests.csv")),
+        **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
+        **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
+        **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
+        "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
 
 
@@ -98,7 +99,7 @@ def outcome(sequential: pd.DataFrame) -> str:
 def six(single: pd.DataFrame) -> str:
     """The paper's three methods in both scenarios, at matched forgetting."""
     lines = single[(single["selection"] == "matched") & (single["trained_part"] == "projector+llm")]
-    return markdown(
+    return markdown.table(
         ["knowledge", "method", "forget", "retain", "general"],
         [
             [
@@ -113,35 +114,9 @@ def six(single: pd.DataFrame) -> str:
     )
 
 
-def one_seed(single: pd.DataFrame) -> str:
-    """All states of a scenario's runs."""
-    return markdown(
-        ["method", "state", "forget", "retain", "general", "unusable"],
-        [
-            [
-                FLOORS.get(line["method"]) or series_label(line["method"], line["trained_part"]),
-                STATES.get(line["selection"], ""),
-                pair(line, "forget"),
-                pair(line, "retain"),
-                two_digits(line["general"]),
-                two_digits(line["invalid_rate"]),
-            ]
-            for line in single.to_dict("records")
-        ],
-    )
-
-
-def verdicts(ledger: pd.DataFrame) -> str:
-    """Findings and verdicts; that one seed counts as none is said beside the table."""
-    return markdown(
-        ["finding", "here"],
-        [[a, b.removesuffix(ONE_SEED)] for a, b in ledger[["claim", "verdict"]].to_numpy()],
-    )
-
-
 def ranked(ranking: pd.DataFrame) -> str:
-    """Methods by what they keep at matched forgetting."""
-    return markdown(
+    """Methods by what they keep at matched forgetting, of the version that knew no ranks yet."""
+    return markdown.table(
         ["method", "kept", "general kept", "seeds", "seconds"],
         [
             [
@@ -156,29 +131,9 @@ def ranked(ranking: pd.DataFrame) -> str:
     )
 
 
-def five_requests(table: pd.DataFrame) -> str:
-    """Configurations after the last request, against the aim."""
-    return markdown(
-        ["method, strategy", "forget", "likeliest", "reloaded", "kept", "seconds", "aim"],
-        [
-            [
-                f"{series_label(line['method'], line['trained_part'])}, {line['policy']}",
-                pair(line, "forget"),
-                pair(line, "forget", "_likelihood"),
-                pair(line, "reload"),
-                two_digits(line["retain_kept"], line["general_kept"]),
-                f"{line['seconds']:.0f}",
-                "reached" if line["aim"] else "no",
-            ]
-            for line in table.to_dict("records")
-        ],
-    )
-
-
-def markdown(heads: list[str], lines: list[list[str]]) -> str:
-    """A table, with a line break before and after it."""
-    body = [f"| {' | '.join(cells)} |" for cells in [heads, *lines]]
-    return "\n".join(["", body[0], "|---" * len(heads) + "|", *body[1:], ""])
+def block(table: str) -> str:
+    """A table on lines of its own."""
+    return f"\n{table}\n"
 
 
 def two_digits(*values: float) -> str:
