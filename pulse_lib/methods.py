@@ -375,6 +375,14 @@ def get(method_id: str) -> Method:
     return (METHODS | VARIANTS)[method_id]
 
 
+def retrains(method_id: str) -> bool:
+    """Whether a method is an oracle: it trains anew without the forget people. An id that is not
+    known is none.
+    """
+    known = METHODS | VARIANTS
+    return method_id in known and known[method_id].procedure == "retrain"
+
+
 def check_names(whose: str, values: Mapping[str, float], *, known: Mapping[str, float]) -> None:
     """Raises PulseError for a value that is none of the hyperparameters `known`."""
     unknown = [name for name in values if name not in known]

@@ -13,8 +13,10 @@ import torch
 from conftest import Kit, write_results
 from rich.console import Console
 from safetensors import safe_open
+from typer.testing import CliRunner
 
 from pulse_lib import assets, runs
+from pulse_lib.__main__ import app
 from pulse_lib.commands import oracles
 from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.records import ImageStore
@@ -223,6 +225,21 @@ def test_the_data_are_built_where_they_are_not(with_oracles, monkeypatch):
     for _ in range(2):
         assert oracles.forget_people(str(with_oracles.profile_file), 0, **words) == FORGET
     assert ran == [("01_build_datasets", 0)]
+
+
+def test_the_command_makes_each_seeds_once(monkeypatch):
+    asked = []
+
+    def made(profile, seed, **options):
+        asked.append((profile, seed, options))
+        return f"seed {seed}: made"
+
+    monkeypatch.setattr(oracles, "make_oracle", made)
+    done = CliRunner().invoke(app, ["oracles", "--seeds", "2,0,2", "--quick"])
+    assert done.exit_code == 0 and done.output.splitlines() == ["seed 2: made", "seed 0: made"]
+    assert [(p, s) for p, s, _ in asked] == [("tiny", 2), ("tiny", 0)]
+    assert asked[0][2]["quick"]
+    assert "pulse_lib oracles --profile" in (REPOSITORY / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pulse_lib.evaluate.accuracy import both_modalities, nan_mean, retained_share
 from pulse_lib.evaluate.distance import DISTANCES, NEEDED, agreement_of_ranks, distances
-from pulse_lib.methods import METHODS, VARIANTS
+from pulse_lib.methods import METHODS, retrains
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report.collect import Run, Study, groups
 from pulse_lib.report.tables.intervals import SETTINGS
@@ -41,7 +41,6 @@ RANKED: dict[str, bool] = {
     "general_kept": True,
     "kept": True,
 }
-REFERENCE = "distance"  # the oracle's own: what the others are held against
 BROKEN = 0.1  # the share of retain and of general accuracy that a broken model keeps at most
 
 
@@ -49,7 +48,7 @@ def oracles(study: Study) -> dict[tuple[str, int], Run]:
     """The oracle runs of a study, by scenario and seed."""
     found = {}
     for run in study.of("single_shot"):
-        if _retrains(run.parameter("method")):
+        if retrains(run.parameter("method")):
             found[str(run.parameter("scenario")), int(run.parameter("seed"))] = run
     return found
 
@@ -59,7 +58,7 @@ def undefined(study: Study) -> list[tuple[str, int]]:
     ran = {
         (str(run.parameter("scenario")), int(run.parameter("seed")))
         for run in study.of("single_shot")
-        if not _retrains(run.parameter("method"))
+        if not retrains(run.parameter("method"))
     }
     return sorted(ran - set(oracles(study)))
 
@@ -139,13 +138,8 @@ def _methods(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of methods that unlearn: not of the oracle, of placebos and of what had nothing to
     forget.
     """
-    others = ["base", "before", *filter(_retrains, METHODS), *PLACEBOS]
+    others = ["base", "before", *filter(retrains, METHODS), *PLACEBOS]
     return table[~table["method"].isin(others)]
-
-
-def _retrains(method: str) -> bool:
-    known = METHODS | VARIANTS
-    return method in known and known[method].procedure == "retrain"
 
 
 def _rows_of(study: Study, run: str, *, state: str, scenario: str = "") -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.distance import privleak
 from pulse_lib.files import read_json
-from pulse_lib.methods import METHODS, VARIANTS
+from pulse_lib.methods import retrains
 from pulse_lib.runs.kinds import KINDS, named_run, run_folders
 from pulse_lib.runs.manifest import require
 
@@ -61,7 +61,7 @@ def memberships(out: Path, also: Path | None = None) -> pd.DataFrame:
     columns = [*FIRST[: FIRST.index("verdict")], "score", "auc"]
     table = pd.DataFrame(found, columns=columns)
     same = ["scenario", "seed", "score"]
-    never_met = table[table["method"].map(_retrains).astype(bool)]
+    never_met = table[table["method"].map(retrains).astype(bool)]
     of_oracle = never_met.drop_duplicates(same).set_index(same)["auc"].rename("auc of the oracle")
     table = table.join(of_oracle, on=same)
     table["privleak"] = privleak(table["auc"], table["auc of the oracle"])
@@ -93,8 +93,3 @@ def _whole(out: Path, also: Path | None) -> Iterator[tuple[Path, dict[str, Any]]
             "state": parameters["state"],
         }
         yield folder, whose
-
-
-def _retrains(method: str) -> bool:
-    known = METHODS | VARIANTS
-    return method in known and known[method].procedure == "retrain"
