@@ -8,6 +8,7 @@ import copy
 import hashlib
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 
@@ -35,6 +36,8 @@ from pulse_lib.model.forward import IGNORE, answer_logits, collate, plain_inputs
 from pulse_lib.model.load import load_model
 from pulse_lib.model.memory import picture_tokens
 from pulse_lib.model.prompts import encode_conversations, encode_questions
+from pulse_lib.probe import quantise
+from pulse_lib.probe.quantise import folded
 from pulse_lib.profile import EvaluateSettings, ModelSettings, load_profile
 from pulse_lib.train.losses import sequence_logprob
 
@@ -212,6 +215,19 @@ def base_hash(model):
     return found.hexdigest()
 
 
+def test_checkpointing_in_16_bits_changes_no_gradient(folder_of, kind):
+    gradients = []
+    for checkpointing in (False, True):
+        model = adapted(load(folder_of(kind), load="16bit", gradient_checkpointing=checkpointing))
+        model.network.train(checkpointing)
+        batch = collate(model, encode_conversations(model, conversations()))
+        logits, labels = answer_logits(model, batch)
+        loss = logits[labels != IGNORE].logsumexp(-1).sum()
+        gradients.append(torch.autograd.grad(loss, list(trained(model).values())))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(g.isfinite().all() for g in gradients[0])
+
+
 def test_only_the_language_models_layers_are_quantised(folder_of, kind):
     """load_model stops at any other; here that there are some, and that adapters sit on them."""
     import bitsandbytes as bnb
@@ -318,6 +334,27 @@ def body(model, turn):
     from pulse_lib.model.prompts import prompt_style, question_body
 
     return question_body(prompt_style("chat"), turn, answer_form=model.settings.answer_form)
+
+
+def test_folded_into_the_weights_nothing_is_lost(folder_of, kind):
+    """As the probe of quantisation does it, here without rounding the language model."""
+    model = tiny.with_adapters("finetune", model=load(folder_of(kind)))
+    model.features.add((c.image for c in conversations()), images())
+    batch = collate(model, encode_conversations(model, conversations()))
+    with torch.no_grad():
+        adapters = answer_logits(model, batch)[0]
+        with without_rounding(), folded(model, ["finetune"], rounding=lambda w: w):
+            weights = answer_logits(model, batch)[0]
+        again = answer_logits(model, batch)[0]
+    torch.testing.assert_close(weights, adapters, rtol=0, atol=1e-3)
+    assert torch.equal(again, adapters)
+
+
+@contextmanager
+def without_rounding():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantise, "in_16_bits", lambda w: w)
+        yield
 
 
 # --- a family that nobody has described ----------------------------------------------------------
