@@ -394,7 +394,8 @@ def write_family(folder: Path, kind: str, seed: int = 0) -> Path:
             if "newline" in name or "mm_input_projection" in name:  # 0 at the start
                 parameter.normal_()
             elif parameter.ndim > 1:
-                parameter.mul_(3 if "embed" not in name else 10)
+                of_table = 1 if kind == "gemma3" else 10  # Gemma multiplies its embeddings itself
+                parameter.mul_(12 if "embed" not in name else of_table)
     ends = [tokenizer.eos_token_id]
     if kind == "gemma3":  # as its own file has it: what ends a turn is not the tokenizer's
         ends.append(tokenizer.convert_tokens_to_ids("<end_of_turn>"))

@@ -21,9 +21,9 @@ from pulse_lib.files import REPOSITORY, read_json
 METHOD = "ga_klr"
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "gemma3", "smolvlm"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "gemma3"])
 def study(request, tmp_path_factory):
-    """The folder of the finished study, and the family's model_type."""
+    """The folder of the finished study."""
     folder = tmp_path_factory.mktemp(request.param)
     people = mllmu_files.write_mllmu(folder / "mllmu", n_fictitious=5, n_celebrities=4)
     settings = profile(people, write_mmbench(folder / "mmbench.tsv"))

@@ -110,8 +110,13 @@ class FeatureCache:
 
     def mean(self, image_ids: Sequence[str]) -> torch.Tensor:
         """Features averaged over the picture, (len(image_ids), H_vision) float32 on the CPU.
-        Raises PulseError for an unknown id.
+        Raises PulseError for an unknown id, and for a family that is read the plain way.
         """
+        if not self.family.quick:
+            raise PulseError(
+                f"{self.family.name}: no features of pictures are kept, so that people cannot be "
+                "told apart by them: choose a strategy without a gate"
+            )
         return torch.stack([f.float().flatten(0, -2).mean(dim=0) for f in self._known(image_ids)])
 
     def _known(self, image_ids: Sequence[str]) -> list[torch.Tensor]:

@@ -110,6 +110,21 @@ def question_body(style: PromptStyle, question: Question | Turn, *, answer_form:
     return "\n".join(lines)
 
 
+def prompt_text(
+    model: LoadedModel, question: Question | Turn, *, with_image: bool, first: bool = True
+) -> str:
+    """The text put to this model for one question, by its profile's prompt or its own chat template;
+    a picture is one placeholder.
+    """
+    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
+    if model.chat is None:
+        return question_prompt(
+            style, question, answer_form=form, with_image=with_image, first=first
+        )
+    body = question_body(style, question, answer_form=form)
+    return model.chat.prompt(body, with_image=with_image, first=first)
+
+
 def answer_text(turn: Turn, answer_form: AnswerForm) -> str:
     """What the model should say to a turn: the answer's text, or its letter. Raises PulseError if
     no option is the answer.
@@ -150,6 +165,15 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question]) -> list[
     return _prompt_tokens(model, [_Asked(q, q.image, source=q.id, first=True) for q in questions])
 
 
+def turn_tokens(
+    model: LoadedModel, question: Question | Turn, *, image: str, source: str, first: bool
+) -> list[int]:
+    """Prompt tokens of one turn, which shows the picture `image` or "". Later turns have no begin
+    token; `source` is what an error names.
+    """
+    return _prompt_tokens(model, [_Asked(question, image, source=source, first=first)])[0]
+
+
 def encode_behind(
     model: LoadedModel, question: Question, *, turns: Sequence[Turn] = (), opening: str = ""
 ) -> list[int]:
@@ -160,9 +184,7 @@ def encode_behind(
     tokens: list[int] = []
     for number, turn in enumerate([*turns, question]):
         image = turn.image if isinstance(turn, Question) else ""
-        asked = _Asked(turn, image, source=question.id, first=number == 0)
-        (prompt,) = _prompt_tokens(model, [asked])
-        tokens += prompt
+        tokens += turn_tokens(model, turn, image=image, source=question.id, first=number == 0)
         if isinstance(turn, Turn):
             tokens += answer_tokens(model, answer_text(turn, form))
     return [*tokens, *answer_tokens(model, opening)[:-1]] if opening else tokens
@@ -178,13 +200,13 @@ def encode_conversation(model: LoadedModel, conversation: Conversation) -> Encod
     tokens: list[int] = []
     answer: list[bool] = []
     for number, turn in enumerate(conversation.turns):
-        asked = _Asked(
+        prompt = turn_tokens(
+            model,
             turn,
-            conversation.image if number == 0 else "",
+            image=conversation.image if number == 0 else "",
             source=conversation.id,
             first=number == 0,
         )
-        (prompt,) = _prompt_tokens(model, [asked])
         reply = answer_tokens(model, answer_text(turn, form))
         tokens += [*prompt, *reply]
         answer += [False] * len(prompt) + [True] * len(reply)
@@ -218,18 +240,14 @@ def _prompt_tokens(model: LoadedModel, asked: Sequence[_Asked]) -> list[list[int
     """The tokens of turns that are all first ones or all later ones."""
     if not asked:
         return []
-    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
-    texts = []
-    for one in asked:
-        image = bool(one.image)
-        if model.chat:
-            body = question_body(style, one.question, answer_form=form)
-            text = model.chat.prompt(body, with_image=image, first=one.first)
-        else:
-            text = question_prompt(
-                style, one.question, answer_form=form, with_image=image, first=one.first
-            )
-        texts.append(_with_picture(model, text, asked=one))
+    texts = [
+        _with_picture(
+            model,
+            prompt_text(model, one.question, with_image=bool(one.image), first=one.first),
+            asked=one,
+        )
+        for one in asked
+    ]
     bos = model.tokenizer.bos_token
     begun = bool(model.chat and bos and texts[0].startswith(bos))  # by the template
     rows = model.tokenizer(texts, add_special_tokens=asked[0].first and not begun).input_ids

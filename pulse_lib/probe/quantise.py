@@ -77,16 +77,19 @@ def folded(model: LoadedModel, adapters: Sequence[str], *, rounding: Rounding) -
     stay as they are.
     """
     llm, projector = re.compile(LLM), re.compile(PROJECTOR)
+    bare = model.family.projector_weight.rpartition(".")[2]  # of a projector that is no Linear
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     with only(model), torch.no_grad():
         try:
             for key, layer in model.network.named_modules():
                 name = "." + key.removesuffix(".base_layer")
-                inner = isinstance(layer, torch.nn.Linear) and "lora_" not in key
-                if not inner or not (llm.fullmatch(name) or projector.fullmatch(name)):
+                own = dict(layer.named_parameters(recurse=False))
+                weight = own.get("weight" if isinstance(layer, torch.nn.Linear) else bare)
+                if weight is None or "lora_" in key:
+                    continue
+                if not (llm.fullmatch(name) or projector.fullmatch(name)):
                     continue
                 owner = model.network.get_submodule(key.removesuffix(".base_layer"))
-                weight = layer.weight
                 total = weight.float()
                 if isinstance(owner, LoraLayer):
                     there = [a for a in adapters if a in owner.lora_A]
