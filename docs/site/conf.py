@@ -37,6 +37,8 @@ html_sidebars = {"**": ["site-nav.html"]}
 templates_path = [str(HERE / "_templates")]
 html_static_path = [str(HERE / "_static")]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_context = {"default_mode": "auto"}
 html_copy_source = html_show_sourcelink = False
 html_math_renderer = "mathml"
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "misc.highlighting_failure"]

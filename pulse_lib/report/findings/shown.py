@@ -41,7 +41,7 @@ class Shown:
         )
 
     def __repr__(self) -> str:
-        return ledger.say(list(self.findings), *(f.id for f in self.findings))
+        return "\n".join(f"{f.claim} {f.said} ({short(f) or 'no numbers'})" for f in self.findings)
 
 
 def verdicts(findings: Sequence[ledger.Finding], *prefixes: str) -> Shown:
