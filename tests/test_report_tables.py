@@ -506,7 +506,7 @@ def test_fewer_than_three_seeds_make_no_verdict(n, said):
     assert (
         table.loc["variants of this kit", "holds"] == 1 == table.loc["variants of this kit"].sum()
     )
-    assert list(ledger.as_table([few])["verdict"]) == ["holds" + said]
+    assert list(ledger.as_table([few], made.PROFILE)["verdict"]) == ["holds" + said]
 
 
 def test_a_difference_of_two_floors_is_none_however_narrow():

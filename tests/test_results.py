@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pulse_lib.__main__ import app
 from pulse_lib.commands import results
 from pulse_lib.errors import PulseError
+from pulse_lib.profile import load_profile
 from pulse_lib.report import collect, markdown
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.tables import tables
@@ -40,7 +41,7 @@ def folder(study, tmp_path):
 def written(study, out):
     made_tables, findings = tables.all_tables(study), ledger.ledger(study)
     made_tables |= {
-        "ledger": ledger.as_table(findings),
+        "ledger": ledger.as_table(findings, study.profile),
         "ledger_numbers": ledger.numbers_table(findings),
     }
     (out / "analysis" / "tables").mkdir(parents=True)
@@ -62,6 +63,27 @@ def test_a_table_says_where_the_numbers_come_from(study):
         "python -m pulse_lib run --profile tiny --methods ga,npo --seeds 0 "
         "--sequential npo/adapter_per_request"
     )
+
+
+def test_findings_say_of_which_training_they_speak(study):
+    equal, each = "equal training: the same numbers", "numbers found for each scenario"
+    assert ledger.training(study.profile).startswith(equal)
+    assert ledger.training(load_profile("tiny")).startswith(each)
+    tuned = {
+        s: {"npo": {"learning_rate": 1e-3, "epochs": n}}
+        for s, n in (("finetuned", 2), ("pretrained", 5))
+    }
+    same = study.profile.with_values(tuned=tuned)
+    assert ledger.training(same).startswith(equal), "epochs may differ: people do"
+    for other in ({"learning_rate": 2e-3}, {"learning_rate": 1e-3, "beta": 0.2}):
+        for where in (
+            {"pretrained": {"npo": other}},
+            {"sequential": {"npo/adapter_per_request": other}},
+        ):
+            changed = study.profile.with_values(tuned=tuned | where)
+            assert ledger.training(changed).startswith(each)
+    table = ledger.as_table(ledger.ledger(study), study.profile)
+    assert table["training"].unique().tolist() == [ledger.training(study.profile)]
 
 
 def test_tables_are_found_from_any_folder_around_them(folder):

@@ -157,6 +157,21 @@ def test_a_trial_is_refined_so_that_it_crosses_where_an_epoch_ends():
     assert trials.refined(trial | {"crossing": None}) is None
 
 
+def test_an_end_point_is_whole_epochs_of_both_scenarios():
+    """25 and 10 steps an epoch: of two epochs of 50 people, five of 20."""
+    settings = load_profile("tiny")
+    assert trials.steps_an_epoch(settings) == (25, 10) and trials.whole_epochs(settings) == 2
+    nobody = settings.data.with_values(n_pretrained_forget=0)
+    assert trials.whole_epochs(settings.with_values(data=nobody)) == 1
+    path = ending(0.9, 0.22, 0.3)
+    assert trials.score_end(path, per_epoch=5)["epochs"] == 1
+    assert trials.score_end(path, per_epoch=5, unit=2)["epochs"] == 2
+    trial = {"crossing": 18.0, "per_epoch": 25, "values": {"learning_rate": 6e-3, "epochs": 2}}
+    slower = trials.refined(trial, 2)
+    assert slower["learning_rate"] == pytest.approx(6e-3 * (18 / 50) ** (10 / 9), rel=1e-2)
+    assert trials.refined(trial | {"crossing": 88.0}, 2)["epochs"] == 4 + 1
+
+
 def test_numbers_of_an_end_point_are_stored_for_every_scenario(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: tiny\n")
@@ -276,7 +291,7 @@ def test_a_search_for_an_end_point_refines_its_own_trials(folder):
     )
     assert of.file == folder / "trials-end_point" / "finetuned" / "ga.jsonl"
     first, second = trials.run_trials(of)
-    again = trials.refined(first)
+    again = trials.refined(first, trials.whole_epochs(load_profile("smoke")))
     drawn = trials.draw(get("ga"), 3e-3, epochs=first["n_steps"] // first["per_epoch"], trial=0)
     assert {k: v for k, v in second["values"].items() if k != "epochs"} == {
         k: v for k, v in (again or drawn).items() if k != "epochs"

@@ -18,8 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.stages import counts
-from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials, steps_an_epoch
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
@@ -158,14 +157,14 @@ def _for_all(found: dict, settings: Profile) -> dict:
     """The same numbers for both scenarios; in scenario pretrained as many epochs as make the same
     number of steps: equal epochs would be fewer updates, its people being fewer.
     """
-    unlearn, each = settings.unlearn, counts(settings)["forget a person"]
-    sizes = (settings.data.n_finetuned_forget, settings.data.n_pretrained_forget)
-    steps, fewer = (unlearn.n_steps(people * each, 1) for people in sizes)
+    steps, fewer = steps_an_epoch(settings)
+    if not fewer:
+        return {"finetuned": found}
     pretrained = {
-        method: {**values, "epochs": max(1, round(values["epochs"] * steps / fewer + 0.01))}
+        method: {**values, "epochs": max(1, round(values["epochs"] * steps / fewer))}
         for method, values in found.items()
     }
-    return {"finetuned": found, "pretrained": pretrained} if fewer else {"finetuned": found}
+    return {"finetuned": found, "pretrained": pretrained}
 
 
 def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:

@@ -27,6 +27,7 @@ import pandas as pd
 from scipy.stats import qmc
 
 from pulse_lib import runs
+from pulse_lib.commands.stages import counts
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
     at_level,
@@ -146,14 +147,30 @@ def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy =
     return {"reached": True} | _kept(start, there)
 
 
-def score_end(trajectory: pd.DataFrame, per_epoch: int) -> dict:
-    """What a trajectory is worth at its end point, the epoch's end whose forget accuracy, by
-    generation, is nearest to END_POINT: `score`, the share of general accuracy that is left there,
-    if it is within TOLERANCE; else minus the distance. Also epochs, step, forget; and crossing, the
-    step at which it came down to END_POINT, if it did. per_epoch: steps.
+def steps_an_epoch(settings: Profile) -> tuple[int, int]:
+    """Steps of an epoch of single-shot unlearning: over fine-tuned people, over pre-trained ones."""
+    each, data = counts(settings)["forget a person"], settings.data
+    fine, pre = (data.n_finetuned_forget, data.n_pretrained_forget)
+    return settings.unlearn.n_steps(fine * each, 1), settings.unlearn.n_steps(pre * each, 1)
+
+
+def whole_epochs(settings: Profile) -> int:
+    """The fewest epochs of fine-tuned people whose steps are whole epochs of pre-trained ones too,
+    so that both can be trained for as many steps.
+    """
+    fine, pre = steps_an_epoch(settings)
+    return pre // math.gcd(fine, pre) if pre else 1
+
+
+def score_end(trajectory: pd.DataFrame, per_epoch: int, *, unit: int = 1) -> dict:
+    """What a trajectory is worth at its end point, the end of `unit` epochs, or twice as many ...,
+    whose forget accuracy, by generation, is nearest to END_POINT: `score`, the share of general
+    accuracy that is left there, if it is within TOLERANCE; else minus the distance. Also epochs,
+    step, forget; and crossing, the step at which it came down to END_POINT, if it did. per_epoch:
+    steps.
     """
     start, later = trajectory.iloc[0], trajectory[trajectory["step"] > 0]
-    whole = later[later["step"] % per_epoch == 0]
+    whole = later[later["step"] % (unit * per_epoch) == 0]
     ends = whole if len(whole) else later.tail(1)
     distance = pd.Series(np.abs(both_modalities(ends) - END_POINT), index=ends.index)
     end = ends.loc[distance.idxmin()]
@@ -172,16 +189,16 @@ def score_end(trajectory: pd.DataFrame, per_epoch: int) -> dict:
     }
 
 
-def refined(trial: Mapping) -> dict[str, float] | None:
+def refined(trial: Mapping, unit: int = 1) -> dict[str, float] | None:
     """What the trial after one of goal end_point sets: the same, at the rate at which its crossing
-    should fall on the end of an epoch; None if it never got there. It may go on for another epoch,
-    so that it crosses in any case.
+    should fall on the end of `unit` epochs, or twice as many ...; None if it never got there. It
+    may go on for another epoch, so that it crosses in any case.
 
     Forget accuracy falls within a few steps, so that few rates end an epoch near END_POINT.
     """
     if trial.get("crossing") is None:
         return None
-    epochs = max(1, round(trial["crossing"] / trial["per_epoch"]))
+    epochs = unit * max(1, round(trial["crossing"] / trial["per_epoch"] / unit))
     times = (trial["crossing"] / (epochs * trial["per_epoch"])) ** (1 / PACE_NEARBY)
     rate = float(f"{trial['values']['learning_rate'] * times:.3g}")
     return {**trial["values"], "learning_rate": rate, "epochs": epochs + 1}
@@ -227,11 +244,11 @@ def run_trials(of: TrialSet) -> list[dict]:
             goal=of.goal,
         )
         if ends and number % 3:
-            drawn = refined(known[-1]) or drawn
+            drawn = refined(known[-1], whole_epochs(settings)) or drawn
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         started = time.monotonic()
         try:
-            found |= worth(_drawn(task, drawn))
+            found |= worth(_drawn(task, drawn), settings)
         except PulseError as error:  # a loss that is not finite, say: a result as well
             found |= {"score": -1.0, "reached": False, "error": str(error)}
         # Towards an end point the epochs are those that were found to lead there
@@ -270,7 +287,7 @@ def _drawn(task: Task, drawn: Mapping[str, float]) -> Task:
     return replace(task, unlearn=unlearn, epochs=epochs, method=task.method.tuned(rest))
 
 
-def _single_shot(task: Task) -> dict:
+def _single_shot(task: Task, _settings: Profile) -> dict:
     from pulse_lib.unlearn.single_shot import unlearn_single_shot
 
     stops = {"stop_forget": _goal(task.unlearn), "stop_utility": GIVE_UP}
@@ -280,7 +297,7 @@ def _single_shot(task: Task) -> dict:
     return worth | {"step": step, "n_steps": _n_steps(task)}
 
 
-def _to_the_end(task: Task) -> dict:
+def _to_the_end(task: Task, settings: Profile) -> dict:
     from pulse_lib.unlearn.single_shot import unlearn_single_shot
 
     per_epoch = task.unlearn.n_steps(len(task.forget), 1)
@@ -293,7 +310,8 @@ def _to_the_end(task: Task) -> dict:
     }
     asking = replace(task, unlearn=replace(task.unlearn, **rules))
     trajectory = unlearn_single_shot(asking).trajectory
-    return score_end(trajectory, per_epoch) | {"n_steps": _n_steps(task)}
+    worth = score_end(trajectory, per_epoch, unit=whole_epochs(settings))
+    return worth | {"n_steps": _n_steps(task)}
 
 
 _END = {"matched": _single_shot, "end_point": _to_the_end}
@@ -303,7 +321,7 @@ def _n_steps(task: Task) -> int:
     return task.unlearn.n_steps(len(task.forget), task.epochs)
 
 
-def _after_requests(task: Task) -> dict:
+def _after_requests(task: Task, _settings: Profile) -> dict:
     from pulse_lib.evaluate.generate import answer_questions
     from pulse_lib.model.adapters import stack
     from pulse_lib.unlearn.sequential import run_sequential

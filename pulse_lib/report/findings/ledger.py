@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.methods import PAPER_METHODS
+from pulse_lib.profile import SCENARIOS, Profile
 from pulse_lib.report import paper
 from pulse_lib.report.collect import Study, groups, records
 from pulse_lib.report.findings.claims import FINDINGS, Claim, Whose
@@ -145,6 +146,19 @@ def _methods(numbers: pd.DataFrame, says: str = "", *, of: Callable = all) -> li
     ]
 
 
+def training(profile: Profile) -> str:
+    """Of which training the findings at the last step speak: of the same numbers for each of the
+    paper's methods in both scenarios and every request, as in the paper, or of numbers found for
+    each of these.
+    """
+    for method in PAPER_METHODS:
+        found = [profile.unlearn_for(s, method) for s in SCENARIOS]
+        found.append(profile.unlearn_for("finetuned", method, strategy=STRATEGY))
+        if any((u.learning_rate, v) != (found[0][0].learning_rate, found[0][1]) for u, v in found):
+            return "numbers found for each scenario and for requests in a row"
+    return "equal training: the same numbers in both scenarios and every request"
+
+
 def tally(findings: list[Finding]) -> pd.DataFrame:
     """How many findings have each verdict, those of the paper apart from the kit's variants; what
     stands on fewer than three seeds is counted as no verdict."""
@@ -157,9 +171,10 @@ def tally(findings: list[Finding]) -> pd.DataFrame:
     return pd.DataFrame(counts, columns=columns, index=[*WHOSE.values()])
 
 
-def as_table(findings: list[Finding]) -> pd.DataFrame:
+def as_table(findings: list[Finding], profile: Profile) -> pd.DataFrame:
     """The ledger as a table: finding, claim, paper, verdict as printed, the numbers in short, rule,
-    source, whose it is, what it counts as, and whether the paper's number is from notes on it."""
+    source, whose it is, what it counts as, whether the paper's number is from notes on it, and of
+    which training it speaks."""
     return pd.DataFrame(
         {
             "finding": f.id,
@@ -172,6 +187,7 @@ def as_table(findings: list[Finding]) -> pd.DataFrame:
             "whose": f.whose,
             "counted": f.counted,
             "secondary": any(name in f.source for name in paper.SECONDARY),
+            "training": training(profile),
         }
         for f in findings
     )

@@ -41,10 +41,12 @@ def _command(study: Study) -> str:
     methods = method_order({run.parameter("method") for run in single})
     pairs = {(run.parameter("method"), run.parameter("policy")) for run in several}
     order = method_order({method for method, _ in pairs})
+    scenarios = sorted({str(run.parameter("scenario")) for run in single})
     words = {
         "profile": study.profile.name,
         "methods": ",".join(methods),
         "seeds": _named([*single, *several], lambda run: str(run.parameter("seed"))),
+        "scenarios": scenarios[0] if len(scenarios) == 1 else "",  # both need no word
         "sequential": ",".join(
             f"{m}/{s}" for m, s in sorted(pairs, key=lambda p: (order.index(p[0]), p[1]))
         ),
