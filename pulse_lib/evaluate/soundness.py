@@ -21,8 +21,7 @@ from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import (
     PROMPTS,
     encode_questions,
-    prompt_style,
-    question_body,
+    prompt_text,
     question_prompt,
 )
 from pulse_lib.profile import EvaluateSettings
@@ -60,7 +59,7 @@ def prompt_tokens(
         given = {"images": images[question.image]} if question.image else {}
         if question.image and model.settings.image_aspect != "full":
             given |= model.family.one_view
-        text = _prompt(model, question)
+        text = prompt_text(model, question, with_image=bool(question.image))
         bos = model.tokenizer.bos_token
         begun = {"add_special_tokens": not (bos and text.startswith(bos))}
         theirs = model.processor(text=text, return_tensors="pt", **begun, **given)
@@ -133,16 +132,6 @@ def prompt_form(model: LoadedModel, question: Question) -> Check:
     return verdict(
         name, True, said=f"prompt {chosen!r} is the form that the checkpoint was trained on"
     )
-
-
-def _prompt(model: LoadedModel, question: Question) -> str:
-    """The text of a question's prompt, its picture one placeholder."""
-    style, form = prompt_style(model.settings.prompt), model.settings.answer_form
-    image = bool(question.image)
-    if model.chat:
-        body = question_body(style, question, answer_form=form)
-        return model.chat.prompt(body, with_image=image, first=True)
-    return question_prompt(style, question, answer_form=form, with_image=image)
 
 
 def is_llava_1_5(model: LoadedModel) -> bool:
