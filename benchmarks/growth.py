@@ -1,5 +1,5 @@
 """How the analysis and `status` grow with the number of runs: seconds and peak memory of what
-notebook 05 computes, over a made-up study; seconds of `status`, over finished runs of nothing.
+notebook 05 computes, draws and saves, over a made-up study; seconds of `status`, over finished runs of nothing.
 
     python benchmarks/growth.py --sizes 30,60,120,180    # in one study that grows
     python benchmarks/growth.py --status 500
@@ -47,6 +47,7 @@ def measure(out: Path) -> dict[str, float]:
     sys.path.insert(0, str(TESTS))
     import synthetic_study as made
 
+    from pulse_lib.report import html
     from pulse_lib.report.collect import collect
     from pulse_lib.report.figures.gallery import ENTRIES, Gallery
     from pulse_lib.report.findings import ledger
@@ -61,14 +62,23 @@ def measure(out: Path) -> dict[str, float]:
 
     study = collect(out, made.PROFILE)
     lap("collect")
-    tables.all_tables(study)
+    every = tables.all_tables(study)
     lap("all_tables")
-    ledger.ledger(study)
+    findings = ledger.ledger(study)
     lap("ledger")
     gallery = Gallery(study)
     for entry in ENTRIES:
         gallery.table(entry.table)
     lap("tables of figures")
+    for entry in ENTRIES:
+        gallery.show(entry.name)
+    lap("drawing")
+    with tempfile.TemporaryDirectory() as folder:
+        gallery.save(Path(folder))
+    lap("saving")
+    html.report(study, gallery, tables=every, findings=findings)
+    lap("page")
+    seconds["all"] = round(sum(seconds.values()), 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"runs": len(study.runs), "rows": len(study.rows), **seconds, "peak MiB": round(peak)}
 
@@ -139,10 +149,9 @@ def main() -> None:
             command = [sys.executable, __file__, "--measure", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout)
-            total = sum(found[name] for name in ("collect", "all_tables", "ledger"))
-            rows.append(found | {"sum of the three": round(total, 2)})
+            rows.append(found)
             print(json.dumps(rows[-1]), flush=True)
-    print(f"180 runs: at most {MAX_SECONDS} s for the three, {MAX_MIB} MiB")
+    print(f"180 runs: at most {MAX_SECONDS} s for all, {MAX_MIB} MiB")
     if options.out:
         write_rows(options.out, rows)
 
