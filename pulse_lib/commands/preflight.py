@@ -179,7 +179,7 @@ def _quantised(model: LoadedModel) -> Check:
         return Check(name=name, outcome="skipped", said=f"nothing is quantised ({load})")
     kinds = ("Linear4bit", "Linear8bitLt")
     layers = [n for n, m in model.network.named_modules() if type(m).__name__ in kinds]
-    wrong = [n for n in layers if "language_model" not in n]
+    wrong = [n for n in layers if model.family.decoder_name not in n]
     said = f"{len(layers)} linear layers of the language model in {load}, none elsewhere"
     if wrong or not layers:
         said = f"{wrong[0] if wrong else 'no layer'} is in {load}: see model/load.py, NOT_QUANTISED"
