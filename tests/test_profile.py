@@ -28,6 +28,7 @@ from pulse_lib.profile import (
     profile_of,
     yaml_file,
 )
+from pulse_lib.runs import kinds
 
 PARAMS = REPOSITORY / "params"
 PROFILES = sorted(p.stem for p in PARAMS.glob("*.yaml"))
@@ -303,6 +304,23 @@ def test_what_tuned_overrides_is_named_with_its_line(tmp_path):
     assert (found.file.name, found.line) == ("mine.yaml", 4)
 
 
+def test_epochs_that_were_found_are_those_of_the_run(tmp_path):
+    tuned = "tuned:\n  pretrained:\n    ga: {learning_rate: 1.0e-3, epochs: 7}\n"
+    profile = load(tmp_path, tuned)
+    unlearn, values = profile.unlearn_for("pretrained", "ga")
+    assert (unlearn.epochs_pretrained, values) == (7, {})
+    assert profile.unlearn_for("finetuned", "ga")[0] == profile.unlearn
+    found = {o.key: o for o in overridden(profile, "pretrained", method="ga")}
+    epochs = found["unlearn.epochs_pretrained"]
+    assert (epochs.value, epochs.tuned) == (profile.unlearn.epochs_pretrained, 7)
+    spec = {"scenario": "pretrained", "method": "ga", "trained_part": "llm", "seed": 0}
+    known = [kinds.fields("single_shot", spec, profile=p) for p in (profile, load(tmp_path, ""))]
+    assert known[0]["unlearn.epochs_pretrained"] == 7 != known[1]["unlearn.epochs_pretrained"]
+    for wrong in ("0", "1.5"):
+        with pytest.raises(PulseError, match="epochs = .*whole number, 1 or more"):
+            load(tmp_path, tuned.replace("epochs: 7", f"epochs: {wrong}"))
+
+
 # --- the profiles that are shipped ----------------------------------------------------------------
 
 
@@ -311,14 +329,15 @@ def test_every_shipped_profile_loads(name):
     profile = load_profile(name)
     assert profile.name == name and profile.description
     assert profile.files[0] == PARAMS / f"{name}.yaml"
-    tuned = {"tiny": PARAMS / "tuned" / "tiny.yaml"}.get(name)
+    searched = name in ("tiny", "tiny-equal")
+    tuned = PARAMS / "tuned" / f"{name}.yaml" if searched else None
     assert profile.tuned_file == tuned and bool(profile.tuned) == bool(tuned)
 
 
 def test_every_default_is_relied_on_by_a_shipped_profile():
     """Otherwise it would be a number that nobody has tried."""
     chains = [[yaml_file.read_mapping(f) for f in load_profile(n).files] for n in PROFILES]
-    assert len(chains) == 18
+    assert len(chains) == 19
     for section, cls in SECTIONS.items():
         for f in dataclasses.fields(cls):
             if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from pulse_lib import runs
-from pulse_lib.commands import search, trials
+from pulse_lib.commands import end_point, search, trials
 from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import source as embedded
@@ -121,7 +121,7 @@ def ending(*forget: float, every: int = 5) -> pd.DataFrame:
 
 
 def test_an_end_point_is_the_epoch_nearest_to_where_the_paper_ends():
-    found = trials.score_end(ending(0.9, 0.5, 0.3, 0.1), per_epoch=5)
+    found = end_point.score_end(ending(0.9, 0.5, 0.3, 0.1), per_epoch=5)
     assert found == {
         "score": pytest.approx(0.8),  # of general, at step 10: 0.076 from 0.224
         "reached": True,
@@ -132,44 +132,44 @@ def test_an_end_point_is_the_epoch_nearest_to_where_the_paper_ends():
         "crossing": pytest.approx(10 + 5 * 0.076 / 0.2),
         "per_epoch": 5,
     }
-    over = trials.score_end(ending(0.9, 0.6, 0.31, 0.1), per_epoch=5)
+    over = end_point.score_end(ending(0.9, 0.6, 0.31, 0.1), per_epoch=5)
     assert not over["reached"] and over["score"] == pytest.approx(-0.086)
 
 
 def test_an_end_point_within_an_epoch_is_none():
-    within = trials.score_end(ending(0.9, 0.22, 0.0), per_epoch=10)
+    within = end_point.score_end(ending(0.9, 0.22, 0.0), per_epoch=10)
     assert not within["reached"] and (within["step"], within["epochs"]) == (10, 1)
-    stopped = trials.score_end(ending(0.9, 0.22), per_epoch=10)  # no epoch was done
+    stopped = end_point.score_end(ending(0.9, 0.22), per_epoch=10)  # no epoch was done
     assert not stopped["reached"] and stopped["crossing"] == pytest.approx(5 * 0.676 / 0.68)
-    never = trials.score_end(ending(0.9, 0.6), per_epoch=5)
+    never = end_point.score_end(ending(0.9, 0.6), per_epoch=5)
     assert never["crossing"] is None and never["score"] == pytest.approx(-0.376)
 
 
 def test_a_trial_is_refined_so_that_it_crosses_where_an_epoch_ends():
     trial = {"crossing": 18.0, "per_epoch": 25, "values": {"learning_rate": 6e-3, "epochs": 2}}
-    once = trials.refined(trial)
+    once = end_point.refined(trial)
     assert once["epochs"] == 2  # 18 steps must become 25: slower, and an epoch to spare
     assert once["learning_rate"] == pytest.approx(6e-3 * (18 / 25) ** (10 / 9), rel=1e-2)
-    later = trials.refined(trial | {"crossing": 60.0})
+    later = end_point.refined(trial | {"crossing": 60.0})
     assert later["epochs"] == 3 and later["learning_rate"] > 6e-3
-    exact = trials.refined(trial | {"crossing": 50.0})
+    exact = end_point.refined(trial | {"crossing": 50.0})
     assert (exact["epochs"], exact["learning_rate"]) == (3, 6e-3)
-    assert trials.refined(trial | {"crossing": None}) is None
+    assert end_point.refined(trial | {"crossing": None}) is None
 
 
 def test_an_end_point_is_whole_epochs_of_both_scenarios():
     """25 and 10 steps an epoch: of two epochs of 50 people, five of 20."""
     settings = load_profile("tiny")
-    assert trials.steps_an_epoch(settings) == (25, 10) and trials.whole_epochs(settings) == 2
+    assert end_point.steps_an_epoch(settings) == (25, 10) and end_point.whole_epochs(settings) == 2
     nobody = settings.data.with_values(n_pretrained_forget=0)
-    assert trials.whole_epochs(settings.with_values(data=nobody)) == 1
+    assert end_point.whole_epochs(settings.with_values(data=nobody)) == 1
     path = ending(0.9, 0.22, 0.3)
-    assert trials.score_end(path, per_epoch=5)["epochs"] == 1
-    assert trials.score_end(path, per_epoch=5, unit=2)["epochs"] == 2
+    assert end_point.score_end(path, per_epoch=5)["epochs"] == 1
+    assert end_point.score_end(path, per_epoch=5, unit=2)["epochs"] == 2
     trial = {"crossing": 18.0, "per_epoch": 25, "values": {"learning_rate": 6e-3, "epochs": 2}}
-    slower = trials.refined(trial, 2)
+    slower = end_point.refined(trial, 2)
     assert slower["learning_rate"] == pytest.approx(6e-3 * (18 / 50) ** (10 / 9), rel=1e-2)
-    assert trials.refined(trial | {"crossing": 88.0}, 2)["epochs"] == 4 + 1
+    assert end_point.refined(trial | {"crossing": 88.0}, 2)["epochs"] == 4 + 1
 
 
 def test_numbers_of_an_end_point_are_stored_for_every_scenario(tmp_path):
@@ -291,7 +291,7 @@ def test_a_search_for_an_end_point_refines_its_own_trials(folder):
     )
     assert of.file == folder / "trials-end_point" / "finetuned" / "ga.jsonl"
     first, second = trials.run_trials(of)
-    again = trials.refined(first, trials.whole_epochs(load_profile("smoke")))
+    again = end_point.refined(first, end_point.whole_epochs(load_profile("smoke")))
     drawn = trials.draw(get("ga"), 3e-3, epochs=first["n_steps"] // first["per_epoch"], trial=0)
     assert {k: v for k, v in second["values"].items() if k != "epochs"} == {
         k: v for k, v in (again or drawn).items() if k != "epochs"

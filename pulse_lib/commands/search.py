@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
-from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials, steps_an_epoch
+from pulse_lib.commands.end_point import steps_an_epoch
+from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get

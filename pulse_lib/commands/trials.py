@@ -27,15 +27,12 @@ import pandas as pd
 from scipy.stats import qmc
 
 from pulse_lib import runs
-from pulse_lib.commands.stages import counts
+from pulse_lib.commands.end_point import TOLERANCE, refined, score_end, whole_epochs
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
-    at_level,
-    both_modalities,
     forget_level,
     likelihoods,
     nan_mean,
-    retained_share,
     retained_shares,
     summary,
 )
@@ -57,12 +54,9 @@ COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not nam
 # A run at a factor f of the profile's rate, below 1, takes f ** -PACE times its epochs: so many more
 # steps GA and NPO need (measured: 2.7 at a third, 4.9 at a ninth)
 PACE = 0.75
-# The same exponent over small changes of the rate
-PACE_NEARBY = 0.9
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
-TOLERANCE = 0.08  # how far from the paper's END_POINT an epoch's end may be
 N_MEASURED = 5  # measurements an epoch
 END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
 
@@ -145,63 +139,6 @@ def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy =
         return {"score": -float(np.nanmin(forget_level(trajectory, by))), "reached": False}
     there = trajectory[trajectory["step"] == matched_step].iloc[0]
     return {"reached": True} | _kept(start, there)
-
-
-def steps_an_epoch(settings: Profile) -> tuple[int, int]:
-    """Steps of an epoch of single-shot unlearning: over fine-tuned people, over pre-trained ones."""
-    each, data = counts(settings)["forget a person"], settings.data
-    fine, pre = (data.n_finetuned_forget, data.n_pretrained_forget)
-    return settings.unlearn.n_steps(fine * each, 1), settings.unlearn.n_steps(pre * each, 1)
-
-
-def whole_epochs(settings: Profile) -> int:
-    """The fewest epochs of fine-tuned people whose steps are whole epochs of pre-trained ones too,
-    so that both can be trained for as many steps.
-    """
-    fine, pre = steps_an_epoch(settings)
-    return pre // math.gcd(fine, pre) if pre else 1
-
-
-def score_end(trajectory: pd.DataFrame, per_epoch: int, *, unit: int = 1) -> dict:
-    """What a trajectory is worth at its end point, the end of `unit` epochs, or twice as many ...,
-    whose forget accuracy, by generation, is nearest to END_POINT: `score`, the share of general
-    accuracy that is left there, if it is within TOLERANCE; else minus the distance. Also epochs,
-    step, forget; and crossing, the step at which it came down to END_POINT, if it did. per_epoch:
-    steps.
-    """
-    start, later = trajectory.iloc[0], trajectory[trajectory["step"] > 0]
-    whole = later[later["step"] % (unit * per_epoch) == 0]
-    ends = whole if len(whole) else later.tail(1)
-    distance = pd.Series(np.abs(both_modalities(ends) - END_POINT), index=ends.index)
-    end = ends.loc[distance.idxmin()]
-    reached = len(whole) > 0 and bool(distance.min() <= TOLERANCE)
-    kept = float(retained_share(start["general"], end["general"]))
-    there = at_level(trajectory, END_POINT, by="generation", columns=[])
-    return {
-        "score": kept if reached else -float(distance.min()),
-        "reached": reached,
-        "kept_general": kept,
-        "forget": float(both_modalities(end)),
-        "step": int(end["step"]),
-        "epochs": math.ceil(end["step"] / per_epoch),
-        "crossing": there["step"] if there else None,
-        "per_epoch": per_epoch,
-    }
-
-
-def refined(trial: Mapping, unit: int = 1) -> dict[str, float] | None:
-    """What the trial after one of goal end_point sets: the same, at the rate at which its crossing
-    should fall on the end of `unit` epochs, or twice as many ...; None if it never got there. It
-    may go on for another epoch, so that it crosses in any case.
-
-    Forget accuracy falls within a few steps, so that few rates end an epoch near END_POINT.
-    """
-    if trial.get("crossing") is None:
-        return None
-    epochs = unit * max(1, round(trial["crossing"] / trial["per_epoch"] / unit))
-    times = (trial["crossing"] / (epochs * trial["per_epoch"])) ** (1 / PACE_NEARBY)
-    rate = float(f"{trial['values']['learning_rate'] * times:.3g}")
-    return {**trial["values"], "learning_rate": rate, "epochs": epochs + 1}
 
 
 def score_after(
