@@ -26,7 +26,7 @@ from pulse_lib.runs.kinds import run_folders, run_name
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
-projector ranking sequential single_shot story at_level about""".split()
+projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
 SCENARIOS = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
 ONE_SEED = ", seen on one seed"
@@ -57,6 +57,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
+        "equal": equal(reference.parent / "tiny-equal"),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
 
@@ -112,6 +113,20 @@ def six(single: pd.DataFrame) -> str:
             for line in lines.to_dict("records")
         ],
     )
+
+
+def equal(reference: Path) -> str:
+    """The same of a study at equal training, of all its seeds; that there is none yet."""
+    if not (reference / "ledger.csv").is_file():
+        return "This study has not been run yet."
+    single, ledger = (pd.read_csv(reference / f"{name}.csv") for name in ("single_shot", "ledger"))
+    seeds = sorted(set(single["seed"]))
+    said = f"Means over seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
+    parts = [f"{said}; fine-tuned knowledge:", markdown.states(single, "finetuned")]
+    parts += ["Pre-trained knowledge:", markdown.states(single, "pretrained")]
+    parts += ["The paper's findings:", markdown.findings(ledger, "paper")]
+    parts += ["Variants that this kit adds:", markdown.findings(ledger, "kit")]
+    return "\n" + "\n\n".join(parts) + "\n"
 
 
 def ranked(ranking: pd.DataFrame) -> str:

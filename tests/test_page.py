@@ -646,20 +646,6 @@ def test_the_verdicts_are_the_reference_ledger():
     assert set(ledger["counted"]) == {"none: fewer than 3 seeds"}
 
 
-def test_another_order_of_sums_gives_other_numbers_as_told():
-    before = REFERENCE / "two_processors"
-    paths = [before / "epyc_single_shot.csv", REFERENCE / "single_shot.csv"]
-    was, now, first = (
-        pd.read_csv(path)
-        .query("scenario == 'finetuned' and method == 'ga' and selection == 'matched'")
-        .query("trained_part == 'projector+llm'")["general"]
-        .item()
-        for path in [*paths, before / "first_single_shot.csv"]
-    )
-    said = f"from {was:.2f} to {now:.2f};\non the first processor it was {first:.2f}"
-    assert said in RESULTS
-
-
 # --- growth ---------------------------------------------------------------------------------------
 
 
