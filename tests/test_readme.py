@@ -144,3 +144,13 @@ def test_the_first_screen_says_what_comes_before_any_table():
     for words in ("git clone", "make demo", "gradient ascent", "KL-regularised", "preference"):
         assert words in top
     assert top.index("story.png") < top.index("git clone") and len(README.split()) < 1700
+
+
+def test_as_many_families_and_notebooks_as_told():
+    table = (REPOSITORY / "docs" / "models.md").read_text().partition("\n\n**Any other")[0]
+    families = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(families) == 9 and "one of [eight newer families]" in README
+    there = list((REPOSITORY / "notebooks").glob("*.ipynb"))
+    changes = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert len(there) == 9 and "Nine notebooks" in changes
+    assert all(f"(notebooks/{path.name})" in README for path in there)
