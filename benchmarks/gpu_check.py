@@ -29,8 +29,8 @@ from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import drop_adapter, stack
+from pulse_lib.model.families import family_of
 from pulse_lib.model.load import (
-    NOT_QUANTISED,
     LoadedModel,
     compute_dtype,
     mend_quantised,
@@ -64,6 +64,7 @@ def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0)
     with torch.device("meta"):
         network = LlavaForConditionalGeneration(config).to(dtype)
     generator = torch.Generator(device).manual_seed(seed)
+    others = tuple(family_of(config.model_type).not_quantised(config))
 
     def drawn(shape: torch.Size, name: str) -> torch.Tensor:
         if name.endswith("bias"):
@@ -73,7 +74,7 @@ def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0)
         return torch.randn(shape, dtype=dtype, device=device, generator=generator) * 0.02
 
     for name, module in list(network.named_modules()):
-        if isinstance(module, torch.nn.Linear) and not name.startswith(tuple(NOT_QUANTISED)):
+        if isinstance(module, torch.nn.Linear) and not name.startswith(others):
             layer = bnb.nn.Linear4bit(
                 module.in_features,
                 module.out_features,
