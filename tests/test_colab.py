@@ -100,8 +100,8 @@ def test_nothing_is_installed_at_home(machine):
 @pytest.mark.parametrize(
     ("there", "wanted"),
     [
-        (COLAB, {"bitsandbytes", "papermill", "snakemake", "rouge-score"}),
-        (KAGGLE, {"bitsandbytes", "snakemake", "rouge-score"}),
+        (COLAB, {"bitsandbytes", "papermill", "snakemake", "rouge-score", "transformers"}),
+        (KAGGLE, {"bitsandbytes", "snakemake", "rouge-score", "transformers"}),
         (
             OLD,
             {"bitsandbytes", "papermill", "snakemake", "rouge-score"}
@@ -144,7 +144,7 @@ def test_a_torchao_that_peft_takes_stays(machine, monkeypatch):
     from peft import import_utils
 
     monkeypatch.setenv("COLAB_RELEASE_TAG", "1")
-    machine.packages["torchao"] = colab.TORCHAO
+    machine.packages |= {"torchao": colab.TORCHAO, "transformers": "5.23.0"}
     colab.setup()
     assert [words[0] for words in machine.commands] == ["install"]
     refused = re.search(r'TORCHAO_MINIMUM_VERSION = .*"([\d.]+)"', inspect.getsource(import_utils))

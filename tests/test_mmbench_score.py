@@ -307,6 +307,7 @@ def test_goes_on_from_any_cut(whole, loaded, tmp_path, kept):
     content, cut = file.read_bytes(), tmp_path / "cut.jsonl"
     cut.write_bytes(content[:kept])
     model.features.known.clear()  # as in a new process
+    model.features.pictures.clear()
     assert same(asked_again(model, loaded, cut), answers)
     assert cut.read_bytes() == content
 

@@ -404,7 +404,7 @@ def test_notebook_shows_what_there_is(study):
     assert shown and shown <= {entry.name for entry in ENTRIES}
     ids = [f.id for f in ledger.ledger(study)]
     prefixes = re.findall(
-        r'"([a-z-]+)"', " ".join(re.findall(r"verdicts\(findings, (.*)\)\)", code))
+        r'"([a-z-]+)"', " ".join(re.findall(r"verdicts\(findings, ([^)]*)\)", code))
     )
     assert prefixes
     for prefix in prefixes:

@@ -131,7 +131,7 @@ def gather(source: Path, study: Path) -> list[str]:
         (source / "guides" / path.name).write_text(page(path.read_text()))
     titles = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        number = path.stem[:2]
+        number = path.stem.partition("_")[0]
         done = executed(study, number)
         if done is None and number in EXECUTED:
             missing.append(f"{path.stem}: no executed notebook in {study}, shown without outputs")

@@ -123,7 +123,8 @@ KINDS: dict[Kind, RunKind] = {
         inputs=None,
         files=("tables/", "figures/", "report.html"),
         depends_on=(
-            *("unlearn.matched_at", "unlearn.matched_by", "data.n_requests"),
+            *("unlearn.matched_at", "unlearn.matched_by", "unlearn.learning_rate"),
+            "data.n_requests",
             "data.people.source",
         ),
     ),
@@ -309,7 +310,7 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
     if is_outside(str(parameters.get("method", ""))):  # other code made it: how it is asked counts
         patterns = list(_ASKING)
     resolved: dict[str, object] = {}
-    if "unlearn.learning_rate" in patterns:
+    if "unlearn.learning_rate" in patterns and "method" in parameters:
         name, scenario = parameters["method"], parameters.get("scenario", "finetuned")
         strategy = parameters.get("strategy", "")
         unlearn, values = profile.unlearn_for(scenario, name, strategy=strategy)

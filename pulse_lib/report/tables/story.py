@@ -80,7 +80,7 @@ def told(
         for line in records(own[own["round"].isin(wanted)].sort_values("round")):
             there = {name: getattr(line, name) for name in COLUMNS if hasattr(line, name)}
             lines.append({"role": role, "p_right": _p_right(line), **there})
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(lines, columns=COLUMNS).astype({"correct": bool})
 
 
 def _p_right(line) -> float:
