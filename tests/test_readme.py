@@ -1,6 +1,7 @@
 """README and docs/results.md: their numbers are those of the reference results, which `make demo`
 wrote."""
 
+import json
 import re
 import sys
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import load_profile
 from pulse_lib.report.words import series_label
 from pulse_lib.strategies import STRATEGIES
 
@@ -154,3 +156,15 @@ def test_as_many_families_and_notebooks_as_told():
     changes = (REPOSITORY / "CHANGELOG.md").read_text()
     assert len(there) == 9 and "Nine notebooks" in changes
     assert all(f"(notebooks/{path.name})" in README for path in there)
+
+
+def test_the_numbers_of_equal_training_are_the_best_of_their_trials():
+    trials = pd.read_csv(REFERENCE.parent / "tiny-equal" / "search.csv")
+    said = (REPOSITORY / "docs" / "forgotten.md").read_text()
+    assert len(trials) == 9 and "best of three trials a method" in said and "all nine" in said
+    tuned = load_profile("tiny-equal").tuned
+    best = trials.loc[trials.groupby("method")["score"].idxmax()].set_index("method")["values"]
+    for method, values in best.items():
+        found = json.loads(values)
+        assert dict(tuned["finetuned"][method]) == found
+        assert dict(tuned["pretrained"][method]) == found | {"epochs": 5}
