@@ -13,6 +13,7 @@ from PIL import Image
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.distance import right_shares
 from pulse_lib.report import collect, controls, explorer, widgets
 from pulse_lib.report.figures import stories
 from pulse_lib.report.tables import across, levels
@@ -67,7 +68,7 @@ def test_p_of_the_right_option_by_hand():
     logliks = pd.Series(
         [[math.log(3), math.log(1)], [0.0, 0.0, 0.0, 0.0], None, [-1000.0, -1001.0]]
     )
-    found = across.p_right(logliks, pd.Series([0, 2, 0, 1]))
+    found = right_shares(pd.DataFrame({"option_loglik": logliks, "answer": [0, 2, 0, 1]}))
     assert found[:2] == pytest.approx([0.75, 0.25]) and np.isnan(found[2])
     assert found[3] == pytest.approx(1 / (1 + math.e))  # far below what exp can hold
 

@@ -4,7 +4,6 @@ own quick way is what the model's own forward pass and `generate` give from pixe
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
 import shutil
@@ -29,7 +28,7 @@ from pulse_lib.evaluate.generate import answer_questions, option_tokens
 from pulse_lib.files import REPOSITORY
 from pulse_lib.model import families
 from pulse_lib.model.adapters import add_adapter, only, save_adapter, stack, trainable_report
-from pulse_lib.model.families import FAMILIES, Picture, family_of, qwen, shapes_of
+from pulse_lib.model.families import FAMILIES, family_of, qwen, shapes_of
 from pulse_lib.model.families.checkpoints import CHECKPOINTS, config_of
 from pulse_lib.model.families.count import counted
 from pulse_lib.model.forward import IGNORE, answer_logits, collate, plain_inputs, read
@@ -97,14 +96,7 @@ def conversations():
 
 def from_pixels(model):
     """The same model, told to look at each picture anew."""
-    features = copy.copy(model.features)
-    features.every, features.pictures, store = None, {}, images()
-    for image in store.encoded:
-        read_in = model.family.read_picture(
-            model.processor, store[image], aspect=model.settings.image_aspect
-        )
-        features.pictures[image] = Picture(*read_in)
-    return replace(model, features=features)
+    return plain.from_pixels(model, images().encoded, images=images())
 
 
 def adapted(model, part="projector+llm"):

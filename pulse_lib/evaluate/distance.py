@@ -23,9 +23,15 @@ DISTANCES = (
 
 
 def right_shares(rows: pd.DataFrame) -> np.ndarray:
-    """The right option's probability among the options of its question, one a row (0-1)."""
-    shares = softmax(_table(rows["option_loglik"]), axis=1)
-    return shares[np.arange(len(rows)), rows["answer"]]
+    """The right option's probability among the options of its question, one a row (0-1); NaN where
+    no likelihoods were taken.
+    """
+    logliks, found = rows["option_loglik"].to_numpy(), np.full(len(rows), np.nan)
+    asked = np.array([values is not None and len(values) > 0 for values in logliks], dtype=bool)
+    if asked.any():
+        shares = softmax(_table(logliks[asked]), axis=1)
+        found[asked] = shares[np.arange(len(shares)), rows["answer"].to_numpy()[asked]]
+    return found
 
 
 def ks(values: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> float:

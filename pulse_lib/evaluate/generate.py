@@ -35,7 +35,28 @@ def answer_questions(
     None without `with_loglik`. The adapters in force count. `label` reports progress.
     """
     model.features.add((q.image for q in questions), images)
-    prompts = encode_questions(model, questions)
+    return answer_prompts(
+        model,
+        questions,
+        prompts=encode_questions(model, questions),
+        settings=settings,
+        with_loglik=with_loglik,
+        label=label,
+    )
+
+
+def answer_prompts(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    *,
+    prompts: Sequence[list[int]],
+    settings: EvaluateSettings,
+    with_loglik: bool = True,
+    label: str = "",
+) -> pd.DataFrame:
+    """What `answer_questions` gives, for prompts that were put together elsewhere; the pictures'
+    features must be there.
+    """
     responses: list[str] = [""] * len(questions)
     logliks: list[list[float] | None] = [None] * len(questions)
     done = 0

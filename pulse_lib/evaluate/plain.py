@@ -4,13 +4,30 @@ its own forward pass. For families that nobody has described; the others are tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from pulse_lib.data.records import ImageStore
+from pulse_lib.model.families.base import Picture
 from pulse_lib.model.forward import plain_inputs
 from pulse_lib.model.load import LoadedModel
+
+
+def from_pixels(model: LoadedModel, image_ids: Iterable[str], *, images: ImageStore) -> LoadedModel:
+    """The same model, whatever its family, made to look at these pictures anew each time: what the
+    functions below read.
+    """
+    features = copy.copy(model.features)
+    features.every, features.pictures = None, {}
+    for image_id in set(image_ids) - {""}:
+        shown = features.fitted(images[image_id])
+        read = model.family.read_picture(model.processor, shown, aspect=features.image_aspect)
+        features.pictures[image_id] = Picture(*read)
+    return replace(model, features=features)
 
 
 def generated(

@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 
 from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.evaluate import plain
 from pulse_lib.evaluate.generate import answer_questions, option_tokens
 from pulse_lib.evaluate.rows import scored
-from pulse_lib.model.families.base import Picture
-from pulse_lib.model.features import pad_to_square, without_ends
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import (
     PROMPTS,
@@ -155,9 +154,8 @@ def picture_ends(model: LoadedModel) -> Check:
     wide = Image.new("RGB", (256, 128), (128, 128, 128))
     wide.paste(RED, (0, 0, 24, 128))
     wide.paste(BLUE, (232, 0, 256, 128))
-    fit = pad_to_square if model.settings.image_aspect == "pad" else without_ends
     read = model.processor.image_processor
-    pixels = read(images=[fit(wide)], return_tensors="pt")["pixel_values"][0]
+    pixels = read(images=[model.features.fitted(wide)], return_tensors="pt")["pixel_values"][0]
     mean = torch.tensor(getattr(read, "image_mean", [0.5] * 3))[:, None, None]
     deviation = torch.tensor(getattr(read, "image_std", [0.5] * 3))[:, None, None]
     red, _, blue = pixels * deviation + mean
@@ -189,10 +187,18 @@ def quick_is_plain(
     quick = answer_questions(model, questions, images=images, settings=settings)
     limit = EXACT if model.dtype == torch.float32 and model.settings.load == "full" else COARSE
     differing = 0
-    answers = zip(questions, quick["response"], quick["option_loglik"], strict=True)
-    for question, response, logliks in answers:
-        plain, said = _plain(model, question, images=images, n=settings.max_new_tokens)
-        worst = max([worst, *(abs(a - b) for a, b in zip(plain, logliks, strict=True))])
+    slow = plain.from_pixels(model, (q.image for q in questions), images=images)
+    prompts = encode_questions(model, questions)
+    answers = zip(questions, prompts, quick["response"], quick["option_loglik"], strict=True)
+    for question, prompt, response, logliks in answers:
+        options, image = option_tokens(model, question), question.image
+        with torch.inference_mode():
+            alone = plain.option_logliks(slow, prompt, image=image, options=options)
+            tokens = plain.generated(
+                slow, prompt, image=image, max_new_tokens=settings.max_new_tokens
+            )
+        worst = max([worst, *(abs(a - b) for a, b in zip(alone, logliks, strict=True))])
+        said = model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         differing += said != response
     if worst > limit or (differing and limit == EXACT):
         return verdict(
@@ -210,40 +216,6 @@ def quick_is_plain(
         f" {len(questions) - differing} answers the same",
         nats=worst,
     )
-
-
-@torch.inference_mode()
-def _plain(
-    model: LoadedModel, question: Question, *, images: ImageStore, n: int
-) -> tuple[list[float], str]:
-    """Log-likelihood of each option, and the answer, from pixels and a prompt."""
-    network = model.network
-    (prompt,) = encode_questions(model, [question])
-    picture = None
-    if question.image:
-        aspect = model.settings.image_aspect
-        fit = pad_to_square if aspect == "pad" else without_ends
-        image = fit(images[question.image])
-        picture = Picture(*model.family.read_picture(model.processor, image, aspect=aspect))
-
-    def inputs(tokens: list[int]) -> dict[str, torch.Tensor]:
-        ids = torch.tensor([tokens])
-        given = model.family.plain_inputs(model.processor, ids, picture=picture)
-        return {
-            k: v.to(model.device, model.dtype if v.is_floating_point() else None)
-            for k, v in given.items()
-        }
-
-    totals = []
-    for option in option_tokens(model, question):
-        logits = network(**inputs([*prompt, *option])).logits[0].float().log_softmax(-1)
-        at = torch.arange(len(prompt) - 1, len(prompt) + len(option) - 1)
-        totals.append(float(logits[at, torch.tensor(option)].double().sum()))
-    made = network.generate(  # ty: ignore[not-callable]  (nn.Module's stub)
-        **inputs(prompt), max_new_tokens=n, do_sample=False
-    )
-    text = model.tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
-    return totals, text.strip()
 
 
 def known_answers(

@@ -61,13 +61,12 @@ class FeatureCache:
         for image_id in wanted:
             self._check_same(image_id, images)
         new = [i for i in wanted if i not in self]
-        fit = pad_to_square if self.image_aspect == "pad" else without_ends
         for start in range(0, len(new), batch_size):
             ids = new[start : start + batch_size]
             seen = self.family.see(
                 self.network,
                 self.processor,
-                images=(fit(images[i]) for i in ids),
+                images=(self.fitted(images[i]) for i in ids),
                 aspect=self.image_aspect,
             )
             for image_id, one in zip(ids, seen, strict=True):
@@ -76,6 +75,10 @@ class FeatureCache:
                 self.pictures[image_id] = self.every or one.picture
                 if one.features is not None:
                     self.known[image_id] = one.features
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The picture as the profile's `image_aspect` has the processor see it."""
+        return pad_to_square(image) if self.image_aspect == "pad" else without_ends(image)
 
     def picture(self, image_id: str) -> Picture | None:
         """What stands for a picture in a prompt; None for "". Raises PulseError for one that was

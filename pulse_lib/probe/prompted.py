@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.data.records import Question, Turn
-from pulse_lib.evaluate.generate import answer_batch, batches
+from pulse_lib.evaluate.generate import answer_prompts
 from pulse_lib.model.prompts import encode_behind
 from pulse_lib.probe.subject import Subject
 from pulse_lib.train.loop import derive_seed
@@ -75,21 +75,5 @@ def _asked(
     """Rows of questions whose prompts are given."""
     model, settings = subject.model, subject.evaluate
     model.features.add((q.image for q in questions), subject.images)
-    said: dict[int, tuple[str, list[float] | None]] = {}
-    for rows in batches(questions, prompts, batch_size=settings.batch_size):
-        answered = answer_batch(
-            model,
-            [questions[i] for i in rows],
-            prompts=[prompts[i] for i in rows],
-            settings=settings,
-            with_loglik=True,
-        )
-        said |= dict(zip(rows, answered, strict=True))
-    answers = pd.DataFrame(
-        {
-            "question_id": [q.id for q in questions],
-            "response": [said[i][0] for i in range(len(questions))],
-            "option_loglik": pd.Series([said[i][1] for i in range(len(questions))], dtype=object),
-        }
-    )
+    answers = answer_prompts(model, questions, prompts=prompts, settings=settings)
     return subject.rows(questions, answers, probe=PROMPTED, condition=condition)

@@ -14,8 +14,8 @@ from pulse_lib.report.figures.losses import likeliest, pushes
 from pulse_lib.report.figures.radar import radar
 from pulse_lib.report.figures.run import request_grid, rounds, run_path, training_curve
 from pulse_lib.report.figures.sequential import after_requests, relapse, requests
-from pulse_lib.report.figures.story import story
 from pulse_lib.report.figures.style import Figure
+from pulse_lib.report.figures.told import story
 from pulse_lib.report.figures.trade_off import trade_off
 
 __all__ = [

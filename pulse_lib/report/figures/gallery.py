@@ -14,11 +14,10 @@ from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.figures import comparisons, sequential, style
 from pulse_lib.report.figures.radar import radar
-from pulse_lib.report.figures.story import story
 from pulse_lib.report.figures.style import Figure
+from pulse_lib.report.figures.told import story
 from pulse_lib.report.figures.trade_off import trade_off
-from pulse_lib.report.tables import intervals, ranking
-from pulse_lib.report.tables import story as told
+from pulse_lib.report.tables import intervals, ranking, told
 from pulse_lib.report.widgets import material
 
 

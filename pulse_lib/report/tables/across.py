@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import pandas as pd
 
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.distance import right_shares
 from pulse_lib.profile import Scenario
 from pulse_lib.report.collect import Run, Study, pick
 from pulse_lib.report.words import SELECTIONS, method_order, series_label
@@ -37,7 +37,7 @@ def across(study: Study, scenario: Scenario, *, seed: int) -> pd.DataFrame:
     if not frames:
         raise PulseError(f"{study.out}: no answers for scenario {scenario}, seed {seed}")
     table = pd.concat(frames, ignore_index=True)
-    return table.assign(p_right=p_right(table["option_loglik"], table["answer"]))[KEPT]
+    return table.assign(p_right=right_shares(table))[KEPT]
 
 
 def _of_run(study: Study, run: Run, *, scenario: str, seed: int) -> Iterator[pd.DataFrame]:
@@ -71,21 +71,6 @@ def series_order(study: Study, names: Iterable[str]) -> list[str]:
     methods = method_order(str(run.parameter("method")) for run in runs.values())
     place = {name: methods.index(run.parameter("method")) for name, run in runs.items()}
     return sorted(set(names), key=lambda name: (name != BEFORE, place.get(name, -1), name))
-
-
-def p_right(logliks: pd.Series, answers: pd.Series) -> np.ndarray:
-    """The probability of the right option among the options, an answer each (0-1); nan where no
-    likelihoods were taken. logliks: nats an option, of the option's whole answer."""
-    found = np.full(len(answers), np.nan)
-    places, right = np.arange(len(answers)), answers.to_numpy()
-    counts = np.array([0 if one is None else len(one) for one in logliks])
-    values = logliks.to_numpy()
-    for count in set(counts) - {0}:
-        rows = places[counts == count]
-        table = np.stack([np.asarray(values[row], dtype=float) for row in rows])
-        share = np.exp(table - table.max(axis=1, keepdims=True))
-        found[rows] = (share / share.sum(axis=1, keepdims=True))[np.arange(len(rows)), right[rows]]
-    return found
 
 
 def state_name(kind: str, state: str, *, number: int) -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.evaluate import accuracy
 from pulse_lib.report import figures
-from pulse_lib.report.tables.story import COLUMNS, told
+from pulse_lib.report.tables.told import COLUMNS, told
 
 OPTIONS = ("Rome", "Oslo", "Bonn", "Lima")
 

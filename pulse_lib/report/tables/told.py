@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
+from pulse_lib.evaluate.distance import right_shares
 from pulse_lib.methods import PAPER_METHODS
-from pulse_lib.report.collect import Run, Study, pick, records
+from pulse_lib.report.collect import Run, Study, pick
 
 Role = Literal["asks first", "asks last", "stays"]
 COLUMNS = [
@@ -70,23 +70,14 @@ def told(
         "asks last": (asked["set"] == "forget") & (asked["request"] == requests.max()),
         "stays": asked["set"] == "retain",
     }
-    lines = []
+    parts = []
     for role in roles:
         those = asked[places[role]]
         known = pick(those, round=0, correct=True).sort_values(["person_id", "question_id"])
         if known.empty:
             continue
         own = pick(those, question_id=known["question_id"].iloc[0])
-        for line in records(own[own["round"].isin(wanted)].sort_values("round")):
-            there = {name: getattr(line, name) for name in COLUMNS if hasattr(line, name)}
-            lines.append({"role": role, "p_right": _p_right(line), **there})
-    return pd.DataFrame(lines, columns=COLUMNS).astype({"correct": bool})
-
-
-def _p_right(line) -> float:
-    """Of the options' likelihoods, the right one's share; nan where they were not asked for."""
-    if line.option_loglik is None or not len(line.option_loglik):
-        return float("nan")
-    values = np.asarray(line.option_loglik, dtype=float)
-    shares = np.exp(values - values.max())
-    return float(shares[line.answer] / shares.sum())
+        own = own[own["round"].isin(wanted)].sort_values("round")
+        parts.append(own.assign(role=role, p_right=right_shares(own)))
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return table[COLUMNS].astype({"correct": bool})

@@ -37,7 +37,7 @@ def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: Ima
     """A row a face: picture, question, and what is answered after so many requests, with the
     probability of the right option.
 
-    table: of `report.tables.story`. questions: by id.
+    table: of `report.tables.told`. questions: by id.
     """
     if table.empty:
         return empty_figure(NOTHING_YET.format("sequential"))
