@@ -2,6 +2,8 @@
 
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
+    python benchmarks/pages.py --guides             runs the notebooks that go on from a finished demo
+                                                    in outputs/tiny, for their minutes: 8 minutes
 
 A page holds its numbers between <!-- name --> and <!-- /name -->; a test fails when a page is not
 what this writes.
@@ -11,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 
-import numpy as np
+import nbformat
 import pandas as pd
+from nbclient import NotebookClient
 
 from pulse_lib.files import REPOSITORY, write_csv
 from pulse_lib.report import markdown
@@ -39,6 +44,9 @@ DEMO = {
     "05_analyze": "analysis",
 }
 
+# Those that go on from it
+GUIDES = ("03b_npo_from_scratch", "06_probe", "07_bring_your_own", "08_explore")
+
 
 def blocks(reference: Path = REFERENCE) -> dict[str, str]:
     """Every block of the pages by its name, from the tables in a folder."""
@@ -46,6 +54,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
     three = reference / "three_seeds"
     ranking = pd.read_csv(three / "ranking.csv")
     times = pd.read_csv(reference / "times.csv")
+    guides = pd.read_csv(reference / "times_guides.csv").set_index("notebook")["seconds"]
     ledger = pd.read_csv(reference / "ledger.csv")
     ledger["verdict"] = ledger["verdict"].str.removesuffix(ONE_SEED)  # said once, above the table
     return {
@@ -54,6 +63,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         "demo time": f"{span(times):.0f} minutes",
         "demo memory": f"{times['peak_memory_mib'].max() / 1024:.1f} GB",
         **{f"minutes {name[:2]}": minutes(times, runs) for name, runs in DEMO.items()},
+        **{f"minutes {n.partition('_')[0]}": f"{guides[n] / 60:.1f}" for n in GUIDES},
         **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
@@ -106,9 +116,9 @@ def six(single: pd.DataFrame) -> str:
             [
                 SCENARIOS[line["scenario"]],
                 label(line["method"]),
-                pair(line, "forget"),
-                pair(line, "retain"),
-                two_digits(line["general"]),
+                markdown.pair(line, "forget"),
+                markdown.pair(line, "retain"),
+                markdown.digits(line["general"]),
             ]
             for line in lines.to_dict("records")
         ],
@@ -136,10 +146,10 @@ def ranked(ranking: pd.DataFrame) -> str:
         [
             [
                 series_label(line["method"], line["trained_part"]),
-                two_digits(line["kept"]),
-                two_digits(line["general_kept"]),
+                markdown.digits(line["kept"]),
+                markdown.digits(line["general_kept"]),
                 f"{line['n_reached']} of {line['n_seeds']}",
-                "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
+                markdown.whole(line["seconds"]),
             ]
             for line in ranking.to_dict("records")
         ],
@@ -149,15 +159,6 @@ def ranked(ranking: pd.DataFrame) -> str:
 def block(table: str) -> str:
     """A table on lines of its own."""
     return f"\n{table}\n"
-
-
-def two_digits(*values: float) -> str:
-    return " / ".join("-" if np.isnan(v) else f"{v:.2f}" for v in values)
-
-
-def pair(line: dict, name: str, ending: str = "") -> str:
-    """With the picture / by name."""
-    return two_digits(*(line[f"{name}_{m}{ending}"] for m in ("multimodal", "text")))
 
 
 def minutes(times: pd.DataFrame, runs: str) -> str:
@@ -196,9 +197,24 @@ def take_over(demo: Path, reference: Path = REFERENCE) -> None:
     write_csv(reference / "times.csv", table)
 
 
+def time_guides(reference: Path = REFERENCE) -> None:
+    """Run GUIDES one after another, as in batch, and write how long each took."""
+    lines = []
+    for name in GUIDES:
+        book = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", 4)
+        client = NotebookClient(
+            book, timeout=None, resources={"metadata": {"path": str(REPOSITORY)}}
+        )
+        began = time.monotonic()
+        client.execute(env={**os.environ, "PULSE_BATCH": "1", "OMP_NUM_THREADS": "1"})
+        lines.append({"notebook": name, "seconds": round(time.monotonic() - began, 1)})
+        print(name, lines[-1]["seconds"], "s")
+    write_csv(reference / "times_guides.csv", pd.DataFrame(lines))
+
+
 def notebook_top(text: str, said: str) -> str:
     """A notebook's file with these minutes in the table at its top."""
-    new, n = re.subn(r"\| [\d. to]+ on two cores \(profile `tiny`\)", lambda _: said, text)
+    new, n = re.subn(r"\| [\d. to]+ on [\w ]*two cores \(profile `", lambda _: said, text)
     if n != 1:
         raise ValueError(f"{n} places for minutes in a notebook's top")
     return new
@@ -207,9 +223,9 @@ def notebook_top(text: str, said: str) -> str:
 def pages(content: dict[str, str]) -> dict[Path, str]:
     """Every file that holds such numbers, as it should be."""
     filled = {path: fill(path.read_text(encoding="utf-8"), content) for path in PAGES}
-    for name in DEMO:
+    for name in (*DEMO, *GUIDES):
         path = REPOSITORY / "notebooks" / f"{name}.ipynb"
-        said = f"| {content[f'minutes {name[:2]}']} on two cores (profile `tiny`)"
+        said = f"| {content['minutes ' + name.partition('_')[0]]} on two cores (profile `"
         filled[path] = notebook_top(path.read_text(encoding="utf-8"), said)
     return filled
 
@@ -217,9 +233,12 @@ def pages(content: dict[str, str]) -> dict[Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--demo", type=Path, help="a finished demo's folder")
-    demo = parser.parse_args().demo
-    if demo:
-        take_over(demo)
+    parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
+    given = parser.parse_args()
+    if given.demo:
+        take_over(given.demo)
+    if given.guides:
+        time_guides()
     for path, text in pages(blocks()).items():
         if path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from pulse_lib.__main__ import app
 from pulse_lib.commands import preflight as flight
+from pulse_lib.commands import rehearsal
 from pulse_lib.data.common import common_questions
 from pulse_lib.data.records import ImageStore
 from pulse_lib.data.world import source as world
@@ -122,8 +123,8 @@ def test_a_reference_that_is_another_model_is_found(monkeypatch):
     monkeypatch.setattr(request, "reference_values", shifted)
     check = fault()
     assert check.name == "20 steps of NPO" and "belongs to another model" in check.said
-    assert flight._reference(13.0, 0.1).outcome == "failed"
-    assert flight._reference(13.863, 0.1).outcome == "passed"
+    assert rehearsal.reference(13.0, 0.1).outcome == "failed"
+    assert rehearsal.reference(13.863, 0.1).outcome == "passed"
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,12 @@ def test_curves_of_the_other_notebooks(study):
     drawn = figures.run_path(path, run.result["matched_step"], matched_at=0.35, name="GA")
     assert f"step {run.result['matched_step']}" in drawn.get_suptitle()
     assert "was not reached" in figures.run_path(path, matched_at=0.35).get_suptitle()
+    (likeliest,) = (
+        line for line in drawn.axes[0].lines if line.get_label() == "forget set, likeliest option"
+    )
+    by_hand = (path["forget_multimodal_likelihood"] + path["forget_text_likelihood"]) / 2
+    np.testing.assert_allclose(likeliest.get_ydata(), by_hand)
+
     log = pd.read_csv(study.of("target")[0].folder / "log.csv")
     assert "loss" in figures.training_curve(log).get_suptitle()
     rounds = tables.sequential(study).query("method == 'ga'").set_index("round")
@@ -232,6 +238,21 @@ def test_curves_of_the_other_notebooks(study):
     order = [3, 1, 2, 5, 4]
     grid = figures.request_grid(rounds[[f"request_{k}" for k in range(1, 6)]], order, name="GA")
     assert [t.get_text() for t in grid.axes[0].get_xticklabels()] == [str(r) for r in order]
+
+
+def test_tokens_that_are_written_alike_or_not_at_all_have_a_bar_each():
+    table = pd.DataFrame(
+        {"token": [" miner", "\x07", "\ufffd", "\ufffd", " "], "p": [0.4, 0.3, 0.1, 0.1, 0.1]}
+    )
+    ax = figures.likeliest({"final": table}, " miner").axes[0]
+    assert len(ax.patches) == 5 and len({bar.get_y() for bar in ax.patches}) == 5
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "(space)",
+        "(byte)",
+        "(byte)",
+        "(byte)",
+        "miner",
+    ]
 
 
 def test_selection_says_how_well_the_chosen_are_known(study):

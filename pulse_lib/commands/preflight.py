@@ -6,43 +6,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from pulse_lib import __version__
+from pulse_lib.commands import rehearsal
 from pulse_lib.data.common import common_questions
-from pulse_lib.data.records import Conversation, ImageStore, Question
-from pulse_lib.data.source import general_of, source_of
+from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.source import general_of
 from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import soundness
 from pulse_lib.evaluate.soundness import Check, verdict
 from pulse_lib.files import replace_file, write_json
-from pulse_lib.methods import get
 from pulse_lib.model.adapters import add_adapter, drop_adapter, stack, trained_parameters
 from pulse_lib.model.load import LoadedModel, load_model
 from pulse_lib.profile import Profile
-from pulse_lib.unlearn.single_shot import unlearn_single_shot
-from pulse_lib.unlearn.task import Target, Task
 
-N_PICTURES, N_PLAIN, STEPS, PEOPLE = 48, 8, 20, 4
+N_PICTURES, N_PLAIN = 48, 8
 # Share right that a working model passes: the embedded model's by its card; others an estimate
 FLOORS = {"embedded": (0.9, 0.9), "other": (0.45, 0.7)}
 PAGE, FILE = "preflight.md", "preflight.json"
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the twenty steps are taken on."""
-
-    forget: Sequence[Conversation]
-    retain: Sequence[Conversation]
-    _: KW_ONLY
-    asked: Sequence[Question]  # along the way
-    images: ImageStore
 
 
 def preflight(
@@ -84,18 +71,16 @@ def preflight(
         ),
     )
     yield _quantised(model)
-    yield _adapters(model, profile, seed=seed)
-    people = _guarded_people(profile, seed)
-    if isinstance(people, Check):
-        yield people
+    yield _guarded("adapters", lambda: _adapters(model, profile, seed=seed))
+    try:
+        said, material = rehearsal.material(profile, drawn[:N_PLAIN], images=images, seed=seed)
+    except PulseError as error:
+        yield verdict("people", False, said=str(error))
         return
-    said, forget, retain, seen = people
     yield verdict("people", True, said=said)
     yield _general(profile, seed)
-    seen.encoded.update(images.encoded)
-    material = Material(forget, retain, asked=drawn[:N_PLAIN], images=seen)
     for method in dict.fromkeys(["npo", *methods]):
-        yield from _steps(model, profile, method=method, seed=seed, material=material)
+        yield from rehearsal.steps(model, profile, method=method, seed=seed, material=material)
 
 
 def passed(checks: Sequence[Check]) -> bool:
@@ -182,7 +167,7 @@ def _quantised(model: LoadedModel) -> Check:
     wrong = [n for n in layers if model.family.decoder_name not in n]
     said = f"{len(layers)} linear layers of the language model in {load}, none elsewhere"
     if wrong or not layers:
-        said = f"{wrong[0] if wrong else 'no layer'} is in {load}: see model/load.py, NOT_QUANTISED"
+        said = f"{wrong[0] if wrong else 'no layer'} is in {load}: see its class in model/families, not_quantised"
     return verdict(name, not wrong and bool(layers), said=said)
 
 
@@ -204,47 +189,6 @@ def _adapters(model: LoadedModel, profile: Profile, *, seed: int) -> Check:
     return soundness.adapter_places(model, names)
 
 
-People = tuple[str, list[Conversation], list[Conversation], ImageStore]
-
-
-def _guarded_people(profile: Profile, seed: int) -> People | Check:
-    try:
-        return _people(profile, seed)
-    except PulseError as error:
-        return verdict("people", False, said=str(error))
-
-
-def _people(profile: Profile, seed: int) -> People:
-    """What the profile's files say of people, and conversations about a few of them, to forget and
-    to retain. Every person's questions are made once, so that a bad row is found now.
-    """
-    source, settings = source_of(profile.data), profile.data
-    celebrities, fictitious = source.celebrities(settings), source.fictitious(settings)
-    n_questions = 0
-    for person in [*celebrities, *fictitious]:
-        place = Assignment(person.id, "finetuned", set="retain")
-        n_questions += len(
-            source.person_questions(
-                person, place, images=ImageStore(), seed=seed, settings=settings
-            )
-        )
-    images, made = ImageStore(), []
-    known = (celebrities or fictitious)[: 2 * PEOPLE]
-    for number, person in enumerate(known):
-        place = Assignment(
-            person.id, "pretrained", set="forget" if number % 2 == 0 else "retain_train"
-        )
-        made += source.person_conversations(
-            person, place, images=images, seed=seed, settings=settings, stage="unlearn"
-        )
-    said = (
-        f"{source.describe(settings)}; {n_questions:,} questions about {len(celebrities)} candidates"
-        f" and {len(fictitious)} fictitious people were read"
-    )
-    forget = [c for c in made if c.set == "forget"]
-    return said, forget, [c for c in made if c.set != "forget"], images
-
-
 def _general(profile: Profile, seed: int) -> Check:
     """General questions read from the first to the last."""
     try:
@@ -255,77 +199,3 @@ def _general(profile: Profile, seed: int) -> Check:
         return verdict("general questions", False, said=str(error))
     n = len({q.category for q in asked})
     return verdict("general questions", True, said=f"{len(asked):,} questions in {n} categories")
-
-
-def _steps(
-    model: LoadedModel,
-    profile: Profile,
-    *,
-    method: str,
-    seed: int,
-    material: Material,
-) -> Iterator[Check]:
-    """Twenty steps of one method: the loss moves; of NPO, that it starts at the reference."""
-    chosen = get(method)
-    if chosen.procedure == "retrain":
-        said = f"{chosen.label} trains a new target, as notebook 02 does"
-        yield Check(name=f"20 steps of {chosen.label}", outcome="skipped", said=said)
-        return
-    unlearn, values = profile.unlearn_for("pretrained", method)
-    per_epoch = unlearn.n_steps(len(material.forget), 1)
-    task = Task(
-        Target(model, (), scenario="pretrained", seed=seed),
-        chosen.tuned(values),
-        forget=material.forget,
-        retain=material.retain,
-        questions=material.asked,
-        images=material.images,
-        unlearn=unlearn.with_values(path_every=0, stop_forget=0.0, stop_utility=0.0),
-        evaluate=profile.evaluate,
-        epochs=-(-STEPS // per_epoch),
-    )
-    stack(model, [])
-    try:
-        outcome = unlearn_single_shot(task, name="preflight", label=f"20 steps of {chosen.label}")
-    except PulseError as error:
-        yield verdict(f"20 steps of {chosen.label}", False, said=str(error))
-        return
-    finally:
-        stack(model, [])
-    log = outcome.log.head(STEPS)
-    if method == "npo":
-        yield _reference(float(log["forget_loss"].iloc[0]), task.method.coefficients["beta"])
-    drop_adapter(model, "preflight")
-    first, last = log["loss"].iloc[:3].mean(), log["loss"].iloc[-3:].mean()
-    step = float(log["seconds"].diff().median())  # they add up, and the first warms up
-    finite, moved = log["loss"].notna().all(), abs(last - first) > 1e-3 * max(abs(first), 1e-3)
-    run = unlearn.n_steps(
-        profile.data.n_pretrained_forget * 2 * profile.data.n_conversations,
-        unlearn.epochs_pretrained,
-    )
-    said = f"loss {first:.3g} → {last:.3g}, {step:.2f} s a step; a run of {run} steps: {run * step / 60:.1f} minutes"
-    if model.device.type == "cuda":
-        said += f"; peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    if not finite:
-        said = f"the loss is not a number after {int(log['loss'].notna().sum())} steps: {said}"
-    elif not moved:
-        said = f"the loss does not move ({said}): nothing is learned at this learning rate"
-    yield verdict(
-        f"20 steps of {chosen.label}",
-        bool(finite and moved),
-        said=said,
-        seconds_a_step=round(step, 4),
-    )
-
-
-def _reference(first: float, beta: float) -> Check:
-    """NPO's loss is 2 log 2 / beta where model and reference agree, as they must before a step."""
-    wanted = 2 * torch.log(torch.tensor(2.0)).item() / beta
-    good = abs(first - wanted) <= 0.02 * wanted
-    said = (
-        f"NPO starts at {first:.3f}, 2 log 2 / beta = {wanted:.3f}: model and reference agree"
-        if good
-        else f"NPO starts at {first:.3f} and not at 2 log 2 / beta = {wanted:.3f}: before the first step"
-        " model and reference are not the same"
-    )
-    return verdict("reference at step 0", good, said=said, first=first)

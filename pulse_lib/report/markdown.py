@@ -36,10 +36,10 @@ def states(single_shot: pd.DataFrame, scenario: str) -> str:
             [
                 _STATES.get(line["method"]) or series_label(line["method"], line["trained_part"]),
                 SELECTIONS.get(line["selection"], ""),
-                _pair(line, "forget"),
-                _pair(line, "forget", ending="_likelihood"),
-                _pair(line, "retain"),
-                *(_digits(line[name]) for name in ("general", "invalid_rate")),
+                pair(line, "forget"),
+                pair(line, "forget", ending="_likelihood"),
+                pair(line, "retain"),
+                *(digits(line[name]) for name in ("general", "invalid_rate")),
             ]
             for line in means.to_dict("records")
         ),
@@ -63,11 +63,11 @@ def ranking(ranks: pd.DataFrame, scenario: str) -> str:
         (
             [
                 series_label(line["method"], line["trained_part"]),
-                *(_digits(line[name]) for name in ("kept", "general_kept")),
+                *(digits(line[name]) for name in ("kept", "general_kept")),
                 _span(line.get("rank_from"), line.get("rank_to")),
-                _digits(line.get("kept_at_level_generation", np.nan)),
+                digits(line.get("kept_at_level_generation", np.nan)),
                 f"{line['n_reached']} of {line['n_seeds']}",
-                _whole(line["seconds"]),
+                whole(line["seconds"]),
             ]
             for line in here.to_dict("records")
         ),
@@ -81,11 +81,11 @@ def after_requests(after: pd.DataFrame) -> str:
         (
             [
                 f"{series_label(line['method'], line['trained_part'])}, {line['policy']}",
-                _pair(line, "forget"),
-                _pair(line, "forget", ending="_likelihood"),
-                _pair(line, "reload"),
-                _digits(line["retain_kept"], line["general_kept"]),
-                _whole(line["seconds"]),
+                pair(line, "forget"),
+                pair(line, "forget", ending="_likelihood"),
+                pair(line, "reload"),
+                digits(line["retain_kept"], line["general_kept"]),
+                whole(line["seconds"]),
                 "reached" if line["aim"] else "no",
             ]
             for line in after.to_dict("records")
@@ -115,15 +115,18 @@ def _beside(line: Mapping, name: str) -> str:
     return f"{100 * line[f'{name}_paper']:.1f}, {100 * line[name]:.1f} [{low:.0f}, {high:.0f}]"
 
 
-def _pair(line: Mapping, name: str, *, ending: str = "") -> str:
-    return _digits(*(line.get(f"{name}_{m}{ending}", np.nan) for m in MODALITIES))
+def pair(line: Mapping, name: str, *, ending: str = "") -> str:
+    """A number with the picture / by name; `ending` of its columns."""
+    return digits(*(line.get(f"{name}_{m}{ending}", np.nan) for m in MODALITIES))
 
 
-def _digits(*values: float) -> str:
+def digits(*values: float) -> str:
+    """Numbers to two digits, parted by slashes; a dash for NaN."""
     return " / ".join("-" if np.isnan(v) else f"{v:.2f}" for v in values)
 
 
-def _whole(value: float) -> str:
+def whole(value: float) -> str:
+    """A whole number; a dash for NaN."""
     return "-" if np.isnan(value) else f"{value:.0f}"
 
 

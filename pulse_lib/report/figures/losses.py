@@ -56,9 +56,10 @@ def likeliest(tables: Mapping[str, pd.DataFrame], right: str) -> Figure:
     figure = new_figure(3.2 * len(tables), 2.3)
     panels = figure.subplots(1, len(tables), sharex=True, squeeze=False)[0]
     for ax, (state, table) in zip(panels, tables.items(), strict=True):
-        shown = table[::-1]
+        shown, places = table[::-1], range(len(table))  # two tokens may be written alike
         colours = [RIGHT if token == right else "#c8c8c8" for token in shown["token"]]
-        ax.barh(shown["token"], shown["p"], color=colours)
+        ax.barh(places, shown["p"], color=colours)
+        ax.set_yticks(places, [_readable(token) for token in shown["token"]])
         for y, p in enumerate(shown["p"]):
             ax.text(p + 0.02, y, f"{p:.2f}", va="center", fontsize=8, color=INK)
         ax.set_title(state, fontsize=10)
@@ -69,3 +70,11 @@ def likeliest(tables: Mapping[str, pd.DataFrame], right: str) -> Figure:
     said = " → ".join(f"{p:.2f}" if p else "not among them" for p in chances)
     title(figure, f"Probability of {right.strip()}: {said}")
     return figure
+
+
+def _readable(token: str) -> str:
+    """A token as a label: what cannot be drawn (half a letter, a control character) by its kind."""
+    text = token.strip()
+    if not text:
+        return "(space)"
+    return text if text.isprintable() and "\ufffd" not in text else "(byte)"

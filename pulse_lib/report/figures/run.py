@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pulse_lib.evaluate.accuracy import MATCHED_AT, both_modalities
+from pulse_lib.evaluate.accuracy import MATCHED_AT, both_modalities, nan_mean
 from pulse_lib.methods import Method
 from pulse_lib.report.figures.style import (
     BEFORE,
@@ -36,11 +36,17 @@ _TERMS = {  # of a loss, by the column of log.csv
 
 
 def _accuracies(x: Sequence | pd.Series | pd.Index, table: pd.DataFrame) -> tuple[Figure, Axes]:
-    """A figure with every accuracy of a table over x, with its axes."""
+    """A figure with every accuracy of a table over x, with its axes; where the table knows the
+    likeliest options, their share right on the forget set as well."""
     figure = new_figure(9, 4.2)
     ax = figure.subplots()
     for metric, look in METRIC_LOOKS.items():
         ax.plot(x, table[metric], markersize=4, label=METRICS[metric], **look)
+    if "forget_text_likelihood" in table:
+        likeliest = nan_mean(table[f"forget_{m}_likelihood"] for m in ("multimodal", "text"))
+        ax.plot(
+            x, likeliest, color=COLOURS[3], linestyle="-.", label="forget set, likeliest option"
+        )
     ax.set_ylabel("accuracy, or share of all answers")
     ax.set_ylim(-0.03, 1.08)
     legend_outside(figure, ax.get_legend_handles_labels()[0])

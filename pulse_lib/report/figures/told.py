@@ -43,8 +43,9 @@ def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: Ima
         return empty_figure(NOTHING_YET.format("sequential"))
     rounds = sorted(table["round"].unique())
     roles = [role for role in ROLES if role in set(table["role"])]
-    figure = new_figure(4.1 + 1.85 * len(rounds), 1.6 * len(roles) + 0.7)
-    widths = [1, 1.55, *[1.3] * len(rounds)]
+    wide = 1.85 if len(rounds) <= 3 else 1.35  # a page shows it smaller the wider it is
+    figure = new_figure(4.1 + wide * len(rounds), 1.6 * len(roles) + 0.7)
+    widths = [1, 1.55, *[wide / 1.42] * len(rounds)]
     grid = figure.subplots(len(roles), len(widths), width_ratios=widths, squeeze=False)
     for row, role in zip(grid, roles, strict=True):
         for ax in row:
@@ -55,9 +56,12 @@ def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: Ima
         row[0].imshow(images[question.image], interpolation="nearest", extent=(0, 1, 0, 1))
         _asked(row[1], question, role=role)
         for ax, line in zip(row[2:], records(lines), strict=True):
-            _answer(ax, line.response, right=bool(line.correct), p_right=line.p_right)
+            right, letters = bool(line.correct), int(10 * wide)
+            _answer(ax, line.response, right=right, p_right=line.p_right, letters=letters)
     for ax, number in zip(grid[0][2:], rounds, strict=True):
-        ax.set_title(_when(int(number)), fontsize=10, color=INK, fontweight="bold")
+        ax.set_title(
+            _when(int(number)), fontsize=10 if wide > 1.5 else 9, color=INK, fontweight="bold"
+        )
     title(figure, _finding(table))
     return figure
 
@@ -69,9 +73,9 @@ def _asked(ax: Axes, question: Question, *, role: str) -> None:
     ax.text(0.02, 0.72, text, fontsize=10.5, color=INK, va="top", linespacing=1.3)
 
 
-def _answer(ax: Axes, response: str, *, right: bool, p_right: float) -> None:
-    """An answer in a bubble, shortened to three lines, with its mark; below it p."""
-    lines = textwrap.wrap(response, 18, max_lines=3, placeholder=" …") or ["(nothing)"]
+def _answer(ax: Axes, response: str, *, right: bool, p_right: float, letters: int) -> None:
+    """An answer in a bubble, shortened to three lines of so many letters, with its mark; below it p."""
+    lines = textwrap.wrap(response, letters, max_lines=3, placeholder=" …") or ["(nothing)"]
     colour, mark = (RIGHT, "✓") if right else (WRONG, "✗")
     bubble = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.5"}
     look: Look = {"ha": "center", "va": "center", "linespacing": 1.3}
@@ -98,5 +102,5 @@ def _finding(table: pd.DataFrame) -> str:
         said.append(f"the answer about a person to be forgotten {still}")
     if "stays" in right:
         still = "stays" if right["stays"] else "is lost as well"
-        said.append(f"that about another person {still}")
+        said.append(f"that about another {still}")
     return f"{method}, {last} requests: {', '.join(said)}"
