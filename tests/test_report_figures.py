@@ -20,13 +20,14 @@ from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import people as world
 from pulse_lib.data.world import source as embedded
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.accuracy import forget_level
 from pulse_lib.methods import METHODS
 from pulse_lib.report import collect, figures, widgets
 from pulse_lib.report import html as page
 from pulse_lib.report.figures import sequential, style
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
 from pulse_lib.report.findings import ledger
-from pulse_lib.report.tables import tables
+from pulse_lib.report.tables import intervals, tables
 from pulse_lib.report.words import label, series_label
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "05_analyze.ipynb"
@@ -479,3 +480,22 @@ def test_a_notebook_shows_a_figure_sharp_and_with_its_title_as_alternative():
     picture = Image.open(BytesIO(data["image/png"]))
     assert picture.width == 2 * about["image/png"]["width"] == 2 * 880
     assert about["image/png"]["alt"] == "What it shows" and "image/svg+xml" not in data
+
+
+def test_the_trade_off_is_drawn_over_the_accuracy_that_matched_goes_by(study):
+    """Not over what is said alone, which is lower."""
+    table = intervals.paths(study)
+    marks = table[table["kind"] == "matched"]
+    assert len(marks) and (marks["level"] > marks["forget"]).any()
+    full = table[table["kind"].isin(["matched", "final"])]
+    by_rows = [
+        forget_level(study.summaries[run, kind, 0], study.matched_by)
+        for run, kind in zip(full["run"], full["kind"], strict=True)
+    ]
+    np.testing.assert_allclose(full["level"], by_rows)
+    assert (full["level"] >= full["forget"]).all()
+    figure = figures.trade_off(table, matched_at=study.matched_at)
+    drawn = {
+        float(x) for ax in figure.axes for line in ax.lines for x in np.ravel(line.get_xdata())
+    }
+    assert set(marks["level"]) <= drawn

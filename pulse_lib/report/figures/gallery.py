@@ -69,14 +69,18 @@ ENTRIES = (
         reading="Each line is a run, from before (upper left) to its last step; to the right more is"
         " forgotten. A good method stays high. Large markers: the matched state.",
         table="paths",
-        draw=lambda table, study: trade_off(table, "general", matched_at=study.matched_at),
+        draw=lambda table, study: trade_off(
+            table, "general", matched_at=study.matched_at, by=study.matched_by
+        ),
     ),
     Entry(
         "path_retain",
         "What does forgetting cost in knowledge of other people, on the way?",
         reading="As above, with accuracy on the retain set (people who were not to be forgotten).",
         table="paths",
-        draw=lambda table, study: trade_off(table, "retain", matched_at=study.matched_at),
+        draw=lambda table, study: trade_off(
+            table, "retain", matched_at=study.matched_at, by=study.matched_by
+        ),
     ),
     Entry(
         "matched",

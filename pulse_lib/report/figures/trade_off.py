@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pulse_lib.evaluate.accuracy import MATCHED_AT
-from pulse_lib.profile import Scenario
+from pulse_lib.profile import MatchedBy, Scenario
 from pulse_lib.report.collect import groups, pick
 from pulse_lib.report.figures.style import (
     BEFORE,
@@ -33,7 +33,10 @@ from pulse_lib.report.figures.style import (
 from pulse_lib.report.words import METRICS, SCENARIOS, series_label
 
 Against = Literal["retain", "general"]
-_FORGET = "forget accuracy, both modalities (more is forgotten →)"
+_LEVEL: dict[MatchedBy, str] = {  # what `matched` goes by
+    "both": "forget accuracy: as said or likeliest, the higher (forgotten →)",
+    "generation": "forget accuracy, both modalities (forgotten →)",
+}
 _STATES = [  # what the sizes of markers mean
     dot("matched (all questions)", color=INK, markersize=11),
     dot("last step (all questions)", color=INK, markersize=6),
@@ -43,19 +46,23 @@ _STATES = [  # what the sizes of markers mean
 
 @drawn
 def trade_off(
-    table: pd.DataFrame, against: Against = "general", *, matched_at: float = MATCHED_AT
+    table: pd.DataFrame,
+    against: Against = "general",
+    *,
+    matched_at: float = MATCHED_AT,
+    by: MatchedBy = "both",
 ) -> Figure:
     """Forgetting (to the right) against what is kept, along each run of `intervals.paths`; the
-    matched state is the large marker.
+    matched state is the large marker. by: the forget accuracy that is drawn, that of the table's `level`.
 
     Lines are the cheap measurements on the way, large markers the full ones.
     """
     if table.empty:
         return empty_figure(NOTHING_YET.format("single-shot"))
     if len(series_looks(table)) > MANY:
-        figure = _trade_off_small(table, against)
+        figure = _trade_off_small(table, against, by=by)
     else:
-        figure = _trade_off(table, against, matched_at=matched_at)
+        figure = _trade_off(table, against, matched_at=matched_at, by=by)
     title(figure, _trade_off_title(table, against, matched_at=matched_at))
     return figure
 
@@ -64,7 +71,9 @@ def _scenarios(table: pd.DataFrame) -> list[Scenario]:
     return [s for s in SCENARIOS if s in set(table["scenario"])]
 
 
-def _trade_off(table: pd.DataFrame, against: Against, *, matched_at: float) -> Figure:
+def _trade_off(
+    table: pd.DataFrame, against: Against, *, matched_at: float, by: MatchedBy
+) -> Figure:
     """One panel per scenario."""
     scenarios, every = _scenarios(table), series_looks(table)
     figure, axes = panels(len(scenarios), (4.9, 4.9), margin=(1.9, 0), sharex=True, sharey=True)
@@ -74,11 +83,11 @@ def _trade_off(table: pd.DataFrame, against: Against, *, matched_at: float) -> F
             _ways(ax, pick(here, method=method, trained_part=part), against=against, look=look)
         before = pick(here, kind="before")
         mark: Look = {"marker": "o", "color": BEFORE, "linestyle": "", "markersize": 8}
-        ax.plot(before["forget"], before[against], zorder=5, **mark)
+        ax.plot(before["level"], before[against], zorder=5, **mark)
         reference_line(ax, before[against].mean(), text="before")
         reference_line(ax, matched_at, text=f"matched at {matched_at:g}", axis="x")
         ax.set_title(SCENARIOS[scenario])
-        ax.set_xlabel(_FORGET)
+        ax.set_xlabel(_LEVEL[by])
     axes[0].set_xlim(1.03, -0.03)
     axes[0].set_ylim(-0.03, 1.08)
     axes[0].set_ylabel(f"{METRICS[against]}, accuracy (higher is better ↑)")
@@ -86,7 +95,7 @@ def _trade_off(table: pd.DataFrame, against: Against, *, matched_at: float) -> F
     return figure
 
 
-def _trade_off_small(table: pd.DataFrame, against: Against) -> Figure:
+def _trade_off_small(table: pd.DataFrame, against: Against, *, by: MatchedBy) -> Figure:
     """One small panel per series: its own ways in colour (one line style per scenario) before
     everybody's in pale grey."""
     every = series_looks(table)
@@ -94,22 +103,22 @@ def _trade_off_small(table: pd.DataFrame, against: Against) -> Figure:
     lines: dict[Scenario, Any] = {"finetuned": "-", "pretrained": (0, (2, 1.5))}
     scenarios = {s: lines[s] for s in _scenarios(table)}
     # lifts the pen between two runs of the one background line
-    gap = pd.DataFrame([{"forget": float("nan")}])
+    gap = pd.DataFrame([{"level": float("nan")}])
     ways = [
         part
         for _, way in groups(pick(table, kind="path"), "run")
-        for part in (way[["forget", against]], gap)
+        for part in (way[["level", against]], gap)
     ]
     everybody = pd.concat(ways)
     for ax, ((method, part), look) in zip(axes, every.items(), strict=True):
-        ax.plot(everybody["forget"], everybody[against], color="#e2e2e2", linewidth=0.6, zorder=1)
+        ax.plot(everybody["level"], everybody[against], color="#e2e2e2", linewidth=0.6, zorder=1)
         for scenario, line in scenarios.items():
             here = pick(table, scenario=scenario, method=method, trained_part=part)
             _ways(ax, here, against=against, look=look | {"linestyle": line}, scale=0.65)
         ax.set_title(series_label(method, part), fontsize=10)
     axes[0].set_xlim(1.03, -0.03)
     axes[0].set_ylim(-0.03, 1.08)
-    figure.supxlabel(_FORGET, fontsize=10)
+    figure.supxlabel(_LEVEL[by], fontsize=10)
     figure.supylabel(f"{METRICS[against]}, accuracy (higher is better ↑)", fontsize=10)
     handles = [
         Line2D([], [], color=INK, linestyle=line, label=SCENARIOS[s])
@@ -129,11 +138,11 @@ def _ways(
     thin: Look = look | {"linewidth": 1.5 * scale, "markersize": 2.5 * scale, "alpha": 0.75}
     for _, run in groups(here, "run"):
         way = pick(run, kind="path").sort_values("step")
-        ax.plot(way["forget"], way[against], **thin)
+        ax.plot(way["level"], way[against], **thin)
         for kind, size in (("final", 6), ("matched", 12)):
             end = pick(run, kind=kind)
             mark: Look = look | {"markersize": size * scale, "linestyle": ""}
-            ax.plot(end["forget"], end[against], zorder=4, **mark)
+            ax.plot(end["level"], end[against], zorder=4, **mark)
 
 
 def _trade_off_title(table: pd.DataFrame, against: Against, *, matched_at: float) -> str:

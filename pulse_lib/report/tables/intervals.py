@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, nan_mean
+from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, forget_level, nan_mean
 from pulse_lib.report import paper, stats
 from pulse_lib.report.collect import Run, Study, groups, headline, once, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
@@ -243,10 +243,10 @@ def paths(study: Study) -> pd.DataFrame:
     measurement of its matched and final state.
 
     kind: "path" (cheap, at `step`) | "before" | "matched" | "final" (all questions); forget,
-    retain, general are accuracies (0-1).
+    retain, general are accuracies (0-1); level: the forget accuracy that the matched state goes by.
     """
-    frame = study.paths
-    columns = ["run", *SETTINGS, *("seed", "kind", "step"), *SETS, "invalid_rate"]
+    frame, by = study.paths, study.matched_by
+    columns = ["run", *SETTINGS, *("seed", "kind", "step"), *SETS, "invalid_rate", "level"]
     if frame.empty:
         return pd.DataFrame(columns=columns)
     lines = []
@@ -257,11 +257,15 @@ def paths(study: Study) -> pd.DataFrame:
             if selection == "final":
                 full.insert(0, ("before", 0, study.summaries_before[whose["scenario"], seed]))
             lines += [
-                whose | {"run": run, "seed": seed, "kind": kind, "step": step} | with_means(found)
+                whose
+                | {"run": run, "seed": seed, "kind": kind, "step": step}
+                | with_means(found)
+                | {"level": forget_level(found, by)}
                 for kind, step, found in full
             ]
     full = pd.DataFrame(lines, columns=columns)
-    return pd.concat([with_means(frame.assign(kind="path"))[columns], full], ignore_index=True)
+    ways = with_means(frame.assign(kind="path", level=forget_level(frame, by)))
+    return pd.concat([ways[columns], full], ignore_index=True)
 
 
 def with_means(values):

@@ -19,7 +19,7 @@ from pulse_lib.evaluate.accuracy import (
 from pulse_lib.evaluate.accuracy import at_level as interpolated
 from pulse_lib.profile import MatchedBy
 from pulse_lib.report import paper
-from pulse_lib.report.collect import Study, groups
+from pulse_lib.report.collect import Study, groups, once
 from pulse_lib.report.tables.intervals import SETTINGS
 from pulse_lib.report.words import method_order
 
@@ -41,7 +41,12 @@ def at_level(study: Study, levels: Iterable[float] = ()) -> pd.DataFrame:
     seeds' general_kept. A trajectory asks few questions: these numbers have no interval, those at
     the matched state (table `matched`) do.
     """
-    levels = sorted(set(levels) or {study.matched_at, paper.END_POINT}, reverse=True)
+    wanted = set(levels) or {study.matched_at, paper.END_POINT}
+    return _at(study, tuple(sorted(wanted, reverse=True)))
+
+
+@once
+def _at(study: Study, levels: tuple[float, ...]) -> pd.DataFrame:
     if study.paths.empty:
         return pd.DataFrame(columns=AT_LEVEL)
     order = method_order(set(study.paths["method"]))

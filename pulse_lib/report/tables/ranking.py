@@ -16,7 +16,7 @@ from pulse_lib.evaluate.accuracy import (
     retained_shares,
 )
 from pulse_lib.profile import tuned_for
-from pulse_lib.report.collect import Run, Study, best_first, groups, once
+from pulse_lib.report.collect import Run, Study, best_first, groups, once, pick
 from pulse_lib.report.seeds import rank_sets
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
@@ -68,7 +68,8 @@ def ranking(study: Study) -> pd.DataFrame:
     means = best_first(means.reset_index(), "kept", reached="n_reached", of="n_seeds")
     means["rank"] = means.groupby("scenario").cumcount() + 1
     means = means.join(_rank_intervals(table), on=SETTINGS)
-    levels = at_level(study, [study.matched_at]).set_index([*SETTINGS, "matched_by"])["kept"]
+    levels = pick(at_level(study), level=study.matched_at)
+    levels = levels.set_index([*SETTINGS, "matched_by"])["kept"]
     for column, by in (("kept_at_level", study.matched_by), (AS_SAID, "generation")):
         means = means.join(levels.xs(by, level="matched_by").rename(column), on=SETTINGS)
     return means[RANKING]
