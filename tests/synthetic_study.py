@@ -16,6 +16,9 @@ from PIL import Image, ImageDraw
 
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
 from pulse_lib.profile import SCENARIOS, Profile, load_profile
+from pulse_lib.report.collect import Study
+from pulse_lib.report.figures.gallery import ENTRIES, Gallery
+from pulse_lib.report.figures.style import Picture
 from pulse_lib.runs.kinds import fields
 
 NAMES = ("Mara", "Ilan", "Petra", "Odin", "Suri")
@@ -549,3 +552,9 @@ def _finish(
         "finished": "2026-01-01T00:00:00+00:00",
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def unpainted(study: Study) -> Gallery:
+    """A gallery whose pictures are not painted, which is what takes time."""
+    blank = Picture(png=b"a picture", size=(1, 1), said="A title that says what was found")
+    return Gallery(study, pictures={entry.name: blank for entry in ENTRIES})

@@ -136,7 +136,7 @@ def test_notebooks_hand_a_curve_its_method():
 def test_titles_say_what_their_ranges_go_over(study):
     gallery = Gallery(study)
     for name in ("figure4_last_step", "path_general", "projector", "figure5", "relapse"):
-        title = gallery.show(name).get_suptitle().replace("\n", " ")
+        title = gallery.show(name).said
         several = len(
             gallery.table(find(name).table).query("method != 'before'")["method"].unique()
         )
@@ -178,11 +178,11 @@ def test_a_face_on_a_card_is_the_picture_and_nothing_else(study, monkeypatch):
     )
     picture = widgets.answer_browser(study).children[-1]
     shown = np.asarray(Image.open(io.BytesIO(picture.value)).convert("RGB"))
-    frame = kept["figure"].axes[0].get_window_extent()
+    assert shown.shape[1] == 2 * int(picture.width)
+    low, high = 2 * kept["figure"].axes[0].get_window_extent().get_points()
     height = len(shown)
     inside = shown[
-        int(height - frame.y1) + 2 : int(height - frame.y0) - 1,
-        int(frame.x0) + 2 : int(frame.x1) - 1,
+        int(height - high[1]) + 3 : int(height - low[1]) - 2, int(low[0]) + 3 : int(high[0]) - 2
     ]
     there = {tuple(colour) for colour in kept["image"].reshape(-1, 3)}
     drawn = {tuple(colour) for colour in inside.reshape(-1, 3)}
@@ -282,7 +282,7 @@ def test_the_report_shows_drawn_people_and_no_others(study):
     """Real faces must not travel with a page that is handed on."""
     import dataclasses
 
-    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    gallery = made.unpainted(study)
     every = tables.all_tables(study)
     text = page.report(study, gallery, tables=every, findings=ledger.ledger(study))
     assert text.count('<figure id="faces"') == text.count('<figure id="person"') == 1
@@ -297,7 +297,7 @@ def test_the_report_shows_drawn_people_and_no_others(study):
 
 def test_the_closed_line_of_a_finding_has_both_values(study):
     findings = ledger.ledger(study)
-    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    gallery = made.unpainted(study)
     text = page.report(study, gallery, tables=tables.all_tables(study), findings=findings)
     lines = re.findall(r"<summary><span class=\"badge\">.*?</summary>", text, flags=re.DOTALL)
     assert len(lines) == len(findings)
@@ -310,7 +310,7 @@ def test_the_closed_line_of_a_finding_has_both_values(study):
 
 
 def test_the_page_can_be_read_without_eyes_and_without_a_mouse(study):
-    gallery = Gallery(study, images={e.name: b"" for e in page.ENTRIES})
+    gallery = made.unpainted(study)
     text = page.report(
         study, gallery, tables=tables.all_tables(study), findings=ledger.ledger(study)
     )
@@ -340,8 +340,7 @@ def test_a_method_has_one_name_for_a_reader(study):
     shown = whole(every["single_shot"])._repr_html_()
     assert "GradDiff" in shown and "ga_retain" not in shown
     assert "fine-tuned knowledge" in shown and "last step" in shown
-    gallery = Gallery(study, images={})
-    gallery.images.update(dict.fromkeys((e.name for e in page.ENTRIES), b""))
+    gallery = made.unpainted(study)
     text = page.report(study, gallery, tables=every, findings=ledger.ledger(study))
     body = text[text.index('<section id="tables">') : text.index('<section id="limits">')]
     assert "GradDiff" in body and "ga_retain" not in body
@@ -385,10 +384,8 @@ def test_a_figure_shows_the_state_that_the_verdict_above_it_speaks_of(study):
 
 def test_the_projector_figures_name_their_state(study):
     gallery = Gallery(study)
-    assert "(last step)" in gallery.show("projector").get_suptitle().replace("\n", " ")
-    assert "(matched forgetting)" in gallery.show("projector_matched").get_suptitle().replace(
-        "\n", " "
-    )
+    assert "(last step)" in gallery.show("projector").said
+    assert "(matched forgetting)" in gallery.show("projector_matched").said
     matched = gallery.table("projector_matched")
     single = tables.single_shot(study).query("method == 'ga' and selection == 'matched'")
     for row in single.query("scenario == 'finetuned'").to_dict("records"):

@@ -86,7 +86,8 @@ def test_figures_leave_no_trace_in_pyplot_or_settings(gallery):
 def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
     table = gallery.table("requests")
     for name in ("a", "b"):
-        style.save(figures.requests(table), tmp_path / name, name="x", table=table)
+        picture = style.painted(figures.requests(table), with_pdf=True)
+        style.save(picture, tmp_path / name, name="x", table=table)
     for suffix in ("png", "pdf", "csv"):
         assert (tmp_path / f"a/x.{suffix}").read_bytes() == (
             tmp_path / f"b/x.{suffix}"
@@ -98,7 +99,7 @@ def test_saved_files_are_the_same_for_the_same_numbers(gallery, tmp_path):
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
 def test_figure_states_a_finding_and_its_units(gallery, name):
-    figure = gallery.show(name)
+    figure = gallery.figure(name)
     assert re.search(r"\d", figure.get_suptitle()), "the title must state a number"
     assert "GA" in text_of(figure)
 
@@ -152,7 +153,7 @@ def test_the_success_criterion_is_named_where_it_is_met(gallery):
 
 @pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
 def test_nothing_measured_says_so(empty, name):
-    assert re.search("No (complete|method)", text_of(Gallery(empty).show(name)))
+    assert re.search("No (complete|method)", text_of(Gallery(empty).figure(name)))
 
 
 def test_twenty_methods_and_three_seeds_fit(gallery):
@@ -327,18 +328,13 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def unpainted(study) -> Gallery:
-    """A gallery whose pictures are not rendered, which is what takes time."""
-    return Gallery(study, images={entry.name: b"a picture" for entry in ENTRIES})
-
-
 def written(study, gallery, **more) -> str:
     every = tables.all_tables(study) | more
     return page.report(study, gallery, tables=every, findings=ledger.ledger(study))
 
 
 def test_page_is_whole_and_needs_no_network(study, gallery):
-    gallery.images |= unpainted(study).images
+    gallery.pictures |= made.unpainted(study).pictures
     text = written(study, gallery)
     parsed = Page()
     parsed.feed(text)
@@ -366,7 +362,7 @@ def test_page_escapes_what_comes_from_data(empty):
         profile=dataclasses.replace(empty.profile, description=evil),
         incomplete=pd.DataFrame([{"run": evil, "reason": evil}]),
     )
-    text = written(bad, unpainted(bad), wordings=pd.DataFrame({evil: [evil]}))
+    text = written(bad, made.unpainted(bad), wordings=pd.DataFrame({evil: [evil]}))
     assert evil not in text and "&lt;script&gt;" in text
     assert text.count("&lt;script&gt;") == 5  # the profile's words, a run, a column and a cell
     assert "1 run is not in this report" in text
@@ -398,7 +394,7 @@ def test_seeds_are_drawn_beside_their_mean_and_an_arrow_where_there_is_no_limit(
 
 
 def test_page_counts_the_papers_findings_apart_and_few_seeds_as_none(study, gallery):
-    gallery.images |= unpainted(study).images
+    gallery.pictures |= made.unpainted(study).pictures
     text = written(study, gallery)
     found = ledger.ledger(study)
     for whose, name in ledger.WHOSE.items():
@@ -446,11 +442,11 @@ def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
     )
     figure = _titled(table)
     drawings.clear()
-    written = [style.pdf(figure), style.png(figure), style.png(figure, 150), style.pdf(figure)]
-    assert len(drawings) == 4 and figure.dpi == 110
+    written = [style.pdf(figure), style.png(figure), style.png(figure, 110), style.pdf(figure)]
+    assert len(drawings) == 4 and figure.dpi == 96
     assert written[0] == written[3] == by_savefig("pdf", metadata={"CreationDate": None})
-    assert written[1] == by_savefig("png", dpi=110, metadata={"Software": None})
-    assert written[2] == by_savefig("png", dpi=150, metadata={"Software": None})
+    assert written[1] == by_savefig("png", dpi=192, metadata={"Software": None})
+    assert written[2] == by_savefig("png", dpi=110, metadata={"Software": None})
 
 
 @style.drawn

@@ -7,6 +7,7 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def right_shares(rows: pd.DataFrame) -> np.ndarray:
     asked = np.array([values is not None and len(values) > 0 for values in logliks], dtype=bool)
     if asked.any():
         shares = softmax(_table(logliks[asked]), axis=1)
-        found[asked] = shares[np.arange(len(shares)), rows["answer"].to_numpy()[asked]]
+        found[asked] = _picked(shares, rows["answer"].to_numpy()[asked])
     return found
 
 
@@ -48,9 +49,7 @@ def js(logliks: Collection[Sequence[float]], others: Collection[Sequence[float]]
     if not len(logliks):
         return float("nan")
     p, q = (softmax(_table(values), axis=1) for values in (logliks, others))
-    middle = (p + q) / 2
-    bits = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2 / np.log(2)
-    return float(bits.mean())
+    return float(_divergences(p, q).mean())
 
 
 def truth_ratios(rows: pd.DataFrame) -> np.ndarray:
@@ -58,11 +57,7 @@ def truth_ratios(rows: pd.DataFrame) -> np.ndarray:
     the truth is as likely as any other answer, near 0 if it is known. [TOFU, Maini et al. 2024,
     arXiv 2401.06121]
     """
-    logs = log_softmax(_table(rows["option_loglik"]), axis=1)
-    there = np.isfinite(_table(rows["option_loglik"]))
-    right = logs[np.arange(len(rows)), rows["answer"]]
-    wrong = np.where(there, logs, 0.0).sum(axis=1) - right
-    return np.exp(wrong / (there.sum(axis=1) - 1) - right)
+    return _truth_ratios(_table(rows["option_loglik"]), rows["answer"].to_numpy())
 
 
 def forget_quality(ratios: np.ndarray, others: np.ndarray) -> float:
@@ -88,23 +83,27 @@ def distances(rows: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
     broke is far from them.
     """
     a, b = _paired(rows, oracle)
-    forget, there = a[a["set"] == "forget"], b[b["set"] == "forget"]
-    found = dict.fromkeys(DISTANCES, float("nan"))
+    p, q = (softmax(x.logliks, axis=1) for x in (a, b))
+    apart, found = _divergences(p, q), dict.fromkeys(DISTANCES, float("nan"))
     for group in ("forget", "retain", "general"):
-        found[f"{group}_js"] = _js_of(a[a["set"] == group], b[b["set"] == group])
-    if not len(forget):
+        here = a.set == group
+        by_modality = [
+            apart[here & (a.modality == m)].mean() for m in sorted(set(a.modality[here]))
+        ]
+        found[f"{group}_js"] = float(np.mean(by_modality)) if by_modality else float("nan")
+    forget = a.set == "forget"
+    if not forget.any():
         return found
-    ratios, aims = truth_ratios(forget), truth_ratios(there)
-    forget_ks = ks(right_shares(forget), right_shares(there))
+    ratios, aims = (_truth_ratios(x.logliks[forget], x.answer[forget]) for x in (a, b))
+    forget_ks = ks(*(_picked(s[forget], x.answer[forget]) for s, x in ((p, a), (q, b))))
+    likeliest, aim = (x.logliks[forget].argmax(axis=1) for x in (a, b))
     return found | {
         "distance": float(np.mean([forget_ks, found["retain_js"], found["general_js"]])),
         "forget_ks": forget_ks,
         "truth_ratio": float(np.median(ratios)),
         "forget_quality": forget_quality(ratios, aims),
-        "agree_said": _alike(forget["extracted"].fillna(""), there["extracted"].fillna("")),
-        "agree_likeliest": _alike(
-            forget["option_loglik"].map(np.argmax), there["option_loglik"].map(np.argmax)
-        ),
+        "agree_said": float((a.extracted[forget] == b.extracted[forget]).mean()),
+        "agree_likeliest": float((likeliest == aim).mean()),
     }
 
 
@@ -120,15 +119,6 @@ def agreement_of_ranks(values: Sequence[float], others: Sequence[float]) -> floa
     return float(kendalltau(a[there], b[there]).statistic)
 
 
-def _table(logliks: Collection[Sequence[float]]) -> np.ndarray:
-    """Log-likelihoods (questions, most options), -inf where a question has fewer options."""
-    width = max((len(values) for values in logliks), default=0)
-    table = np.full((len(logliks), width), -np.inf)
-    for line, values in zip(table, logliks, strict=True):
-        line[: len(values)] = values
-    return table
-
-
 def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
     """(AUC - AUC of the oracle) / AUC of the oracle: 0 if the two look alike, above it if the
     people still show, below it if their absence does; of numbers or columns. [MUSE, Shi et al. 2024, arXiv 2407.06460]
@@ -136,25 +126,64 @@ def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
     return (auc_of_run - auc_of_oracle) / auc_of_oracle
 
 
-def _paired(rows: pd.DataFrame, oracle: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of those questions that both were asked, in the same order."""
-    a, b = (_asked(part).set_index("question_id") for part in (rows, oracle))
-    shared = a.index.intersection(b.index)
-    return a.loc[shared].reset_index(), b.loc[shared].reset_index()
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Rows as arrays, one entry a question: picking from them costs a hundredth of what it costs
+    from a frame.
+    """
+
+    set: np.ndarray
+    modality: np.ndarray
+    answer: np.ndarray
+    extracted: np.ndarray  # "" for none
+    logliks: np.ndarray  # (questions, most options), -inf where there are fewer
 
 
-def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+def _paired(rows: pd.DataFrame, oracle: pd.DataFrame) -> tuple[_Asked, _Asked]:
+    """The questions with several options that both were asked in trained wordings, in the same
+    order.
+    """
+    a, b = (_headline(part) for part in (rows, oracle))
+    order = pd.Index(b["question_id"]).get_indexer(pd.Index(a["question_id"]))
+    return _arrays(a[order >= 0]), _arrays(b.iloc[order[order >= 0]])
+
+
+def _headline(rows: pd.DataFrame) -> pd.DataFrame:
     several = np.array([len(values) > 1 for values in rows["option_loglik"]], dtype=bool)
     return rows[several & (rows["wording"] == "trained").to_numpy()]
 
 
-def _js_of(rows: pd.DataFrame, others: pd.DataFrame) -> float:
-    by_modality = [
-        js(part["option_loglik"], others.loc[part.index, "option_loglik"])
-        for _, part in rows.groupby("modality")
-    ]
-    return float(np.mean(by_modality)) if by_modality else float("nan")
+def _arrays(rows: pd.DataFrame) -> _Asked:
+    names = ("set", "modality", "answer")
+    return _Asked(
+        **{name: rows[name].to_numpy() for name in names},
+        extracted=rows["extracted"].fillna("").to_numpy(),
+        logliks=_table(rows["option_loglik"].to_numpy()),
+    )
 
 
-def _alike(values: pd.Series, others: pd.Series) -> float:
-    return float((values.to_numpy() == others.to_numpy()).mean())
+def _table(logliks: Collection[Sequence[float]]) -> np.ndarray:
+    """Log-likelihoods (questions, most options), -inf where a question has fewer options."""
+    counts = np.fromiter(map(len, logliks), dtype=int, count=len(logliks))
+    table = np.full((len(counts), counts.max(initial=0)), -np.inf)
+    if len(counts):
+        table[np.arange(table.shape[1]) < counts[:, None]] = np.concatenate(list(logliks))
+    return table
+
+
+def _picked(table: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Of each line the entry in its column."""
+    return table[np.arange(len(table)), columns]
+
+
+def _divergences(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """The Jensen-Shannon divergence of each line of two tables of probabilities, bits."""
+    middle = (p + q) / 2
+    return (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / 2 / np.log(2)
+
+
+def _truth_ratios(logliks: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    logs, there = log_softmax(logliks, axis=1), np.isfinite(logliks)
+    right = _picked(logs, answer)
+    wrong = np.where(there, logs, 0.0).sum(axis=1) - right
+    return np.exp(wrong / (there.sum(axis=1) - 1) - right)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -149,9 +150,9 @@ def _full_rows(path: Path, columns: tuple[str, ...], *, result: str) -> pd.DataF
 
 def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
     """The rows of a frame whose columns equal the values given."""
-    keep = pd.Series(True, index=frame.index)
+    keep = np.ones(len(frame), dtype=bool)
     for column, value in values.items():
-        keep &= frame[column] == value
+        keep &= (frame[column] == value).to_numpy(dtype=bool)
     return frame[keep]
 
 

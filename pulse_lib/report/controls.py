@@ -19,9 +19,9 @@ from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.explorer import Explorer, runs_of
 from pulse_lib.report.figures import levels as levels_drawn
 from pulse_lib.report.figures import stories
-from pulse_lib.report.figures.style import Figure, empty_figure, png
+from pulse_lib.report.figures.style import Figure, empty_figure
 from pulse_lib.report.tables import levels
-from pulse_lib.report.widgets import states_of
+from pulse_lib.report.widgets import put, states_of
 
 WIDE = "420px"
 
@@ -32,7 +32,7 @@ def question_browser(look: Explorer):
     which = {"forget": "forget", "retain": "retain", "general": "general"}
     first = next(iter(look.people_of("forget").values()))
     if is_batch():
-        return explorer.still(look)["question"]
+        return explorer.STILLS["question"](look)
     sets = _dropdown(which, "set")
     names = _dropdown(look.people_of("forget"), "person", wide=True)
     asked = _dropdown(look.questions_of("forget", first), "question", wide=True)
@@ -55,7 +55,7 @@ def person_browser(look: Explorer):
     """The story of one person, by name, previous and next; in batch the last forget person, whose
     turn came last."""
     if is_batch():
-        return explorer.still(look)["person"]
+        return explorer.STILLS["person"](look)
     sets = _dropdown({"forget": "forget", "retain": "retain"}, "set")
     names = _dropdown(look.people_of("forget"), "person", wide=True)
     sets.observe(lambda *_: _refill(names, look.people_of(sets.value)), names="value")
@@ -67,7 +67,7 @@ def face_browser(look: Explorer):
     or of the first run there is."""
     names = runs_of(look)
     if is_batch():
-        return explorer.still(look)["faces"]
+        return explorer.STILLS["faces"](look)
     runs = _dropdown({name: name for name in names}, "run", wide=True)
     states = _dropdown({s: s for s in states_of(look.study, names[0])}, "state")
     which = _dropdown({"retain": "retain", "forget": "forget"}, "set")
@@ -287,7 +287,7 @@ def _panel(controls: list, draw: Callable[[], Figure], *, watched: list):
     def show(*_) -> None:
         if all(getattr(box, "index", 0) is not None for box in watched):
             figure = draw()
-            picture.value = png(figure)
+            put(picture, figure)
             said.value = figure.get_suptitle()
 
     for box in watched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import pandas as pd
@@ -152,19 +152,28 @@ def explorer(study: Study, scenario: str = "", *, seed: int | None = None) -> Ex
     return Explorer(study, wanted[0][0], seed=wanted[0][1])
 
 
+def _asked_first(look: Explorer) -> Figure:
+    first = next(iter(look.people_of("forget").values()))
+    return look.question(next(iter(look.questions_of("forget", first).values())))
+
+
+def _fallen_most(look: Explorer) -> Figure:
+    run = runs_of(look)[0]
+    return look.fallen(run, states_of(look.study, run)[-1])
+
+
+# The pictures of the explorer by name, each as it is in batch
+STILLS: dict[str, Callable[[Explorer], Figure]] = {
+    "question": _asked_first,
+    "person": lambda look: look.person(list(look.people_of("forget").values())[-1]),
+    "faces": _fallen_most,
+    "states": lambda look: stories.state_scatter(pick(states(look.study), scenario=look.scenario)),
+}
+
+
 def still(look: Explorer) -> dict[str, Figure]:
     """The pictures of the explorer by name, each as it is in batch."""
-    forget = look.people_of("forget")
-    first, last = next(iter(forget.values())), list(forget.values())[-1]
-    asked = next(iter(look.questions_of("forget", first).values()))
-    run = runs_of(look)[0]
-    table = states(look.study)
-    return {
-        "question": look.question(asked),
-        "person": look.person(last),
-        "faces": look.fallen(run, states_of(look.study, run)[-1]),
-        "states": stories.state_scatter(pick(table, scenario=look.scenario)),
-    }
+    return {name: draw(look) for name, draw in STILLS.items()}
 
 
 def told(pictures: Mapping[str, Figure]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from pulse_lib.report.answer import answer
 from pulse_lib.report.collect import Run, Study, records
 from pulse_lib.report.faces import face_files
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
-from pulse_lib.report.figures.style import FILE_DPI, Figure, png
+from pulse_lib.report.figures.style import Picture, painted
 from pulse_lib.report.findings import ledger
 from pulse_lib.report.findings.shown import short
 from pulse_lib.report.seeds import ENOUGH
@@ -231,27 +231,22 @@ def _people(study: Study) -> Iterator[dict[str, str]]:
     if study.profile.data.people.source not in DRAWN:
         return
     try:
-        pictures = explorer.still(explorer.explorer(study))
+        look = explorer.explorer(study)
     except PulseError:  # no unlearning run yet
         return
     for name, (question, reading) in PEOPLE.items():
         more = {"name": name, "question": question, "reading": reading}
-        yield more | _picture(pictures[name])
+        yield more | _picture(painted(explorer.STILLS[name](look)))
 
 
-def _picture(figure: Figure, data: bytes = b"") -> dict[str, str]:
-    said = figure.get_suptitle().replace("\n", " ")
-    return {"finding": said, "png": base64.b64encode(data or png(figure, FILE_DPI)).decode()}
+def _picture(picture: Picture) -> dict[str, str]:
+    return {"finding": picture.said, "png": base64.b64encode(picture.png).decode()}
 
 
 def _figures(gallery: Gallery) -> Iterator[dict[str, str]]:
     for entry in ENTRIES:
-        yield {
-            "name": entry.name,
-            "question": entry.question,
-            "reading": entry.reading,
-            **_picture(gallery.show(entry.name), gallery.png(entry.name)),
-        }
+        about = {"name": entry.name, "question": entry.question, "reading": entry.reading}
+        yield about | _picture(gallery.show(entry.name))
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pulse_lib.progress import is_batch
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.figures.cards import question_card
 from pulse_lib.report.figures.sequential import round_figure
-from pulse_lib.report.figures.style import Figure, drawn, empty_figure, new_figure, png, title
+from pulse_lib.report.figures.style import DPI, Figure, drawn, empty_figure, new_figure, png, title
 
 ANY = "any"
 
@@ -241,11 +241,11 @@ def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
     def draw(*_) -> None:
         shown = loaded["shown"]
         if shown.empty:
-            picture.value = png(empty_figure("No question passes these filters."))
+            put(picture, empty_figure("No question passes these filters."))
         else:
             questions, images = loaded["material"]
             line = shown.iloc[min(number.value, len(shown)) - 1]
-            picture.value = png(answer_card(line, questions, images=images))
+            put(picture, answer_card(line, questions, images=images))
 
     def step(by: int) -> None:
         number.value = (number.value - 1 + by) % number.max + 1
@@ -261,6 +261,12 @@ def _answer_controls(study: Study, names: list[str], *, run: str, state: str):
     load()
     rows = [widgets.HBox([pick_run, pick_state]), widgets.HBox([*filters.values(), changed])]
     return widgets.VBox([*rows, widgets.HBox([*steps, number, count]), picture])
+
+
+def put(box, figure: Figure) -> None:
+    """Show a figure in an Image widget, sharp, at the size it has on a page."""
+    box.value = png(figure)
+    box.width = str(round(figure.get_figwidth() * DPI))
 
 
 # --- rounds ---------------------------------------------------------------------------------------
@@ -279,7 +285,7 @@ def round_browser(requests: pd.DataFrame, relapse: pd.DataFrame):
     picture = widgets.Image(format="png", layout=widgets.Layout(max_width="1100px"))
 
     def draw(*_) -> None:
-        picture.value = png(round_figure(requests, relapse, number=slider.value))
+        put(picture, round_figure(requests, relapse, number=slider.value))
 
     slider.observe(draw, names="value")
     draw()

@@ -12,9 +12,9 @@ import pandas as pd
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
-from pulse_lib.report.figures import comparisons, sequential, style
+from pulse_lib.report.figures import comparisons, sequential
 from pulse_lib.report.figures.radar import radar
-from pulse_lib.report.figures.style import Figure
+from pulse_lib.report.figures.style import Figure, Picture, painted, save
 from pulse_lib.report.figures.told import story
 from pulse_lib.report.figures.trade_off import trade_off
 from pulse_lib.report.tables import intervals, ranking, told
@@ -155,14 +155,13 @@ ENTRIES = (
 
 @dataclass
 class Gallery:
-    """The figures of one study, drawn when asked for and kept for saving; tables that several
-    figures share are computed once."""
+    """The figures of one study, drawn and painted when asked for and kept as pictures; tables that
+    several figures share are computed once."""
 
     study: Study
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     _: KW_ONLY
-    figures: dict[str, Figure] = field(default_factory=dict)
-    images: dict[str, bytes] = field(default_factory=dict)
+    pictures: dict[str, Picture] = field(default_factory=dict)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of `intervals`, `ranking` or `story` for this study."""
@@ -171,18 +170,17 @@ class Gallery:
             self.tables[name] = getattr(source, name)(self.study)
         return self.tables[name]
 
-    def show(self, name: str) -> Figure:
-        """The figure of that name. Raises PulseError listing the names."""
-        if name not in self.figures:
-            entry = find(name)
-            self.figures[name] = entry.draw(entry.select(self.table(entry.table)), self.study)
-        return self.figures[name]
+    def figure(self, name: str) -> Figure:
+        """The figure of that name, drawn anew. Raises PulseError listing the names."""
+        entry = find(name)
+        return entry.draw(entry.select(self.table(entry.table)), self.study)
 
-    def png(self, name: str) -> bytes:
-        """That figure as the bytes of a PNG file, rendered once."""
-        if name not in self.images:
-            self.images[name] = style.png(self.show(name), style.FILE_DPI)
-        return self.images[name]
+    def show(self, name: str) -> Picture:
+        """The picture of that name: on the page, in files and in the report it is the same one.
+        Raises PulseError listing the names."""
+        if name not in self.pictures:
+            self.pictures[name] = painted(self.figure(name), with_pdf=True)
+        return self.pictures[name]
 
     def save(self, folder: Path) -> list[Path]:
         """Write every figure of the catalogue as PNG and PDF beside the CSV it drew; returns the
@@ -190,13 +188,7 @@ class Gallery:
         paths = []
         for entry in ENTRIES:
             drawn = entry.select(self.table(entry.table))
-            paths += style.save(
-                self.show(entry.name),
-                folder,
-                name=entry.name,
-                table=drawn,
-                image=self.png(entry.name),
-            )
+            paths += save(self.show(entry.name), folder, name=entry.name, table=drawn)
         return paths
 
 

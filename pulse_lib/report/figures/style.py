@@ -8,6 +8,7 @@ import io
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -33,7 +34,8 @@ COLOURS = [sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 3, 4, 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
 BEFORE = "#7f7f7f"
 INK = "#333333"
-FILE_DPI = 150  # of PNG files and of pictures in the report
+DPI = 96  # at which a figure is shown
+FILE_DPI = 2 * DPI  # of its pixels, in files too: sharp on any screen
 MANY = 6  # more series than this in one panel cannot be told apart
 NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw."
 
@@ -69,25 +71,50 @@ _CONTEXT: dict[Any, Any] = {
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that any notebook front end shows once, as a PNG of twice its size in pixels (sharp
-    on any screen), with its title as alternative text and without pyplot's global state."""
+    """A figure that any notebook front end shows once, without pyplot's global state."""
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        width, height = self.get_size_inches() * self.dpi
-        shown = {"width": round(width), "height": round(height), "alt": _alternative(self)}
-        return {"image/png": png(self, 2 * int(self.dpi))}, {"image/png": shown}
+        return painted(self)._repr_mimebundle_()
 
 
-def _alternative(figure: Figure) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as files and pages hold it: the bytes of a PNG of twice its size in pixels, that
+    size (width, height), and its title, which is its alternative text. A hundredth of the memory
+    that the figure's lines and letters take."""
+
+    png: bytes
+    size: tuple[int, int]
+    said: str
+    pdf: bytes = b""
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        said = textwrap.shorten(self.said, 300, placeholder=" …")
+        shown = {"width": self.size[0], "height": self.size[1], "alt": said}
+        return {"image/png": self.png}, {"image/png": shown}
+
+
+def painted(figure: Figure, *, with_pdf: bool = False) -> Picture:
+    """The figure as a picture."""
+    width, height = figure.get_size_inches() * DPI
+    return Picture(
+        png=png(figure, FILE_DPI),
+        size=(round(width), round(height)),
+        said=_said(figure),
+        pdf=pdf(figure) if with_pdf else b"",
+    )
+
+
+def _said(figure: Figure) -> str:
     """What a reader hears in place of a figure: its title, or what is written in it."""
     written = (text.get_text() for ax in figure.axes for text in (*ax.texts, ax.title))
     said = figure.get_suptitle() or "; ".join(t.strip() for t in written if t.strip())
-    return textwrap.shorten(said, 300, placeholder=" …")
+    return said.replace("\n", " ")
 
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, laid out so that nothing overlaps."""
-    return Figure(figsize=(width, height), layout="constrained", dpi=110, facecolor="white")
+    return Figure(figsize=(width, height), layout="constrained", dpi=DPI, facecolor="white")
 
 
 def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -272,7 +299,7 @@ def reference_line(
         ax.annotate(text, (value, 1.0), (shift, -2), **style)
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png(figure: Figure, dpi: int = FILE_DPI) -> bytes:
     """The figure as PNG bytes."""
     buffer = io.BytesIO()
     with _drawn_once(figure, FigureCanvasAgg, dpi=dpi) as canvas:
@@ -301,16 +328,10 @@ def _drawn_once(figure: Figure, canvas: type[C], *, dpi: float) -> Generator[C]:
         figure.set_canvas(kept_canvas)
 
 
-def save(
-    figure: Figure, folder: Path, *, name: str, table: pd.DataFrame, image: bytes | None = None
-) -> list[Path]:
-    """Write name.png, name.pdf and name.csv (the table drawn) by rename; returns the three paths.
-
-    image: the PNG's bytes, if they are there already.
-    """
-    folder = Path(folder)
-    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
-    replace_file(paths[0], lambda tmp: tmp.write_bytes(image or png(figure, FILE_DPI)))
-    replace_file(paths[1], lambda tmp: tmp.write_bytes(pdf(figure)))
+def save(picture: Picture, folder: Path, *, name: str, table: pd.DataFrame) -> list[Path]:
+    """Write name.png, name.pdf and name.csv (the table drawn) by rename; returns the three paths."""
+    paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
+    replace_file(paths[0], lambda tmp: tmp.write_bytes(picture.png))
+    replace_file(paths[1], lambda tmp: tmp.write_bytes(picture.pdf))
     write_csv(paths[2], table)
     return paths

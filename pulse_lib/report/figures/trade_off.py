@@ -110,8 +110,9 @@ def _trade_off_small(table: pd.DataFrame, against: Against, *, by: MatchedBy) ->
         for part in (way[["level", against]], gap)
     ]
     everybody = pd.concat(ways)
+    x, y = (everybody[name].to_numpy() for name in ("level", against))
     for ax, ((method, part), look) in zip(axes, every.items(), strict=True):
-        ax.plot(everybody["level"], everybody[against], color="#e2e2e2", linewidth=0.6, zorder=1)
+        ax.plot(x, y, color="#e2e2e2", linewidth=0.6, zorder=1)
         for scenario, line in scenarios.items():
             here = pick(table, scenario=scenario, method=method, trained_part=part)
             _ways(ax, here, against=against, look=look | {"linestyle": line}, scale=0.65)
@@ -136,13 +137,13 @@ def _ways(
     """The ways of one series (a line per run) and their full measurements: the last step small, the
     matched state large."""
     thin: Look = look | {"linewidth": 1.5 * scale, "markersize": 2.5 * scale, "alpha": 0.75}
-    for _, run in groups(here, "run"):
-        way = pick(run, kind="path").sort_values("step")
+    kinds = dict(groups(here, "kind"))
+    for _, way in groups(kinds["path"].sort_values("step"), "run") if "path" in kinds else ():
         ax.plot(way["level"], way[against], **thin)
-        for kind, size in (("final", 6), ("matched", 12)):
-            end = pick(run, kind=kind)
+    for kind, size in (("final", 6), ("matched", 12)):
+        if kind in kinds:
             mark: Look = look | {"markersize": size * scale, "linestyle": ""}
-            ax.plot(end["level"], end[against], zorder=4, **mark)
+            ax.plot(kinds[kind]["level"], kinds[kind][against], zorder=4, **mark)
 
 
 def _trade_off_title(table: pd.DataFrame, against: Against, *, matched_at: float) -> str:

@@ -171,11 +171,12 @@ def _whose(rows: pd.DataFrame, scenario: str, *, state: str) -> dict[str, str]:
 
 
 def _accuracies(study: Study, run: str, *, state: str) -> dict[str, float]:
-    rows = study.part(run, state)
-    forget = rows[(rows["set"] == "forget") & (rows["wording"] == "trained")]
-    likely = forget.groupby("modality", observed=True)["loglik_correct"].mean()
-    said = both_modalities(study.summaries[run, state, 0])
-    return {"forget": float(said), "forget_likelihood": float(nan_mean(likely.astype(float)))}
+    found = study.summaries[run, state, 0]
+    likely = [found[f"forget_{modality}_likelihood"] for modality in ("multimodal", "text")]
+    return {
+        "forget": float(both_modalities(found)),
+        "forget_likelihood": float(nan_mean(likely)),
+    }
 
 
 def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
