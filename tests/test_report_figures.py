@@ -474,7 +474,7 @@ def test_a_notebook_shows_a_figure_sharp_and_with_its_title_as_alternative():
     title(figure, "What it shows")
     data, about = InteractiveShell.instance().display_formatter.format(figure)
     picture = Image.open(BytesIO(data["image/png"]))
-    assert picture.width == 2 * about["image/png"]["width"] == 2 * 880
+    assert picture.width == 2 * about["image/png"]["width"] == 2 * 768
     assert about["image/png"]["alt"] == "What it shows" and "image/svg+xml" not in data
 
 

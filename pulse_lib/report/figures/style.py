@@ -132,9 +132,25 @@ def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
             if layout := figure.get_layout_engine():
                 layout.execute(figure)
             figure.set_layout_engine("none")
+            _align(figure)
             return figure
 
     return wrapper
+
+
+def _align(figure: Figure) -> None:
+    """Put the panels that the layout left out (see `panels`) at the height of their row's and the
+    place of their column's panel."""
+    grid = {}
+    for ax in figure.axes:
+        if spec := ax.get_subplotspec():
+            grid[spec.rowspan.start, spec.colspan.start] = ax
+    laid = {place: ax for place, ax in grid.items() if ax.get_in_layout()}
+    columns = {column: ax.get_position(original=True) for (_, column), ax in laid.items()}
+    for (row, column), ax in grid.items():
+        if not ax.get_in_layout():
+            across, along = columns[column], laid[row, 0].get_position(original=True)
+            ax.set_position((across.x0, along.y0, across.width, along.height))
 
 
 @drawn
@@ -232,6 +248,9 @@ def panels(
         ax.remove()
     for ax in axes[max(0, count - columns) : count]:
         ax.tick_params(labelbottom=True)
+    # Panels are alike: the first of each row and the last of each column say how much room all need.
+    for place, ax in enumerate(axes[: count - columns]):
+        ax.set_in_layout(place % columns == 0)
     return figure, axes[:count]
 
 
