@@ -9,6 +9,7 @@ import pytest
 from pulse_lib.evaluate.accuracy import (
     LIKELIHOODS,
     at_level,
+    equals,
     forget_level,
     forget_mean,
     likelihoods,
@@ -89,3 +90,10 @@ def test_likelihoods_are_the_summary_of_the_likeliest_options():
     assert (found["forget_text_likelihood"], found["general_likelihood"]) == (0.5, 1.0)
     assert np.isnan(found["retain_text_likelihood"]) and summary(table)["general"] == 0.5
     assert forget_mean(table, "loglik_correct") == 0.5
+
+
+@pytest.mark.parametrize("value", ["forget", "retain", "nobody", ""])
+def test_categories_are_compared_as_pandas_does(value):
+    column = pd.Series(["retain", "forget", None, "forget", "general"])
+    for typed in (column, column.astype("category"), column.astype("category")[1:3]):
+        np.testing.assert_array_equal(equals(typed, value), (typed == value).to_numpy(bool))

@@ -3,6 +3,7 @@ nothing from outside."""
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import io
 import json
@@ -156,6 +157,22 @@ def test_nothing_measured_says_so(empty, name):
     assert re.search("No (complete|method)", text_of(Gallery(empty).figure(name)))
 
 
+def test_panels_stand_in_rows_and_columns_though_few_of_them_are_laid_out(study):
+    """Every panel is as high as its row's first and as wide as its column's last."""
+    table = Gallery(study).table("requests")
+    table = pd.concat([table[table["method"] == "ga"].assign(method=name) for name in MANY])
+    panels = [ax for ax in figures.requests(table).axes if ax.get_subplotspec()]
+    laid = [ax for ax in panels if ax.get_in_layout()]
+    assert len(panels) == len(MANY) and len(laid) < len(panels) / 2
+    for edges, of in (("colspan", ["x0", "width"]), ("rowspan", ["y0", "height"])):
+        places = {}
+        for ax in panels:
+            where = getattr(ax.get_subplotspec(), edges).start
+            box = ax.get_position(original=True)
+            places.setdefault(where, set()).add(tuple(round(getattr(box, n), 9) for n in of))
+        assert all(len(found) == 1 for found in places.values())
+
+
 def test_twenty_methods_and_three_seeds_fit(gallery):
     """Tables of twenty methods; small panels instead of one crowded one, and no legend entry per
     method."""
@@ -189,6 +206,22 @@ def test_ten_sequential_configurations_fit(gallery):
         assert named == [*(f"req {k}" for k in range(1, 6)), "retain", "general"]
     assert "GA\nreplay" in {ax.get_title() for ax in figures.relapse(tables["relapse"]).axes}
     assert "GA\nreplay" in {ax.get_title() for ax in figures.requests(tables["requests"]).axes}
+
+
+def test_page_files_and_report_hold_the_same_picture(study, tmp_path, monkeypatch):
+    """And nothing is painted twice."""
+    painted, paint = [], style.png
+    monkeypatch.setattr(style, "png", lambda *args: painted.append(args) or paint(*args))
+    gallery = Gallery(study, pictures=made.unpainted(study).pictures)
+    del gallery.pictures["figure5"]
+    shown = gallery.show("figure5")
+    gallery.save(tmp_path)
+    assert shown.png == (tmp_path / "figure5.png").read_bytes()
+    assert shown.pdf == (tmp_path / "figure5.pdf").read_bytes() and shown.pdf.startswith(b"%PDF")
+    assert base64.b64encode(shown.png).decode() in written(study, gallery)
+    assert (
+        sum(figure.get_suptitle().replace("\n", " ") == shown.said for figure, *_ in painted) == 1
+    )
 
 
 def test_unknown_figure_lists_the_names(gallery):
@@ -494,4 +527,4 @@ def test_the_trade_off_is_drawn_over_the_accuracy_that_matched_goes_by(study):
     drawn = {
         float(x) for ax in figure.axes for line in ax.lines for x in np.ravel(line.get_xdata())
     }
-    assert set(marks["level"]) <= drawn
+    assert set(table["level"].dropna()) <= drawn  # marks and the lines that lead to them

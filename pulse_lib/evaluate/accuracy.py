@@ -181,9 +181,20 @@ def _mean_of_both(table: pd.DataFrame, chosen: np.ndarray, *, column: str = "cor
     return float(nan_mean(means))
 
 
+def equals(column: pd.Series, value: object) -> np.ndarray:
+    """Which entries of a column have a value; of categories by their codes, which costs a twentieth
+    of what a comparison of pandas does."""
+    values = column.array
+    if not isinstance(values, pd.Categorical):
+        return (column == value).to_numpy(dtype=bool)
+    if value not in values.categories:
+        return np.zeros(len(values), dtype=bool)
+    return values.codes == values.categories.get_loc(value)
+
+
 def _where(table: pd.DataFrame, **values: str) -> np.ndarray:
     """Which rows have these values; arrays, as picking rows of a frame costs a hundred times more."""
-    return np.logical_and.reduce([(table[c] == value).to_numpy() for c, value in values.items()])
+    return np.logical_and.reduce([equals(table[c], value) for c, value in values.items()])
 
 
 def _mean(values: np.ndarray) -> float:

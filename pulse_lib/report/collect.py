@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pulse_lib.data.records import read_table
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import likelihoods, summary
+from pulse_lib.evaluate.accuracy import equals, likelihoods, summary
 from pulse_lib.evaluate.rows import ROW_SCHEMA
 from pulse_lib.files import read_json, show
 from pulse_lib.profile import MatchedBy, Profile
@@ -152,7 +152,7 @@ def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
     """The rows of a frame whose columns equal the values given."""
     keep = np.ones(len(frame), dtype=bool)
     for column, value in values.items():
-        keep &= (frame[column] == value).to_numpy(dtype=bool)
+        keep &= equals(frame[column], value)
     return frame[keep]
 
 
@@ -181,7 +181,7 @@ def best_first(frame: pd.DataFrame, value: str, *, reached: str, of: str) -> pd.
 
 def headline(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that headline numbers use: wordings that were trained on (renderings never are)."""
-    return rows[rows["wording"] == "trained"]
+    return rows[equals(rows["wording"], "trained")]
 
 
 def collect(out: Path, profile: Profile) -> Study:

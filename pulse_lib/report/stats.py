@@ -61,10 +61,11 @@ def accuracy(
     rows: columns seed, cluster, `value` and `by`, a column whose groups count alike (modality: the
     plain mean of the two modalities' accuracies); seeds that lack one of them are left out.
     """
-    rows = _of_seeds(rows, _whole_seeds(rows, by))
     if rows.empty:
         return NOTHING
-    cell, cell_seeds = _cells(rows, by)
+    cell, cell_seeds, whole = _cells(rows, by)
+    if not whole.all():
+        return accuracy(rows[whole[cell]], value, by=by, level=level)
     unit, units = pd.factorize(rows["cluster"], sort=True)
     units = np.asarray(units, dtype=object)
     shape = (len(cell_seeds), len(units))
@@ -119,8 +120,11 @@ def retained(
     before: pd.DataFrame, after: pd.DataFrame, *, by: str | None = None, level: float = LEVEL
 ) -> Interval:
     """`share` of the accuracies of two sets of rows, over the seeds that both have."""
-    before, after = of_shared_seeds(before, after, by=by)
-    return share(accuracy(after, by=by, level=level), accuracy(before, by=by, level=level))
+    was, now = (accuracy(rows, by=by, level=level) for rows in (before, after))
+    if was.seeds != now.seeds:
+        shared = of_shared_seeds(before, after, by=by)
+        was, now = (accuracy(rows, by=by, level=level) for rows in shared)
+    return share(now, was)
 
 
 def percent_retained(
@@ -141,7 +145,7 @@ def percent_forgotten(
 def of_shared_seeds(*frames: pd.DataFrame, by: str | None = None) -> list[pd.DataFrame]:
     """The rows of the seeds that every frame has, with every value of `by`."""
     shared = set.intersection(*(_whole_seeds(frame, by) for frame in frames))
-    return [_of_seeds(frame, shared) for frame in frames]
+    return [frame[frame["seed"].isin(shared)] for frame in frames]
 
 
 def _interval(
@@ -178,25 +182,17 @@ def _combined(of_limits, x: Interval, *, y: Interval, of_points) -> Interval:
 
 def _whole_seeds(rows: pd.DataFrame, by: str | None) -> set:
     """The seeds that have every value of `by` that the rows have."""
-    seed, seeds = pd.factorize(rows["seed"])
-    if by is None or len(seeds) < 2:
-        return set(seeds)
-    group, groups = pd.factorize(rows[by])
-    there = np.zeros((len(seeds), len(groups)), dtype=bool)
-    there[seed, group] = True
-    return set(np.asarray(seeds)[there.all(axis=1)])
+    _, cell_seeds, whole = _cells(rows, by)
+    return set(cell_seeds[whole])
 
 
-def _of_seeds(rows: pd.DataFrame, seeds: set) -> pd.DataFrame:
-    here = rows["seed"].isin(seeds)
-    return rows if here.all() else rows[here]
-
-
-def _cells(rows: pd.DataFrame, by: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """(the cell of each row, the seed of each cell): a cell is a seed, or a value of `by` in it."""
+def _cells(rows: pd.DataFrame, by: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the cell of each row, the seed of each cell, whether it is a seed with every value of `by`):
+    a cell is a seed, or a value of `by` in it."""
     seed, seeds = pd.factorize(rows["seed"], sort=True)
     if by is None:
-        return seed, np.asarray(seeds)
+        return seed, np.asarray(seeds), np.ones(len(seeds), dtype=bool)
     group, groups = pd.factorize(rows[by], sort=True)
-    cell, places = pd.factorize(seed * len(groups) + group, sort=True)
-    return cell, np.asarray(seeds)[places // len(groups)]
+    cell, shape = seed * len(groups) + group, (len(seeds), len(groups))
+    there = np.bincount(cell, minlength=len(seeds) * len(groups)).reshape(shape) > 0
+    return cell, np.repeat(seeds, len(groups)), np.repeat(there.all(axis=1), len(groups))

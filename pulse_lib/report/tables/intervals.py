@@ -11,7 +11,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pulse_lib.evaluate.accuracy import RETAINED, both_modalities, chance, forget_level, nan_mean
+from pulse_lib.evaluate.accuracy import (
+    RETAINED,
+    both_modalities,
+    chance,
+    equals,
+    forget_level,
+    nan_mean,
+)
 from pulse_lib.report import paper, stats
 from pulse_lib.report.collect import Run, Study, groups, headline, once, pick
 from pulse_lib.report.words import SETS, Metric, Selection, method_order
@@ -23,6 +30,7 @@ ANSWERS = [
     *("seed", "set", "modality", "wording", "cluster"),
     *("correct", "invalid", "loglik_correct", "n_options"),
 ]
+KEPT = [*ANSWERS, "run", "step", "category"]  # of `states`
 SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds", "points"]
 
 
@@ -30,9 +38,9 @@ def answers_of(rows: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str | 
     """The headline rows of a metric and what is averaged within them: retain_text -> (its rows,
     None), retain -> (both, "modality")."""
     name, _, modality = metric.partition("_")
-    wanted = (rows["wording"] == "trained") & (rows["set"] == name)
+    wanted = equals(rows["wording"], "trained") & equals(rows["set"], name)
     if modality:
-        wanted &= rows["modality"] == modality
+        wanted &= equals(rows["modality"], modality)
     there = [column for column in ANSWERS if column in rows]
     return rows.loc[wanted, there], None if modality or name == "general" else "modality"
 
@@ -78,12 +86,12 @@ def states(
     found, befores = [], {}
     for key in sorted(runs, key=lambda k: (k[0], order.index(k[1]), k[2] == "llm")):
         for selection in selections:
-            after = pd.concat([study.part(run.name, selection) for run in runs[key]])
+            after = pd.concat([study.part(run.name, selection)[KEPT] for run in runs[key]])
             if len(after):
                 whose = dict(zip(SETTINGS, key, strict=True)) | {"selection": selection}
                 seeds = (key[0], *after["seed"].unique())
                 if seeds not in befores:
-                    befores[seeds] = study.before(seeds[0], seeds[1:])
+                    befores[seeds] = study.before(seeds[0], seeds[1:])[KEPT]
                 found.append((whose, befores[seeds], after))
     return found
 
