@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from pulse_lib.data.answers import right_letter
 from pulse_lib.data.folder.sheet import Line, Problem, Sheet
 from pulse_lib.data.likeness import plain_name
-from pulse_lib.data.mllmu.answers import right_letter
 from pulse_lib.data.records import LETTERS, Person, QuestionSet
 
 REQUIRED = ("person", "question", "answer", "photo")
