@@ -37,6 +37,7 @@ class Size:
     questions: int  # a person, held-out wordings included; of general questions: all
     conversations: int = 0  # a person, to fine-tune on
     _: KW_ONLY
+    candidate: int = 10  # questions that select a person
     download_gb: float = 0.0
 
 
@@ -167,6 +168,9 @@ PEOPLE: dict[PeopleSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mllmu": "pulse_lib.data.mllmu.source",
     "folder": "pulse_lib.data.folder.source",
+    "umu": "pulse_lib.data.umu.source",
+    "ppu": "pulse_lib.data.ppu.source",
+    "ppu_selective": "pulse_lib.data.ppu.selective",
 }
 GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",
