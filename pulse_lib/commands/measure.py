@@ -104,7 +104,7 @@ def general_rows(state: ModelState, groups: int = 0) -> tuple[list[Question], Im
     names no MMBench, the file is broken, or it has fewer questions.
     """
     data = state.profile.data
-    if not data.general.path:
+    if data.general.source != "mmbench":
         raise PulseError(
             f"{state.name}: data.general.source = {data.general.source}, so there is no MMBench to "
             "ask: take a profile with data.general.source = mmbench"

@@ -176,6 +176,8 @@ GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mmbench": "pulse_lib.data.mmbench.source",
     "folder": "pulse_lib.data.folder.general",
+    "pope": "pulse_lib.data.pope.source",
+    "mme": "pulse_lib.data.mme.source",
 }
 
 

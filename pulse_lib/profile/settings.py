@@ -30,11 +30,11 @@ PromptName = Literal["plain", "vicuna_v1", "mllmu", "chat"]
 ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
 PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective"]
-GeneralSource = Literal["world", "mmbench", "folder"]
+GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
 OWN = ("folder",)  # a folder of the user's: no hub, no revision, nobody whom the base model knows
 KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
-ONLY_SCORED = ("mmbench", "folder")  # general questions that are never trained on
+ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
 Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
 Reference = Literal["round_start", "target", "base"]
@@ -146,7 +146,8 @@ class GeneralSettings(Settings):
     """Where general questions come from."""
 
     source: GeneralSource = "world"
-    # mmbench: MMBench, a local file or folder, or a hub id; folder: general.csv and its photos
+    # mmbench, pope, mme: the benchmark, a local file or folder, or a hub id; folder: general.csv
+    # and its photos
     path: Text = ""
     revision: Text = ""
 
@@ -171,7 +172,9 @@ class DataSettings(Settings):
     n_pretrained_forget: CountOrNone = 20
     n_pretrained_retain: CountOrNone = 25
     n_holdout: CountOrNone = 50
-    n_general: CountOrNone  # general questions for evaluation; of MMBench: groups, 0 for all
+    n_general: (
+        CountOrNone  # general questions for evaluation; of MMBench groups, of MME pairs; 0: all
+    )
     n_general_train: CountOrNone  # general conversations that fine-tuning may replay
     n_train_views: Count  # training renderings a person
     n_conversations: Count = 2  # training conversations a person and modality while unlearning

@@ -64,6 +64,7 @@ TABLES = {
         " retain_js and general_js"
     ),
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
+    "yes_no": "Yes or no (POPE, MME): shares 0-1; MME's sums with and without celebrities",
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pulse_lib.report", ""),

@@ -34,6 +34,7 @@ from pulse_lib.report.tables.levels import at_level
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
+from pulse_lib.report.tables.yes_no import yes_no
 from pulse_lib.report.words import SCENARIOS, method_order
 
 SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY, *LIKELIHOODS]
@@ -204,7 +205,7 @@ def mmbench(study: Study) -> pd.DataFrame:
     embedded world. Raises ValueError if a group of rows is incomplete."""
     lines = []
     for (run, state, number), slim in study.parts.items():
-        if not (slim["group"] != "").any():
+        if not any(str(group).isdigit() for group in slim["group"].unique()):  # a base row's index
             continue
         rows = study.full_rows(run, ("state", "round", *SCORED))
         scores = score_rows(rows[(rows["state"] == state) & (rows["round"] == number)])
@@ -218,9 +219,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
-    `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
+    """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
+    they were asked, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
+    answered = yes_no(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
@@ -237,6 +239,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "about": about(study),
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
+        **({"yes_no": answered} if len(answered) else {}),
         **(from_oracle if len(near) else {}),
         **({"placebo": price} if len(price) else {}),
     }
