@@ -125,3 +125,28 @@ def test_yes_or_no_is_scored_with_and_without_celebrities(study):
     assert line["perception_without_celebrity"] == pytest.approx(worth["color"])
     assert line["cognition"] == pytest.approx(worth["code_reasoning"])
     assert not (study / "analysis/tables/mmbench.csv").exists()
+
+
+def test_facts_are_paired_and_those_that_were_to_stay_told_apart(study):
+    """Against counts by hand, from the rows of the run."""
+    rows = rows_of_run(study)
+    final = rows[(rows["state"] == "final") & (rows["set"] != "general")]
+    keys = ["selection", "set"]
+    gap = pd.read_csv(study / "analysis/tables/modality_gap.csv", keep_default_na=False)
+    gap = gap[gap["method"] == METHOD].set_index(keys).loc["final"]
+    for name, part in final.groupby("set"):
+        right = part.set_index(["person_id", "category", "modality"])["correct"].unstack()
+        line = gap.loc[name]
+        assert line["n_facts"] == len(right)
+        assert line["both"] == pytest.approx((right["text"] & right["multimodal"]).mean())
+        assert line["text_only"] == pytest.approx((right["text"] & ~right["multimodal"]).mean())
+        expected = right["text"].mean() - right["multimodal"].mean()
+        assert line["gap"] == pytest.approx(expected)
+        assert line["gap_low"] <= line["gap"] <= line["gap_high"]
+    kept = pd.read_csv(study / "analysis/tables/kept_facts.csv", keep_default_na=False)
+    line = kept[(kept["method"] == METHOD) & (kept["selection"] == "final")].iloc[0]
+    for name in ("forget", "kept"):
+        part = final[final["set"] == name]
+        assert line[name] == pytest.approx(part.groupby("modality")["correct"].mean().mean())
+        assert line[f"n_{name}"] == len(part)
+    assert "The same facts beside the photo" in (study / "analysis/report.html").read_text()

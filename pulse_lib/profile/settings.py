@@ -33,6 +33,7 @@ PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective"
 GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
 OWN = ("folder",)  # a folder of the user's: no hub, no revision, nobody whom the base model knows
+TWINS = ("umu", "ppu", "ppu_selective")  # each fact asked in both modalities, under one category
 KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
 ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full

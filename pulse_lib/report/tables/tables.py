@@ -16,6 +16,7 @@ from pulse_lib.evaluate.accuracy import (
     retained_share,
 )
 from pulse_lib.evaluate.mmbench import score_rows
+from pulse_lib.profile import TWINS
 from pulse_lib.report import paper
 from pulse_lib.report.collect import (
     Study,
@@ -29,6 +30,7 @@ from pulse_lib.report.collect import (
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
 from pulse_lib.report.tables.distance import distance, rank_agreement
+from pulse_lib.report.tables.facts import kept_facts, modality_gap
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
 from pulse_lib.report.tables.placebo import placebo
@@ -220,9 +222,9 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
-    they were asked, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
+    they were asked, `modality_gap` and `kept_facts` only of sources that know single facts, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
-    answered = yes_no(study)
+    answered, facts = yes_no(study), _facts(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
@@ -240,9 +242,19 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
         **({"yes_no": answered} if len(answered) else {}),
+        **facts,
         **(from_oracle if len(near) else {}),
         **({"placebo": price} if len(price) else {}),
     }
+
+
+def _facts(study: Study) -> dict[str, pd.DataFrame]:
+    """The tables about single facts, of sources whose questions are twins by fact."""
+    if study.profile.data.people.source not in TWINS:
+        return {}
+    states = _all_states(study)
+    kept = kept_facts(states)
+    return {"modality_gap": modality_gap(states), **({"kept_facts": kept} if len(kept) else {})}
 
 
 def _all_states(study: Study) -> list[tuple[dict, pd.DataFrame]]:
