@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from random import Random
@@ -20,6 +21,15 @@ from pulse_lib.data.records import (
 )
 from pulse_lib.data.splits import Assignment
 from pulse_lib.errors import PulseError
+
+_SOMEBODY = re.compile(
+    r"\b(?:this|the)\s+(?:person|individual|man|woman|boy|girl|child|lady|gentleman)\b(?:'s)?",
+    re.IGNORECASE,
+)
+_IN_THE_PICTURE = re.compile(
+    r"\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -159,3 +169,17 @@ def dealt(
         )
         for k in range(n)
     ]
+
+
+def by_name(text: str, name: str) -> str:
+    """A question about "this person" with the name in its place; one that names nobody gets it in
+    front."""
+    if name in text:
+        return text
+    text = _IN_THE_PICTURE.sub("", text)
+
+    def named(found: re.Match) -> str:
+        return f"{name}'s" if found[0].endswith("'s") else name
+
+    said, n_replaced = _SOMEBODY.subn(named, text)
+    return said if n_replaced else f"About {name}: {text}"

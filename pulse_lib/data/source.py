@@ -171,6 +171,7 @@ PEOPLE: dict[PeopleSource, str] = {
     "umu": "pulse_lib.data.umu.source",
     "ppu": "pulse_lib.data.ppu.source",
     "ppu_selective": "pulse_lib.data.ppu.selective",
+    "fiu": "pulse_lib.data.fiu.source",
 }
 GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",

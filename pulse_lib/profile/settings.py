@@ -29,11 +29,17 @@ PromptName = Literal["plain", "vicuna_v1", "mllmu", "chat"]
 # in the size and tiles that the checkpoint's processor gives it, many more tokens
 ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
-PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective"]
+PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective", "fiu"]
 GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
-OWN = ("folder",)  # a folder of the user's: no hub, no revision, nobody whom the base model knows
-TWINS = ("umu", "ppu", "ppu_selective")  # each fact asked in both modalities, under one category
+OWN = ("folder",)  # a folder of the user's: no hub, no revision
+TWINS = (
+    "umu",
+    "ppu",
+    "ppu_selective",
+    "fiu",
+)  # each fact asked in both modalities, under one category
+UNKNOWN = ("folder", "fiu")  # nobody whom the base model knows
 KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
 ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
@@ -131,8 +137,8 @@ class PeopleSettings(Settings):
     """Where people come from."""
 
     source: PeopleSource = "world"
-    # mllmu, umu, ppu: MLLMU-, UMU- and PPU-Bench, a local folder or a hub id; ppu_selective: of
-    # people to forget, the sensitive facts only; folder: photos and questions.csv
+    # mllmu, umu, ppu, fiu: MLLMU-, UMU-, PPU- and FIUBench, a local folder or a hub id;
+    # ppu_selective: of people to forget, the sensitive facts only; folder: photos and questions.csv
     path: Text = ""
     revision: Text = ""  # hub revision to pin; "" for a folder
 
@@ -217,7 +223,7 @@ class DataSettings(Settings):
                 f"n_pretrained_forget = 0 with people.source = {self.people.source}: there would be "
                 "nobody to forget; give 1 or more"
             )
-        if self.people.source in OWN and (self.n_candidates or self.n_pretrained_forget):
+        if self.people.source in UNKNOWN and (self.n_candidates or self.n_pretrained_forget):
             raise ValueError(
                 f"people.source = {self.people.source} has nobody whom the base model knows: set "
                 "n_candidates, n_pretrained_forget and n_pretrained_retain to 0"

@@ -166,7 +166,7 @@ def open_questions(
     """
     record = _record(person, settings)
     made, truths = [], []
-    for k, item in enumerate(getattr(record, task), start=1):
+    for k, item in enumerate(getattr(record, task, ()), start=1):
         image = _show(images, f"{person.id}/photo", photos=record.photos, modality=item.modality)
         asked = ChoiceQuestion(
             item.modality, f"{item.text}\n{INSTRUCTION[task]}", options=(), answer=-1

@@ -138,7 +138,7 @@ def open_questions(
     """
     record = _record(person, settings)
     made, truths = [], []
-    for k, item in enumerate(getattr(record, task), start=1):
+    for k, item in enumerate(getattr(record, task, ()), start=1):
         text = f"{item.text}\n{INSTRUCTION[task]}"
         asked = ChoiceQuestion(item.modality, text, options=(), answer=-1)
         image = _show(images, record, modality=item.modality)
