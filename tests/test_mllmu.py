@@ -700,6 +700,11 @@ def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
 
 
 def test_open_questions_and_their_truths(settings):
+    nobody = splits.Assignment("x", "finetuned", set="forget", request=1)
+    first = mllmu_source.fictitious(settings)[0]
+    assert mllmu_source.open_questions(
+        first, nobody, images=ImageStore(), settings=settings, task="keywords"
+    ) == ([], [])
     person = mllmu_source.celebrities(settings)[0]
     place = splits.Assignment(person.id, "pretrained", set="forget")
     asked, truths = mllmu_source.open_questions(

@@ -256,10 +256,20 @@ def test_a_kept_question_about_somebody_else_is_a_leak(tmp_path):
         leaks(data)
 
 
+def test_training_on_what_is_to_be_kept_is_a_leak(tmp_path):
+    data = build(settings(files.write_ppu(tmp_path), source="ppu_selective"))
+    forget = next(k for k, c in enumerate(data.conversations) if c.set == "forget" and not c.image)
+    data.conversations[forget] = replace(data.conversations[forget], set="kept")
+    with pytest.raises(PulseError, match="is in kept, its person"):
+        leaks(data)
+
+
 def test_a_profile_without_anybody_to_teach_has_one_scenario(tmp_path):
     profile = load_profile("ppu-qwen2.5-vl-7b-24gb")
     assert profile.data.people.source == "ppu" and not profile.data.n_finetuned_forget
     assert {n.setting for n in hub_needs(profile)} >= {"data.people.path"}
+    other = load_profile("ppu-selective-qwen2.5-vl-7b-24gb")
+    assert source_of(other.data) is selective and hub_needs(other) == hub_needs(profile)
     options = grid.Options(profile=profile.name, methods=["npo"], seeds=[0])
     kinds = [spec.kind for spec in grid.study(options)]
     assert kinds == ["data", "single_shot", "analysis"]

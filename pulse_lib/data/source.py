@@ -125,7 +125,8 @@ class OpenSource(Source, Protocol):
         settings: DataSettings,
         task: str,
     ) -> tuple[list[Question], list[str]]:
-        """The questions of task "generation" or "cloze" about one person, and the true answers."""
+        """The questions of task "generation", "cloze" or "keywords" about one person, and the true
+        answers (of "keywords" a line each); none of a task that it has not."""
         ...
 
 
