@@ -97,7 +97,7 @@ def person_questions(
         for asked in _askable(record, modality=modality):
             tag = f"{person.id}/{purpose}-trained/{modality}/{asked.number:02d}"
             made.append(
-                _question(tag, asked, asked.text, record=record, place=place,
+                _question(tag, asked, text=asked.text, record=record, place=place,
                           modality=modality, images=images, seed=seed)
             )  # fmt: skip
     return made
@@ -118,7 +118,7 @@ def heldout_questions(
             tag = f"{person.id}/eval-heldout/{modality}/{asked.number:02d}"
             text = rng.choice(asked.wordings)
             made.append(
-                _question(tag, asked, text, record=record, place=place, modality=modality,
+                _question(tag, asked, text=text, record=record, place=place, modality=modality,
                           images=images, seed=seed, wording="heldout")
             )  # fmt: skip
     return made
@@ -237,8 +237,8 @@ def _show(images: ImageStore, record: FiuPerson, *, modality: Modality) -> str:
 def _question(
     tag: str,
     asked: Asked,
-    text: str,
     *,
+    text: str,
     record: FiuPerson,
     place: Assignment,
     modality: Modality,
