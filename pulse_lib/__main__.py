@@ -314,7 +314,7 @@ def measure(
         int, typer.Option("--round", help="Of a sequential run; 0: its last.")
     ] = 0,
     what: Annotated[
-        str, typer.Option(help="Parted by commas: mmbench, generation, cloze.")
+        str, typer.Option(help="Parted by commas: mmbench, generation, cloze, keywords.")
     ] = "mmbench,generation,cloze",
     groups: Annotated[int, typer.Option(help="Questions of MMBench; 0: all.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Of generation and cloze.")] = 50,

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pulse_lib.data.answers import right_letter
 from pulse_lib.data.mllmu import files as mllmu
-from pulse_lib.data.mllmu.answers import right_letter
 from pulse_lib.data.mmbench import source as mmbench
 from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError

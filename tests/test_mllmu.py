@@ -287,6 +287,24 @@ def test_broken_training_texts(tmp_path, metadata, word):
     assert word in str(error.value)
 
 
+@pytest.mark.parametrize("form", [json.dumps, repr])
+def test_additional_texts_are_read_and_counted(tmp_path, form):
+    """Some items of ft_Data have other names for question and answer, and some copies are Python."""
+    texts = json.loads(TAUGHT[1]["metadata"])
+    texts[1] |= {"Answer": "O'Brien's job: \"chef\""}  # both quotes: not JSON in Python's form
+    more = {"Additional_question": "Which pet has he?", "Additional_answer": "A dog"}
+    more["Additional_ID"] = "8-3"
+    half = {"Additional_question": "Which car has he?", "Additional_ID": "8-4"}
+    edit = {"metadata": form([*texts, more, half])}
+    person = load(tmp_path, changed(lambda r: r.update(edit), TAUGHT), "ft_Data")[1]
+    assert person.person.id == "fictitious-008"
+    assert [(q.text, q.answer) for q in person.training] == [
+        *((t["Question"], t["Answer"]) for t in texts),
+        ("Which pet has he?", "A dog"),
+    ]
+    assert (person.n_additional, person.n_incomplete) == (1, 1)
+
+
 def test_files_that_are_missing_cut_off_or_something_else(tmp_path):
     with pytest.raises(PulseError, match="every file is missing of Full_Set"):
         mllmu.load_people(tmp_path, "Full_Set")
@@ -500,6 +518,7 @@ def test_people_that_cannot_be_asked_or_taught_are_left_out_and_told(settings):
     said = mllmu_source.describe(settings)
     assert "Full_Set 8 people, 6 of them usable" in said
     assert "Retain_Set 6 people, 5 of them usable" in said
+    assert "texts, 0 of them additional" in said
 
 
 def test_questions_are_the_files_and_the_face_is_shown_with_half_of_them(settings, built):
@@ -681,6 +700,11 @@ def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
 
 
 def test_open_questions_and_their_truths(settings):
+    nobody = splits.Assignment("x", "finetuned", set="forget", request=1)
+    first = mllmu_source.fictitious(settings)[0]
+    assert mllmu_source.open_questions(
+        first, nobody, images=ImageStore(), settings=settings, task="keywords"
+    ) == ([], [])
     person = mllmu_source.celebrities(settings)[0]
     place = splits.Assignment(person.id, "pretrained", set="forget")
     asked, truths = mllmu_source.open_questions(

@@ -57,7 +57,7 @@ def measure(
     (`mmbench_table`, `open_ended.summary`).
 
     mmbench: all rows of `data.general.path` (groups = 0) or those of `groups` questions, in at most
-    evaluate.max_new_tokens tokens -> mmbench_answers.jsonl, mmbench.json. generation, cloze: in at
+    evaluate.max_new_tokens tokens -> mmbench_answers.jsonl, mmbench.json. generation, cloze, keywords: in at
     most `max_new_tokens` tokens -> <task>_answers.jsonl, <task>.csv (`open_ended.open_rows`),
     <task>_summary.csv. What is measured is written to measure.json. Called again after a kill, it
     answers only the questions that are not there yet. Raises PulseError before any model is loaded: an unknown task, a
@@ -104,7 +104,7 @@ def general_rows(state: ModelState, groups: int = 0) -> tuple[list[Question], Im
     names no MMBench, the file is broken, or it has fewer questions.
     """
     data = state.profile.data
-    if not data.general.path:
+    if data.general.source != "mmbench":
         raise PulseError(
             f"{state.name}: data.general.source = {data.general.source}, so there is no MMBench to "
             "ask: take a profile with data.general.source = mmbench"
@@ -154,7 +154,7 @@ def mmbench_table(scores: dict) -> pd.DataFrame:
 
 
 def open_task(state: ModelState, task: str) -> OpenTask:
-    """The questions of "generation" or "cloze" about the forget, retain and holdout people of the
+    """The questions of one of `open_ended.TASKS` about the forget, retain and holdout people of the
     state's scenarios, with the photos that the study shows.
 
     Raises PulseError: a source without such tasks; the study's data missing, changed, or made anew
@@ -165,7 +165,8 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     if not isinstance(source, OpenSource):
         raise PulseError(
             f"{state.name}: data.people.source = {settings.people.source} has no {task} questions: "
-            "take a profile with data.people.source = mllmu, or leave it out with --what mmbench"
+            "take a profile with data.people.source = mllmu, umu or fiu, or leave it out with --what "
+            "mmbench"
         )
     manifest = runs.require(state.data, "01_build_datasets", checksums=True)
     if state.data_result and manifest["result"] != state.data_result:

@@ -33,7 +33,7 @@ def counts(profile: Profile) -> dict[str, int]:
         "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
         "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + general,
         "holdout": d.n_holdout * each,
-        "selection": d.n_candidates * 10,
+        "selection": d.n_candidates * size.candidate,
     }
 
 
@@ -47,17 +47,22 @@ def stages(profile: Profile) -> list[Stage]:
             "01 datasets, people chosen and asked",
             questions=n["selection"] + n["finetuned"] + n["pretrained"] + n["holdout"],
         ),
-        Stage(
-            "02 fine-tuning",
-            steps=math.ceil(n["taught"] / learned) * f.epochs,
-            sequences=f.batch_size,
-            questions=n["finetuned"] + n["holdout"],
-        ),
     ]
+    if d.n_finetuned_forget:
+        found.append(
+            Stage(
+                "02 fine-tuning",
+                steps=math.ceil(n["taught"] / learned) * f.epochs,
+                sequences=f.batch_size,
+                questions=n["finetuned"] + n["holdout"],
+            )
+        )
     for scenario, forget, epochs in (
         ("finetuned", d.n_finetuned_forget, u.epochs_finetuned),
         ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
     ):
+        if not forget:  # a scenario without anybody
+            continue
         asked = n[scenario]
         steps = u.n_steps(forget * n["forget a person"], epochs)
         along = _measured(profile, steps, n_forget=forget * each, n_other=asked - forget * each)
@@ -69,6 +74,8 @@ def stages(profile: Profile) -> list[Stage]:
                 questions=2 * asked + along,
             )
         )
+    if not d.n_finetuned_forget:
+        return found
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
     steps = u.n_steps(request, u.epochs_finetuned)
     along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pulse_lib.data.records import (
+    KEPT,
     Conversation,
     ImageStore,
     Person,
@@ -42,9 +43,9 @@ class Dataset:
     def evaluation(
         self, scenario: str, sets: Iterable[str] = ("forget", "retain")
     ) -> list[Question]:
-        """The questions of a scenario's sets, then the general ones (which belong to every
-        scenario)."""
-        wanted = set(sets)
+        """The questions of a scenario's sets (those of `kept` with those of `forget`), then the
+        general ones (which belong to every scenario)."""
+        wanted = set(sets) | ({KEPT} if "forget" in sets else set())
         chosen = [q for q in self.questions if q.scenario == scenario and q.set in wanted]
         return chosen + [q for q in self.questions if q.set == "general"]
 

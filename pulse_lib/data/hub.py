@@ -21,7 +21,7 @@ from pulse_lib.progress import LINE_SECONDS, is_batch
 PATIENCE = 7.0  # seconds in which the hub must have answered once, name look-up included
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?\.")  # some data sets name a hash too
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,16 @@ SCHEMA_VERSION = 1
 LETTERS = "ABCD"
 Modality = Literal["multimodal", "text"]  # multimodal: an image is shown
 QuestionSet = Literal[
-    "forget", "retain", "retain_train", "holdout", "general", "general_train", "candidate"
+    "forget",
+    "kept",
+    "retain",
+    "retain_train",
+    "holdout",
+    "general",
+    "general_train",
+    "candidate",
 ]
+KEPT: QuestionSet = "kept"  # about people of set forget: facts that are not to be forgotten
 Wording = Literal["trained", "heldout"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # "finetune": short and varied, to learn from | "unlearn": whole, and few enough to cache a

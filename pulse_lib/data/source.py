@@ -37,6 +37,7 @@ class Size:
     questions: int  # a person, held-out wordings included; of general questions: all
     conversations: int = 0  # a person, to fine-tune on
     _: KW_ONLY
+    candidate: int = 10  # questions that select a person
     download_gb: float = 0.0
 
 
@@ -124,7 +125,8 @@ class OpenSource(Source, Protocol):
         settings: DataSettings,
         task: str,
     ) -> tuple[list[Question], list[str]]:
-        """The questions of task "generation" or "cloze" about one person, and the true answers."""
+        """The questions of task "generation", "cloze" or "keywords" about one person, and the true
+        answers (of "keywords" a line each); none of a task that it has not."""
         ...
 
 
@@ -167,11 +169,17 @@ PEOPLE: dict[PeopleSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mllmu": "pulse_lib.data.mllmu.source",
     "folder": "pulse_lib.data.folder.source",
+    "umu": "pulse_lib.data.umu.source",
+    "ppu": "pulse_lib.data.ppu.source",
+    "ppu_selective": "pulse_lib.data.ppu.selective",
+    "fiu": "pulse_lib.data.fiu.source",
 }
 GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",
     "mmbench": "pulse_lib.data.mmbench.source",
     "folder": "pulse_lib.data.folder.general",
+    "pope": "pulse_lib.data.pope.source",
+    "mme": "pulse_lib.data.mme.source",
 }
 
 

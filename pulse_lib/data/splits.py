@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.data import likeness
-from pulse_lib.data.records import Conversation, ImageStore, Person, Question, QuestionSet
+from pulse_lib.data.records import KEPT, Conversation, ImageStore, Person, Question, QuestionSet
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 
@@ -166,10 +166,12 @@ def check_leakage(
                 f"record {record.id} stands in two places: {seen[record.id]} and {record.set}"
             )
         seen[record.id] = record.set
-        key = (record.scenario, record.set, record.person_id)
+        # What of a person is kept is about somebody of the forget set, and never trained on
+        kept = record.set == KEPT and isinstance(record, Question)
+        key = (record.scenario, "forget" if kept else record.set, record.person_id)
         if record.image and owners.setdefault(record.image, key) != key:
             raise PulseError(f"image {record.image} is used by {owners[record.image]} and by {key}")
-        if record.person_id and where.get(record.person_id) != (record.scenario, record.set):
+        if record.person_id and where.get(record.person_id) != key[:2]:
             raise PulseError(
                 f"record {record.id} is in {record.set}, its person {record.person_id} in {where.get(record.person_id)}"
             )

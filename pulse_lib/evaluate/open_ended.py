@@ -1,4 +1,5 @@
-"""Extra measures of MLLMU-Bench: answers in a sentence by ROUGE-L, filled gaps by a normalised match.
+"""Extra measures: answers in a sentence by ROUGE-L, filled gaps by a normalised match (MLLMU-Bench, also
+UMU-Bench), keywords of an answer (FIUBench).
 
 The protocol's numbers are accuracies of multiple-choice questions; these are beside them.
 
@@ -27,7 +28,7 @@ from pulse_lib.profile import EvaluateSettings
 if TYPE_CHECKING:
     from pulse_lib.model.load import LoadedModel
 
-TASKS = ("generation", "cloze")
+TASKS = ("generation", "cloze", "keywords")
 COLUMNS = [
     *("question_id", "scenario", "set", "request", "person_id", "modality", "task"),
     *("response", "truth", "score"),
@@ -66,6 +67,17 @@ def gap_filled(response: str, truth: str) -> bool:
     return any(words[i : i + len(wanted)] == wanted for i in starts)
 
 
+def keyword_share(response: str, keywords: Sequence[str]) -> float:
+    """The share (0-1) of the keywords that stand in the response, as `gap_filled` finds one. Raises
+    ValueError without keywords. [FIUBench, evaluate_util.py, exact match]
+
+    DIFFERS: FIUBench looks for substrings, so that "flu" is found in "influence".
+    """
+    if not keywords:
+        raise ValueError("no keywords to look for")
+    return sum(gap_filled(response, keyword) for keyword in keywords) / len(keywords)
+
+
 def normalised(text: str) -> str:
     """A text without case, punctuation of any script and articles, single spaces between words;
     signs that tell values apart stay: "3.5", "-5", "c++", "a+". [Rajpurkar 2016, the SQuAD
@@ -94,9 +106,13 @@ def _is_sign(character: str) -> bool:
 
 
 def score(task: str, response: str, *, truth: str) -> float:
-    """The measure of a task, 0-1: ROUGE-L for "generation", 1 or 0 for "cloze"."""
+    """The measure of a task, 0-1: ROUGE-L for "generation", 1 or 0 for "cloze", for "keywords" the
+    share of those in `truth`, a line each.
+    """
     if task not in TASKS:
         raise PulseError(f"task {task!r} is not one of {', '.join(TASKS)}")
+    if task == "keywords":
+        return keyword_share(response, truth.splitlines())
     return rouge_l(response, truth) if task == "generation" else float(gap_filled(response, truth))
 
 

@@ -17,6 +17,7 @@ from pulse_lib.profile.said import check_type as check_type
 from pulse_lib.profile.settings import DRAWN as DRAWN
 from pulse_lib.profile.settings import OWN as OWN
 from pulse_lib.profile.settings import TRAINED_PARTS as TRAINED_PARTS
+from pulse_lib.profile.settings import TWINS as TWINS
 from pulse_lib.profile.settings import AnswerForm as AnswerForm
 from pulse_lib.profile.settings import DataSettings as DataSettings
 from pulse_lib.profile.settings import EvaluateSettings as EvaluateSettings

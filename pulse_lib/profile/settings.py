@@ -29,11 +29,19 @@ PromptName = Literal["plain", "vicuna_v1", "mllmu", "chat"]
 # in the size and tiles that the checkpoint's processor gives it, many more tokens
 ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
-PeopleSource = Literal["world", "mllmu", "folder"]
-GeneralSource = Literal["world", "mmbench", "folder"]
+PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective", "fiu"]
+GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
-OWN = ("folder",)  # a folder of the user's: no hub, no revision, nobody whom the base model knows
-ONLY_SCORED = ("mmbench", "folder")  # general questions that are never trained on
+OWN = ("folder",)  # a folder of the user's: no hub, no revision
+TWINS = (
+    "umu",
+    "ppu",
+    "ppu_selective",
+    "fiu",
+)  # each fact asked in both modalities, under one category
+UNKNOWN = ("folder", "fiu")  # nobody whom the base model knows
+KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
+ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
 Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
 Reference = Literal["round_start", "target", "base"]
@@ -129,7 +137,8 @@ class PeopleSettings(Settings):
     """Where people come from."""
 
     source: PeopleSource = "world"
-    # mllmu: MLLMU-Bench, a local folder or a hub id; folder: photos and questions.csv
+    # mllmu, umu, ppu, fiu: MLLMU-, UMU-, PPU- and FIUBench, a local folder or a hub id;
+    # ppu_selective: of people to forget, the sensitive facts only; folder: photos and questions.csv
     path: Text = ""
     revision: Text = ""  # hub revision to pin; "" for a folder
 
@@ -144,7 +153,8 @@ class GeneralSettings(Settings):
     """Where general questions come from."""
 
     source: GeneralSource = "world"
-    # mmbench: MMBench, a local file or folder, or a hub id; folder: general.csv and its photos
+    # mmbench, pope, mme: the benchmark, a local file or folder, or a hub id; folder: general.csv
+    # and its photos
     path: Text = ""
     revision: Text = ""
 
@@ -160,16 +170,18 @@ class DataSettings(Settings):
 
     people: PeopleSettings = PeopleSettings()
     general: GeneralSettings = GeneralSettings()
-    # The protocol's counts [PULSE, Section 4]
-    n_finetuned_forget: Count = 50
-    n_finetuned_retain: Count = 50
+    # The protocol's counts [PULSE, Section 4]; of the fine-tuned people 0 where there are none
+    n_finetuned_forget: CountOrNone = 50
+    n_finetuned_retain: CountOrNone = 50
     n_finetuned_retain_train: CountOrNone = 25
     n_requests: Count = 5
     n_candidates: CountOrNone = 153  # celebrities measured for the pre-trained scenario
     n_pretrained_forget: CountOrNone = 20
     n_pretrained_retain: CountOrNone = 25
     n_holdout: CountOrNone = 50
-    n_general: CountOrNone  # general questions for evaluation; of MMBench: groups, 0 for all
+    n_general: (
+        CountOrNone  # general questions for evaluation; of MMBench groups, of MME pairs; 0: all
+    )
     n_general_train: CountOrNone  # general conversations that fine-tuning may replay
     n_train_views: Count  # training renderings a person
     n_conversations: Count = 2  # training conversations a person and modality while unlearning
@@ -188,7 +200,30 @@ class DataSettings(Settings):
                 "n_pretrained_forget + n_pretrained_retain is more than "
                 f"n_candidates = {self.n_candidates}"
             )
-        if self.people.source in OWN and (self.n_candidates or self.n_pretrained_forget):
+        taught = (
+            "n_finetuned_forget",
+            "n_finetuned_retain",
+            "n_finetuned_retain_train",
+            "n_holdout",
+        )
+        said = {name: getattr(self, name) for name in taught}
+        if self.people.source in KNOWN and any(said.values()):
+            raise ValueError(
+                f"people.source = {self.people.source} has nobody to be taught: set "
+                f"{', '.join(name for name, n in said.items() if n)} to 0"
+            )
+        if self.people.source not in KNOWN and not min(list(said.values())[:2]):
+            raise ValueError(
+                f"n_finetuned_forget = {self.n_finetuned_forget} and n_finetuned_retain = "
+                f"{self.n_finetuned_retain} must be 1 or more with people.source = "
+                f"{self.people.source}"
+            )
+        if self.people.source in KNOWN and not self.n_pretrained_forget:
+            raise ValueError(
+                f"n_pretrained_forget = 0 with people.source = {self.people.source}: there would be "
+                "nobody to forget; give 1 or more"
+            )
+        if self.people.source in UNKNOWN and (self.n_candidates or self.n_pretrained_forget):
             raise ValueError(
                 f"people.source = {self.people.source} has nobody whom the base model knows: set "
                 "n_candidates, n_pretrained_forget and n_pretrained_retain to 0"

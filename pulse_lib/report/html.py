@@ -64,6 +64,9 @@ TABLES = {
         " retain_js and general_js"
     ),
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
+    "modality_gap": "The same facts beside the photo and in text: shares 0-1, and text minus photo",
+    "kept_facts": "People to forget: facts that were to go, and those that were to stay (0-1)",
+    "yes_no": "Yes or no (POPE, MME): shares 0-1; MME's sums with and without celebrities",
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pulse_lib.report", ""),

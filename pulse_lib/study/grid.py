@@ -130,13 +130,19 @@ def study(options: Options) -> list[RunSpec]:
     analysis.
 
     Sequential runs are done where scenario finetuned is asked for; there is no scenario pretrained
-    where nobody is to be forgotten of it (own people). The oracle is single-shot only,
+    where nobody is to be forgotten of it (own people), and no finetuned where all are known
+    (PPU-Bench). The oracle is single-shot only,
     and in scenario pretrained only of those seeds for which there is a model (unlearn.oracle_model;
     `without_oracle` names the others). Raises PulseError on an unknown value.
     """
     if not options.methods or not options.seeds or not options.scenarios:
         raise PulseError("a study needs at least one method, one seed and one scenario")
     profile = load_profile(options.profile)
+    if set(options.scenarios) == {"finetuned"} and not profile.data.n_finetuned_forget:
+        raise PulseError(
+            f"profile {profile.name} has nobody to be taught and forgotten "
+            "(data.n_finetuned_forget = 0), so that scenario finetuned is not there: take pretrained"
+        )
     if set(options.scenarios) == {"pretrained"} and not profile.data.n_pretrained_forget:
         raise PulseError(
             f"profile {profile.name} has nobody to forget of pre-trained knowledge "
@@ -164,7 +170,7 @@ def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
 
 
 def _targets(options: Options) -> Iterator[dict]:
-    if "finetuned" in options.scenarios:
+    if "finetuned" in options.scenarios and _possible(options.profile, "finetuned"):
         yield {}
 
 
@@ -178,7 +184,7 @@ def _single_shot(options: Options) -> Iterator[dict]:
 
 
 def _sequential(options: Options) -> Iterator[dict]:
-    if "finetuned" not in options.scenarios:
+    if "finetuned" not in options.scenarios or not _possible(options.profile, "finetuned"):
         return
     pairs = options.methods if options.sequential is None else options.sequential
     for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
@@ -223,8 +229,11 @@ def method_and_strategy(pair: str) -> tuple[str, str]:
 
 
 def _possible(profile: str, scenario: str) -> bool:
-    # own people: nobody whom the base model knows
-    return scenario != "pretrained" or bool(load_profile(profile).data.n_pretrained_forget)
+    # own people: nobody whom the base model knows; PPU-Bench: nobody else
+    data = load_profile(profile).data
+    return bool(
+        {"pretrained": data.n_pretrained_forget, "finetuned": data.n_finetuned_forget}[scenario]
+    )
 
 
 def _has_model(settings: Profile, axes: Mapping, *, seed: int) -> bool:

@@ -15,23 +15,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from pulse_lib.data.answers import right_letter
+from pulse_lib.data.choices import by_name as by_name
 from pulse_lib.data.folder.sheet import Line, Problem, Sheet
 from pulse_lib.data.likeness import plain_name
-from pulse_lib.data.mllmu.answers import right_letter
 from pulse_lib.data.records import LETTERS, Person, QuestionSet
 
 REQUIRED = ("person", "question", "answer", "photo")
 OPTIONAL = ("options", "split", "request")
 SPLITS: tuple[QuestionSet, ...] = ("forget", "retain", "retain_train", "holdout")
 _LABEL = re.compile(r"(?:^|(?<=\s))\(?([A-Da-d])[).:]\s+")
-_SOMEBODY = re.compile(
-    r"\b(?:this|the)\s+(?:person|individual|man|woman|boy|girl|child|lady|gentleman)\b(?:'s)?",
-    re.IGNORECASE,
-)
-_IN_THE_PICTURE = re.compile(
-    r"\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?)\b",
-    re.IGNORECASE,
-)
 _WHO = re.compile(r"\bname\b|\bcalled\b|^who\b", re.IGNORECASE)
 
 
@@ -89,20 +82,6 @@ def read_people(
         problems += _person_problems(sheet.file, person)
     problems += _drawn_problems(sheet.file, people.values())
     return people, problems
-
-
-def by_name(text: str, name: str) -> str:
-    """A question about "this person" with the name in its place; one that names nobody gets it in
-    front."""
-    if name in text:
-        return text
-    text = _IN_THE_PICTURE.sub("", text)
-
-    def named(found: re.Match) -> str:
-        return f"{name}'s" if found[0].endswith("'s") else name
-
-    said, n_replaced = _SOMEBODY.subn(named, text)
-    return said if n_replaced else f"About {name}: {text}"
 
 
 def nameless(text: str, name: str) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pulse_lib.data import hub
-from pulse_lib.data.mllmu.rows import MllmuPerson, Row, read_person
+from pulse_lib.data.cells import Row
+from pulse_lib.data.mllmu.rows import MllmuPerson, read_person
 from pulse_lib.data.parquet import parquet_rows
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show

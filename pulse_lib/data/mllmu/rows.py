@@ -9,17 +9,14 @@ from 0, as pandas does) and column. [Liu 2024, MLLMU-Bench; card of datasets/MLL
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 
-from pulse_lib.data import pictures
-from pulse_lib.data.mllmu.answers import right_letter
-from pulse_lib.data.records import LETTERS, Modality, Person
+from pulse_lib.data.cells import Row, json_of, literal_of, picture_of, plain_id
+from pulse_lib.data.choices import ChoiceQuestion, OpenQuestion, options_of
+from pulse_lib.data.records import Modality, Person
 from pulse_lib.errors import PulseError
-from pulse_lib.files import show
 
 CELEBRITIES = "Retain_Set"  # its people are real; "retain_95" and the like are fictitious people
 MODALITY_OF: dict[str, Modality] = {
@@ -27,31 +24,6 @@ MODALITY_OF: dict[str, Modality] = {
     "Pure_Text_Questions": "text",
 }
 _MODALITY_OF_TYPE: dict[str, Modality] = {"im": "multimodal", "pu": "text", "te": "text"}
-
-
-@dataclass(frozen=True)
-class ChoiceQuestion:
-    """A question of the classification task; `answer` is the index of the right one of 2-4
-    options.
-    """
-
-    modality: Modality
-    text: str
-    _: KW_ONLY
-    options: tuple[str, ...]
-    answer: int
-
-
-@dataclass(frozen=True)
-class OpenQuestion:
-    """A question that is answered in words: of the generation task, the cloze task (`[Blank]` marks
-    the gap) or the fine-tuning texts.
-    """
-
-    modality: Modality
-    text: str
-    _: KW_ONLY
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -68,46 +40,18 @@ class MllmuPerson:
     cloze: tuple[OpenQuestion, ...] = ()
     training: tuple[OpenQuestion, ...] = ()
     n_incomplete: int = 0
+    n_additional: int = 0  # of `training`: under Additional_question and Additional_answer
 
     def asked(self, modality: Modality) -> list[ChoiceQuestion]:
         """The multiple-choice questions of one modality, in the file's order."""
         return [q for q in self.questions if q.modality == modality]
 
 
-@dataclass
-class Row:
-    """Where a cell stands, for messages, and how much of the row was left out."""
-
-    file: Path
-    number: int
-    _: KW_ONLY
-    n_incomplete: int = 0
-
-    def error(self, column: str, what: str) -> PulseError:
-        """The error for a cell of this row."""
-        return PulseError(f"{show(self.file)}, row {self.number}, column {column}: {what}")
-
-    def text(self, column: str, value: object) -> str:
-        """A cell's words; "" for None and for the "nan" that pandas writes for a missing value.
-        Raises PulseError if it holds something else than text or a number.
-        """
-        if value is None:
-            return ""
-        if not isinstance(value, str | int | float):
-            raise self.error(column, f"a {type(value).__name__}, expected text: {value!r:.60}")
-        text = str(value).strip()
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise self.error(column, f"half a character: {error}") from None
-        return "" if text == "nan" else text
-
-
 def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
     """The person of one row. cells: column name -> value, lists and structs as Python's (pyarrow's
     to_pylist). Raises PulseError as `Row.error` writes it.
     """
-    training, ids = _training(row, cells.get("metadata"))
+    training, ids, n_additional = _training(row, cells.get("metadata"))
     number = _person_id(row, cells.get("ID"), ids=ids)
     facts = _facts(row, cells.get("biography"))
     kind = "celebrity" if subset == CELEBRITIES else "fictitious"
@@ -132,6 +76,7 @@ def read_person(row: Row, cells: dict, *, subset: str) -> MllmuPerson:
         ),
         training=training,
         n_incomplete=row.n_incomplete,
+        n_additional=n_additional,
     )
 
 
@@ -139,7 +84,7 @@ def _person_id(row: Row, cell: object, *, ids: list[str]) -> str:
     """ "007" for 7, 7.0, "7", "7.0" and "007"; other ids as they are. Without a column ID, the one that
     the training texts agree on; with one, theirs must be the same.
     """
-    said, taught = _plain_id(row, cell), {_plain_id(row, i) for i in ids} - {""}
+    said, taught = plain_id(row, cell), {plain_id(row, i) for i in ids} - {""}
     found = {said} if said else taught
     if len(found) != 1:
         raise row.error(
@@ -154,19 +99,13 @@ def _person_id(row: Row, cell: object, *, ids: list[str]) -> str:
     return found.pop()
 
 
-def _plain_id(row: Row, value: object) -> str:
-    text = row.text("ID", value)
-    whole = re.fullmatch(r"(\d{1,18})(?:\.0+)?", text)
-    return f"{int(whole[1]):03d}" if whole else text
-
-
 def _facts(row: Row, cell: object) -> dict[str, str]:
     """What the biography says, value by value; nested parts (a question about the looks) are not
     facts. Prose is one fact.
     """
     if isinstance(cell, str) and cell.strip() and cell.strip()[0] not in "{[":
         return {"biography": cell.strip()}
-    value = _json(row, "biography", cell=cell)
+    value = json_of(row, "biography", cell=cell)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -174,20 +113,41 @@ def _facts(row: Row, cell: object) -> dict[str, str]:
     return {str(k): str(v).strip() for k, v in value.items() if isinstance(v, str | int | float)}
 
 
-def _training(row: Row, cell: object) -> tuple[tuple[OpenQuestion, ...], list[str]]:
-    """The fine-tuning texts, and the ids that they name."""
-    made, ids = [], []
-    for i, item in _items(row, "metadata", value=_json(row, "metadata", cell=cell)):
+def _training(row: Row, cell: object) -> tuple[tuple[OpenQuestion, ...], list[str], int]:
+    """The fine-tuning texts, the ids that they name, and how many are additional ones.
+
+    An item holds Question, Answer and ID, or Additional_question, Additional_answer and
+    Additional_ID (whose id need not be a person's: it is not read). [Open-MMunlearning,
+    prepare_finetune_vqa.py]
+    """
+    made, ids, n_additional = [], [], 0
+    for i, item in _items(row, "metadata", value=_texts(row, cell)):
         ids += [item["ID"]] if item.get("ID") is not None else []
+        said = item
+        if not item.get("Question") and item.get("Additional_question"):
+            said = {k: item.get(f"Additional_{k.lower()}") for k in ("Question", "Answer")}
         # MLLMU-Bench trains with the photo only [data_preprocess.py]: no Type means that
-        made += _open_question(
-            row, f"metadata[{i}]", item=item, answer="Answer", kind=item.get("Type") or "Image"
+        found = _open_question(
+            row, f"metadata[{i}]", item=said, answer="Answer", kind=item.get("Type") or "Image"
         )
-    return tuple(made), ids
+        n_additional += len(found) if said is not item else 0
+        made += found
+    return tuple(made), ids, n_additional
+
+
+def _texts(row: Row, cell: object) -> object:
+    """The list of texts, from JSON, or from the Python literal that some copies hold."""
+    try:
+        return json_of(row, "metadata", cell=cell)
+    except PulseError as broken:
+        try:
+            return literal_of(row, "metadata", cell=cell)
+        except PulseError:
+            raise broken from None
 
 
 def _choice_questions(row: Row, cell: object) -> tuple[ChoiceQuestion, ...]:
-    task = _json(row, "Classification_Task", cell=cell)
+    task = json_of(row, "Classification_Task", cell=cell)
     if task is None:
         return ()
     if not isinstance(task, Mapping):
@@ -206,43 +166,21 @@ def _choice_questions(row: Row, cell: object) -> tuple[ChoiceQuestion, ...]:
 
 
 def _options(row: Row, column: str, *, item: Mapping) -> tuple[tuple[str, ...], int]:
-    """The options that are there, in order of their letters, and the index of the right one."""
     given = item["Options"]
     if not isinstance(given, Mapping):
         raise row.error(f"{column}.Options", f"{given!r:.60}, expected a struct of A, B, C, D")
-    options = {}
-    for key in sorted(given):
-        text, letter = row.text(f"{column}.Options.{key}", given[key]), str(key).strip().upper()
-        if text and (not re.fullmatch("[A-Z]", letter) or letter in options):
-            raise row.error(
-                f"{column}.Options.{key}",
-                f"{text!r:.60} stands under {key!r}, which is no letter of A, B, C, D: leave it out",
-            )
-        if text:
-            options[letter] = text
-    try:
-        letter = right_letter(
-            row.text(f"{column}.Correct_Answer", item.get("Correct_Answer")), options
-        )
-    except ValueError as error:
-        raise row.error(f"{column}.Correct_Answer", str(error)) from None
-    # The same words under two letters would be right and wrong at once.
-    distinct = {letter: options[letter]}
-    for other, text in options.items():
-        if text.casefold() not in {t.casefold() for t in distinct.values()}:
-            distinct[other] = text
-    row.n_incomplete += len(given) - len(distinct)
-    if not 2 <= len(distinct) <= len(LETTERS):
-        raise row.error(
-            f"{column}.Options", f"{len(distinct)} usable options, expected 2 to {len(LETTERS)}"
-        )
-    letters = sorted(distinct)
-    return tuple(distinct[key] for key in letters), letters.index(letter)
+    return options_of(
+        row,
+        given,
+        said=item.get("Correct_Answer"),
+        prefix=f"{column}.Options.",
+        answer=f"{column}.Correct_Answer",
+    )
 
 
 def _open_questions(row: Row, column: str, *, cell: object) -> tuple[OpenQuestion, ...]:
     made = []
-    for i, item in _items(row, column, value=_json(row, column, cell=cell)):
+    for i, item in _items(row, column, value=json_of(row, column, cell=cell)):
         made += _open_question(
             row, f"{column}[{i}]", item=item, answer="Ground_Truth", kind=item.get("Type")
         )
@@ -281,33 +219,14 @@ def _items(row: Row, column: str, *, value: object) -> Iterator[tuple[int, Mappi
             raise row.error(f"{column}[{i}]", f"{item!r:.60}, expected a question and its answer")
 
 
-def _json(row: Row, column: str, *, cell: object) -> object:
-    """A cell that is JSON text, or already a value; None if it is empty."""
-    if not isinstance(cell, str):
-        return cell
-    if not cell.strip():
-        return None
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError) as error:
-        raise row.error(column, f"broken JSON ({error}): {cell[:60]!r}") from None
-
-
 def _photos(row: Row, cells: dict) -> tuple[bytes, ...]:
     column = "image" if "image" in cells else "images"
     found = cells[column] if column == "images" else [cells[column]]
     if found is not None and not isinstance(found, list):
         raise row.error(column, f"a {type(found).__name__}, expected a list of pictures")
-    made = []
-    for i, cell in enumerate(found or []):
-        where = column if column == "image" else f"{column}[{i}]"
-        encoded = cell.get("bytes") if isinstance(cell, Mapping) else cell
-        if cell is None:
-            continue
-        if not isinstance(encoded, bytes) or not encoded:
-            raise row.error(where, "holds no bytes of a picture")
-        try:
-            made.append(pictures.plain(encoded))
-        except ValueError as error:
-            raise row.error(where, f"the picture cannot be decoded: {error}") from None
-    return tuple(made)
+    cells_of = [
+        (column if column == "image" else f"{column}[{i}]", cell)
+        for i, cell in enumerate(found or [])
+    ]
+    photos = (picture_of(row, where, cell=cell) for where, cell in cells_of)
+    return tuple(photo for photo in photos if photo is not None)

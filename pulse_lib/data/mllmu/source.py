@@ -14,8 +14,17 @@ from random import Random
 from PIL import Image
 
 from pulse_lib.data import hub, pictures
+from pulse_lib.data.choices import (
+    ChoiceQuestion,
+    OpenQuestion,
+    dealt,
+    record_of,
+    reordered,
+    shown,
+    turns_of,
+)
 from pulse_lib.data.mllmu.files import SETTING, load_people
-from pulse_lib.data.mllmu.rows import CELEBRITIES, ChoiceQuestion, MllmuPerson, OpenQuestion
+from pulse_lib.data.mllmu.rows import CELEBRITIES, MllmuPerson
 from pulse_lib.data.records import (
     MODALITIES,
     Conversation,
@@ -24,11 +33,9 @@ from pulse_lib.data.records import (
     Question,
     Stage,
     Turn,
-    Wording,
 )
 from pulse_lib.data.source import Size
 from pulse_lib.data.splits import Assignment
-from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 
 DOWNLOAD_GB = 1.5  # of the folders that are read, as the hub has them
@@ -56,6 +63,9 @@ def describe(settings: DataSettings) -> str:
         parts.append(
             f"{subset} {len(people)} people, {usable} of them usable, {left_out} incomplete entries left out"
         )
+    taught = _load(settings, TRAINING).values()
+    n, more = sum(len(p.training) for p in taught), sum(p.n_additional for p in taught)
+    parts.append(f"{TRAINING} {n} texts, {more} of them additional")
     return "MLLMU-Bench: " + "; ".join(parts)
 
 
@@ -109,8 +119,10 @@ def person_questions(
             tag = f"{person.id}/{purpose}-trained/{modality}/{k}"
             image = _show(images, f"{person.id}/photo", photos=record.photos, modality=modality)
             if purpose != "eval":
-                question = _reordered(question, Random(f"options/{seed}/{tag}"))
-            made.append(_question(tag, question, place=place, image=image, k=k, wording="trained"))
+                question = reordered(question, Random(f"options/{seed}/{tag}"))
+            made.append(
+                record_of(tag, question, place=place, image=image, category=f"question {k}")
+            )
     return made
 
 
@@ -133,7 +145,16 @@ def heldout_questions(
             image = _show(
                 images, f"{person.id}/test-{j}", photos=record.photos, modality=modality, k=j
             )
-            made.append(_question(tag, question, place=place, image=image, k=k, wording="heldout"))
+            made.append(
+                record_of(
+                    tag,
+                    question,
+                    place=place,
+                    image=image,
+                    category=f"question {k}",
+                    wording="heldout",
+                )
+            )
     return made
 
 
@@ -145,14 +166,14 @@ def open_questions(
     """
     record = _record(person, settings)
     made, truths = [], []
-    for k, item in enumerate(getattr(record, task), start=1):
+    for k, item in enumerate(getattr(record, task, ()), start=1):
         image = _show(images, f"{person.id}/photo", photos=record.photos, modality=item.modality)
         asked = ChoiceQuestion(
             item.modality, f"{item.text}\n{INSTRUCTION[task]}", options=(), answer=-1
         )
         made.append(
-            _question(
-                f"{person.id}/{task}/{k}", asked, place=place, image=image, k=k, wording="trained"
+            record_of(
+                f"{person.id}/{task}/{k}", asked, place=place, image=image, category=f"question {k}"
             )
         )
         truths.append(item.answer)
@@ -186,27 +207,19 @@ def person_conversations(
         turns = _open_turns(texts, modality, name=person.name)
         rng = Random(f"conversations/{seed}/{stage}/{person.id}/{modality}")
         if stage == "unlearn":
-            asked = [_reordered(q, rng) for q in record.asked(modality)]
-            turns += [Turn(q.text, q.options, answer=q.options[q.answer]) for q in asked]
+            turns += turns_of(record.asked(modality), rng)
             rng.shuffle(turns)
         n = len(turns) if stage == "finetune" else min(settings.n_conversations, len(turns))
         image = _show(images, photo_id, photos=photos, modality=modality) if turns else ""
-        for k in range(n):
-            tag = f"{person.id}/{stage}/{modality}-{k + 1}"
-            part = tuple(turns[k::n])
-            made.append(
-                Conversation(
-                    tag,
-                    place.set,
-                    scenario=place.scenario,
-                    person_id=person.id,
-                    request=place.request,
-                    modality=modality,
-                    image=image,
-                    turns=part,
-                    stage=stage,
-                )
-            )
+        made += dealt(
+            turns,
+            n,
+            tag=f"{person.id}/{stage}/{modality}",
+            place=place,
+            modality=modality,
+            image=image,
+            stage=stage,
+        )
     return made
 
 
@@ -258,17 +271,6 @@ def _usable(record: MllmuPerson, settings: DataSettings) -> bool:
     return taught and all(record.asked(m) for m in MODALITIES)
 
 
-def _reordered(question: ChoiceQuestion, rng: Random) -> ChoiceQuestion:
-    """The same question, its options in another order than they are."""
-    order = list(range(len(question.options)))
-    while order == sorted(order):
-        rng.shuffle(order)
-    options = tuple(question.options[i] for i in order)
-    return ChoiceQuestion(
-        question.modality, question.text, options=options, answer=order.index(question.answer)
-    )
-
-
 def _open_turns(texts: list[OpenQuestion], modality: str, *, name: str) -> list[Turn]:
     """What ft_Data says, as turns of one modality.
 
@@ -299,28 +301,4 @@ def _show(
     images: ImageStore, image_id: str, *, photos: Sequence[bytes], modality: str, k: int = 0
 ) -> str:
     """The id of the k-th photo, stored as the file has it; "" if none is shown."""
-    if modality != "multimodal":
-        return ""
-    encoded = photos[k]
-    if images.encoded.setdefault(image_id, encoded) != encoded:
-        raise PulseError(f"image id {image_id!r} stands for two photos")
-    return image_id
-
-
-def _question(
-    tag: str, asked: ChoiceQuestion, *, place: Assignment, image: str, k: int, wording: Wording
-) -> Question:
-    return Question(
-        id=tag,
-        set=place.set,
-        scenario=place.scenario,
-        person_id=place.person_id,
-        request=place.request,
-        modality=asked.modality,
-        text=asked.text,
-        options=asked.options,
-        answer=asked.answer,
-        image=image,
-        category=f"question {k}",
-        wording=wording,
-    )
+    return shown(images, image_id, encoded=photos[k] if modality == "multimodal" else None)

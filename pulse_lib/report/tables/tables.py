@@ -16,6 +16,7 @@ from pulse_lib.evaluate.accuracy import (
     retained_share,
 )
 from pulse_lib.evaluate.mmbench import score_rows
+from pulse_lib.profile import TWINS
 from pulse_lib.report import paper
 from pulse_lib.report.collect import (
     Study,
@@ -29,11 +30,13 @@ from pulse_lib.report.collect import (
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
 from pulse_lib.report.tables.distance import distance, rank_agreement
+from pulse_lib.report.tables.facts import kept_facts, modality_gap
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
+from pulse_lib.report.tables.yes_no import yes_no
 from pulse_lib.report.words import SCENARIOS, method_order
 
 SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY, *LIKELIHOODS]
@@ -204,7 +207,7 @@ def mmbench(study: Study) -> pd.DataFrame:
     embedded world. Raises ValueError if a group of rows is incomplete."""
     lines = []
     for (run, state, number), slim in study.parts.items():
-        if not (slim["group"] != "").any():
+        if not any(str(group).isdigit() for group in slim["group"].unique()):  # a base row's index
             continue
         rows = study.full_rows(run, ("state", "round", *SCORED))
         scores = score_rows(rows[(rows["state"] == state) & (rows["round"] == number)])
@@ -218,9 +221,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
-    `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
+    """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
+    they were asked, `modality_gap` and `kept_facts` only of sources that know single facts, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
+    answered, facts = yes_no(study), _facts(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
@@ -237,9 +241,20 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "about": about(study),
         "power": power(study),
         **({"mmbench": scores} if len(scores) else {}),
+        **({"yes_no": answered} if len(answered) else {}),
+        **facts,
         **(from_oracle if len(near) else {}),
         **({"placebo": price} if len(price) else {}),
     }
+
+
+def _facts(study: Study) -> dict[str, pd.DataFrame]:
+    """The tables about single facts, of sources whose questions are twins by fact."""
+    if study.profile.data.people.source not in TWINS:
+        return {}
+    states = _all_states(study)
+    kept = kept_facts(states)
+    return {"modality_gap": modality_gap(states), **({"kept_facts": kept} if len(kept) else {})}
 
 
 def _all_states(study: Study) -> list[tuple[dict, pd.DataFrame]]:

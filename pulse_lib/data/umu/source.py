@@ -1,0 +1,261 @@
+"""UMU-Bench as a source of people: the functions that pulse_lib.data.source describes.
+
+500 fictitious people and 153 real ones, each with a photo; every multiple-choice question has a twin
+about the same fact in the other modality. Both stand under one category (the fact's name), so that
+person_id and category pair them in every row. UMU-Bench's own forget_5 .. retain_85 are not used: the
+protocol draws its sets by the study's seed. [UMU-bench, eval.py]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from PIL import Image
+
+from pulse_lib.data import hub, pictures
+from pulse_lib.data.cells import Row
+from pulse_lib.data.choices import ChoiceQuestion, dealt, record_of, reordered, shown, turns_of
+from pulse_lib.data.parquet import parquet_rows
+from pulse_lib.data.records import (
+    MODALITIES,
+    Conversation,
+    ImageStore,
+    Modality,
+    Person,
+    Question,
+    Stage,
+    Turn,
+)
+from pulse_lib.data.source import Size
+from pulse_lib.data.splits import Assignment
+from pulse_lib.data.umu.rows import COLUMNS, UmuPerson, read_person
+from pulse_lib.errors import PulseError
+from pulse_lib.files import show
+from pulse_lib.profile import DataSettings
+from pulse_lib.progress import track
+
+SETTING = "data.people.path"
+# kind -> the folder's name in the authors' code and in their README; either is read
+FOLDERS: dict[Literal["fictitious", "celebrity"], tuple[str, str]] = {
+    "fictitious": ("full_data", "Full_Set"),
+    "celebrity": ("real_person", "Real_Person_Set"),
+}
+PATTERNS = ("[Ff]ull_*/*.parquet", "[Rr]eal_[Pp]erson*/*.parquet")
+# Estimates: neither how many keys a person has nor the files' size could be looked up
+N_KEYS, DOWNLOAD_GB = 10, 1.0
+# [UMU-bench, eval.py]
+INSTRUCTION = {
+    "generation": "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH.",
+    "cloze": "Please **ONLY** provide the correct answer without any explanation",
+}
+
+
+def describe(settings: DataSettings) -> str:
+    """One line on what is there."""
+    parts = []
+    for kind in FOLDERS:
+        people = list(_load(settings, kind).values())
+        n = {
+            "twins": sum(len(p.twins) for p in people),
+            "letters": sum(p.letters for p in people),
+            "single": sum(p.n_single for p in people),
+            "out": sum(p.n_incomplete for p in people),
+        }
+        parts.append(
+            f"{len(people)} {kind} people, {sum(map(_usable, people))} of them usable, "
+            f"{n['twins']} pairs of questions ({n['letters']} with other letters, {n['single']} "
+            f"questions without a twin left out), {n['out']} incomplete entries left out"
+        )
+    return "UMU-Bench: " + "; ".join(parts)
+
+
+def size(settings: DataSettings) -> Size:
+    """An estimate: `N_KEYS` facts a person, asked and taught in both modalities."""
+    n = 2 * N_KEYS
+    return Size(questions=n, conversations=n, candidate=n, download_gb=DOWNLOAD_GB)
+
+
+def celebrities(settings: DataSettings) -> list[Person]:
+    """Candidates for the pre-trained scenario: the real people who can be asked."""
+    return [p.person for p in _load(settings, "celebrity").values() if _usable(p)]
+
+
+def fictitious(settings: DataSettings) -> list[Person]:
+    """Candidates for the fine-tuned scenario: those who can be asked, and have texts to learn from
+    in both modalities.
+    """
+    return [p.person for p in _load(settings, "fictitious").values() if _usable(p)]
+
+
+def views(person: Person, seed: int, *, settings: DataSettings, n: int) -> list[Image.Image]:
+    """The one photo of a person."""
+    photo = _record(person, settings).photo
+    return [pictures.decoded(photo)][:n] if photo else []
+
+
+def person_questions(
+    person: Person,
+    place: Assignment,
+    *,
+    images: ImageStore,
+    seed: int,
+    settings: DataSettings,
+    purpose: str = "eval",
+) -> list[Question]:
+    """Both twins of every fact; the face is shown with the multimodal one only. Questions without a
+    twin are left out, so that both modalities ask for the same.
+
+    purpose "eval": options in the file's order. Any other: in another order, drawn by seed.
+    """
+    record, made = _record(person, settings), []
+    for modality in MODALITIES:
+        image = _show(images, record, modality=modality)
+        for twins in record.twins:
+            tag = f"{person.id}/{purpose}-trained/{modality}/{twins.key}"
+            asked = twins.of(modality)
+            if purpose != "eval":
+                asked = reordered(asked, Random(f"options/{seed}/{tag}"))
+            made.append(record_of(tag, asked, place=place, image=image, category=twins.key))
+    return made
+
+
+def heldout_questions(
+    person: Person, place: Assignment, *, images: ImageStore, seed: int, settings: DataSettings
+) -> list[Question]:
+    """None: UMU-Bench has one wording of each question."""
+    return []
+
+
+def open_questions(
+    person: Person, place: Assignment, *, images: ImageStore, settings: DataSettings, task: str
+) -> tuple[list[Question], list[str]]:
+    """The questions of task "generation" or "cloze" about one person, which have no options, and
+    the true answers (pulse_lib.evaluate.open_ended scores them).
+    """
+    record = _record(person, settings)
+    made, truths = [], []
+    for k, item in enumerate(getattr(record, task, ()), start=1):
+        text = f"{item.text}\n{INSTRUCTION[task]}"
+        asked = ChoiceQuestion(item.modality, text, options=(), answer=-1)
+        image = _show(images, record, modality=item.modality)
+        tag = f"{person.id}/{task}/{k}"
+        made.append(record_of(tag, asked, place=place, image=image, category=f"question {k}"))
+        truths.append(item.answer)
+    return made, truths
+
+
+def person_conversations(
+    person: Person,
+    place: Assignment,
+    *,
+    images: ImageStore,
+    seed: int,
+    settings: DataSettings,
+    stage: Stage,
+) -> list[Conversation]:
+    """Training conversations about one person: the texts beside the photo, and those in text.
+
+    stage "finetune": one for each text. stage "unlearn": the texts and the multiple-choice questions
+    with options in new orders, dealt to at most `n_conversations` conversations a modality. There is
+    one photo, so that `n_train_views` has no meaning here.
+    """
+    record, made = _record(person, settings), []
+    for modality in MODALITIES:
+        turns = [Turn(t.text, (), answer=t.answer) for t in record.taught(modality)]
+        n = len(turns)
+        if stage == "unlearn":
+            rng = Random(f"conversations/{seed}/{stage}/{person.id}/{modality}")
+            turns += turns_of([t.of(modality) for t in record.twins], rng)
+            rng.shuffle(turns)
+            n = settings.n_conversations
+        made += dealt(
+            turns,
+            n,
+            tag=f"{person.id}/{stage}/{modality}",
+            place=place,
+            modality=modality,
+            image=_show(images, record, modality=modality) if turns else "",
+            stage=stage,
+        )
+    return made
+
+
+def need(settings: DataSettings) -> hub.Need:
+    """UMU-Bench's files on the hub, if its path is a hub id."""
+    return _need(settings.people.path, settings.people.revision)
+
+
+def _need(path: str, revision: str) -> hub.Need:
+    return hub.Need(path, revision, patterns=PATTERNS, setting=SETTING)
+
+
+def _load(settings: DataSettings, kind: Literal["fictitious", "celebrity"]) -> dict[str, UmuPerson]:
+    return _loaded(settings.people.path, settings.people.revision, kind=kind)
+
+
+@lru_cache(maxsize=4)
+def _loaded(
+    path: str, revision: str, *, kind: Literal["fictitious", "celebrity"]
+) -> dict[str, UmuPerson]:
+    root = hub.folder_of(_need(path, revision))
+    people: dict[str, UmuPerson] = {}
+    first: dict[str, Row] = {}
+    for row, cells in track(_rows(root, kind), f"reading {FOLDERS[kind][0]}"):
+        made = read_person(row, cells, kind=kind)
+        key = made.person.id
+        if key in people:
+            raise row.error(
+                "ID", f"person {key:.60} stands twice, first in row {first[key].number}"
+            )
+        people[key], first[key] = made, row
+    return people
+
+
+def _rows(root: Path, kind: Literal["fictitious", "celebrity"]) -> Iterator[tuple[Row, dict]]:
+    there = [name for name in FOLDERS[kind] if (root / name).is_dir()]
+    if len(there) != 1:
+        found = " and ".join(there) or "no such folder"
+        raise PulseError(
+            f"{show(root)}: expected {' or '.join(FOLDERS[kind])}, there is {found}: give the folder "
+            "of the data set's repository, with one of the two"
+        )
+    files = sorted((root / there[0]).glob("*.parquet"))
+    if missing := hub.missing_shards(files):
+        raise PulseError(
+            f"{show(root / there[0])}: {', '.join(missing)} is missing of {there[0]}/*.parquet; copy "
+            "the whole folder of the data set's repository"
+        )
+    n = 0
+    for path in files:
+        for number, cells in enumerate(parquet_rows(path, _columns)):
+            n += 1
+            yield Row(path, number), cells
+    if not n:
+        raise PulseError(f"{show(root / there[0])}: its files hold no rows: fetch them again")
+
+
+def _columns(path: Path, names: list[str]) -> list[str]:
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise PulseError(
+            f"{show(path)}: no column {', '.join(missing)}; there are {', '.join(names)}: this is no "
+            "file of UMU-Bench"
+        )
+    return names
+
+
+def _record(person: Person, settings: DataSettings) -> UmuPerson:
+    return _load(settings, person.kind)[person.id]
+
+
+def _usable(record: UmuPerson) -> bool:
+    taught = record.person.kind == "celebrity" or all(record.taught(m) for m in MODALITIES)
+    return bool(record.twins) and taught
+
+
+def _show(images: ImageStore, record: UmuPerson, *, modality: Modality) -> str:
+    encoded = record.photo if modality == "multimodal" else None
+    return shown(images, f"{record.person.id}/photo", encoded=encoded)

@@ -1,0 +1,71 @@
+"""Facts instead of people: the same fact asked beside the photo and in text, and facts that were to stay
+of people of whom others were to go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from pulse_lib.data.records import KEPT
+from pulse_lib.report import stats
+from pulse_lib.report.collect import headline, pick
+
+States = Iterable[tuple[dict, pd.DataFrame]]  # whose, and the rows of all seeds
+WHOSE = ["scenario", "method", "trained_part", "selection"]
+OUTCOMES = ["both", "photo_only", "text_only", "neither"]
+_FACT = ["seed", "set", "cluster", "category"]
+
+
+def twins(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per fact that was asked in both modalities: seed, set, cluster (the person), category,
+    and whether it was answered right beside the photo (`multimodal`) and in text (`text`).
+
+    rows: of one kind of model state. Person and category name a fact; where a source has several
+    questions of one modality about it, they are no twins, and left out.
+    """
+    people = headline(rows)
+    people = people[people["set"] != "general"]
+    keys = [*_FACT, "modality"]
+    alone = ~people.duplicated(keys, keep=False)
+    people = people[alone].astype({k: str for k in keys if k != "seed"})
+    wide = people.set_index(keys)["correct"].unstack("modality")
+    both = wide.reindex(columns=["multimodal", "text"]).dropna().astype(bool)
+    return both.reset_index().rename_axis(columns=None)
+
+
+def modality_gap(states: States) -> pd.DataFrame:
+    """Per state and set: of how many facts both twins, one of them or neither is answered right
+    (shares 0-1), and the gap, text minus photo (-1 to 1), with its interval, paired by person.
+    """
+    lines = []
+    for whose, rows in states:
+        pairs = twins(rows)
+        for name, part in pairs.groupby("set", sort=False):
+            photo, text = part["multimodal"], part["text"]
+            shares = (photo & text, photo & ~text, text & ~photo, ~photo & ~text)
+            line = whose | {"set": name, "n_facts": len(part)}
+            line |= {o: float(s.mean()) for o, s in zip(OUTCOMES, shares, strict=True)}
+            gap = stats.difference(*(stats.accuracy(part, m) for m in ("text", "multimodal")))
+            lines.append(line | {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high})
+    columns = [*WHOSE, "set", "n_facts", *OUTCOMES, "gap", "gap_low", "gap_high"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def kept_facts(states: States) -> pd.DataFrame:
+    """Per state: accuracy (0-1) on the facts that were to go, and on the others of the same people,
+    which were to stay, each with its interval; empty where people are forgotten whole.
+    """
+    lines = []
+    for whose, rows in states:
+        parts = {name: pick(headline(rows), set=name) for name in ("forget", KEPT)}
+        if parts[KEPT].empty:
+            continue
+        line = dict(whose)
+        for name, part in parts.items():
+            found = stats.accuracy(part, by="modality")
+            line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            line[f"n_{name}"] = len(part)
+        lines.append(line)
+    values = [f"{n}{end}" for n in ("forget", KEPT) for end in ("", "_low", "_high")]
+    return pd.DataFrame(lines, columns=[*WHOSE, *values, "n_forget", f"n_{KEPT}"])
