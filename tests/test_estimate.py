@@ -120,6 +120,10 @@ def test_stages_by_hand():
     assert pretrained.steps == 2 * 2 and pretrained.questions == 2 * 170 + (2 + 0 + 2) * 90
     assert sequential.steps == 5 * 6
     assert sequential.questions == 5 * (290 + (2 + 1 + 3) * 90)
+    # a search's epochs are in force, those of the paper's method that takes most of them
+    tuned = {"finetuned": {"ga": {"epochs": 2}, "npo": {"epochs": 4}, "ga_klr": {"epochs": 3}}}
+    _, _, single, pretrained, sequential = estimate.stages(profile.with_values(tuned=tuned))
+    assert (single.steps, pretrained.steps, sequential.steps) == (20, 4, 5 * 4)
 
 
 def test_adapters_have_as_many_weights_as_pefts():

@@ -6,7 +6,9 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from pulse_lib.data.source import general_of, source_of
-from pulse_lib.profile import Profile
+from pulse_lib.methods import PAPER_METHODS
+from pulse_lib.profile import Profile, Scenario, tuned_for
+from pulse_lib.profile.tuned import EPOCHS
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def stages(profile: Profile) -> list[Stage]:
             )
         )
     for scenario, forget, epochs in (
-        ("finetuned", d.n_finetuned_forget, u.epochs_finetuned),
-        ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
+        ("finetuned", d.n_finetuned_forget, _epochs(profile, "finetuned")),
+        ("pretrained", d.n_pretrained_forget, _epochs(profile, "pretrained")),
     ):
         if not forget:  # a scenario without anybody
             continue
@@ -77,7 +79,7 @@ def stages(profile: Profile) -> list[Stage]:
     if not d.n_finetuned_forget:
         return found
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
-    steps = u.n_steps(request, u.epochs_finetuned)
+    steps = u.n_steps(request, _epochs(profile, "finetuned"))
     along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
     found.append(
         Stage(
@@ -88,6 +90,14 @@ def stages(profile: Profile) -> list[Stage]:
         )
     )
     return found
+
+
+def _epochs(profile: Profile, scenario: Scenario) -> int:
+    """Epochs of that one of the paper's methods which takes most of them, as `tuned` has it."""
+    u = profile.unlearn
+    given = {"finetuned": u.epochs_finetuned, "pretrained": u.epochs_pretrained}[scenario]
+    tuned = (tuned_for(profile.tuned, scenario, method=method) for method in PAPER_METHODS)
+    return max(int(values.get(EPOCHS, given)) for values in tuned)
 
 
 def _measured(profile: Profile, steps: int, *, n_forget: int, n_other: int) -> int:
