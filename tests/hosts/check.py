@@ -157,8 +157,7 @@ def check(host: str, folder: Path, *, numbers: Sequence[str]) -> None:
         )
         assert ("missing here, and made first" in said) == (number not in MAKES_ITS_OWN), said
         print(
-            f"{host}, {session}: {path.stem} from its first cell,"
-            f" {time.monotonic() - begun:.0f} s",
+            f"{host}, {session}: {path.stem} from its first cell, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
 
