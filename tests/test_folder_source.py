@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from cells import run_cells
-from test_exercises import solve
 from PIL import Image
+from test_exercises import solve
 from typer.testing import CliRunner
 
 from pulse_lib import __main__ as command_line
