@@ -52,7 +52,7 @@ def whole(table: pd.DataFrame, *, digits: int = 3) -> Whole:
 def not_final(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of a table of model states without those of the last step: before, the floor, and
     matched forgetting, where methods are compared."""
-    return table[table["selection"] != "final"].drop(columns="selection")
+    return table[table["selection"] != "final"].drop(columns="selection").reset_index(drop=True)
 
 
 def by_wording(wordings: pd.DataFrame) -> pd.DataFrame:
