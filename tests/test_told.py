@@ -8,6 +8,7 @@ from PIL import Image
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.evaluate import accuracy
 from pulse_lib.report import figures
+from pulse_lib.report.figures.style import png
 from pulse_lib.report.tables.told import COLUMNS, told
 
 OPTIONS = ("Rome", "Oslo", "Bonn", "Lima")
@@ -124,6 +125,17 @@ def test_a_gate_has_a_column_a_state_and_counts_who_is_right(asked):
     assert tuple(ax.get_title() for ax in figure.axes[2:5]) == heads
     two = figures.gate_story(table[table["round"] < 2], questions, images=images, heads=heads)
     assert "everybody" not in two.get_suptitle()
+
+
+def test_what_cannot_be_drawn_is_a_dot(asked, recwarn):
+    """A broken model answers with control characters; a font has no letters for them."""
+    questions, images = asked
+    table = told(rows(), ("asks first",)).assign(response="a\x07b\ufffd\n c")
+    figure = figures.story(table, questions, images=images)
+    png(figure)
+    said = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert any(text.startswith("a·b· c") for text in said)
+    assert not [w for w in recwarn if "missing from font" in str(w.message)]
 
 
 def test_accuracies_by_person_are_means_of_modalities():

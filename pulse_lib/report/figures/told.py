@@ -18,6 +18,7 @@ from pulse_lib.report.figures.style import (
     NOTHING_YET,
     Figure,
     Look,
+    drawable,
     drawn,
     empty_figure,
     new_figure,
@@ -108,7 +109,9 @@ def _asked(ax: Axes, question: Question, *, role: str) -> None:
 
 def _answer(ax: Axes, response: str, *, right: bool, p_right: float, letters: int) -> None:
     """An answer in a bubble, shortened to three lines of so many letters, with its mark; below it p."""
-    lines = textwrap.wrap(response, letters, max_lines=3, placeholder=" …") or ["(nothing)"]
+    lines = textwrap.wrap(drawable(response), letters, max_lines=3, placeholder=" …") or [
+        "(nothing)"
+    ]
     colour, mark = (RIGHT, "✓") if right else (WRONG, "✗")
     bubble = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.5"}
     look: Look = {"ha": "center", "va": "center", "linespacing": 1.3}
