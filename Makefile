@@ -30,6 +30,7 @@ help:
 	@echo "make bench          how fast the kit is, into docs/performance.md: 20 minutes on two cores; DEMO=outputs/tiny adds a finished demo's times"
 	@echo "make test-slurm     the smoke study on a SLURM of its own here, with killed jobs; says so where that cannot be"
 	@echo "make site           guides, executed notebooks, report and library as pages in build/site; DEMO=outputs/tiny by default"
+	@echo "make gallery        a finished demo's notebooks as small pages into docs/gallery; DEMO=outputs/tiny by default"
 	@echo "make test-browser   JupyterLab with 05 and 08, the report and the site in a real Chromium: 5 minutes and more"
 	@echo "make test-hosts     every notebook on a simulated Colab and Kaggle, with the old packages that they bring"
 	@echo "make address        carry the repository's address (pyproject.toml) to every badge and link"
@@ -114,6 +115,14 @@ site: $(READY)
 	@$(PY) -c 'import myst_nb, pydata_sphinx_theme, latex2mathml' 2>/dev/null || \
 		$(PY) -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
 	@$(PY) docs/site/build.py --out build/site $(if $(DEMO),--study $(DEMO))
+
+# The pages are committed: a visitor sees the reference run without running it.
+.PHONY: gallery
+gallery: $(READY)
+	@echo "Gallery: 5 minutes the first time, for the notebooks that the demo does not run; then seconds."
+	@$(PY) -c 'import latex2mathml' 2>/dev/null || \
+		$(PY) -m pip install --disable-pip-version-check --quiet -r docs/requirements.txt
+	@OMP_NUM_THREADS=1 $(PY) docs/site/gallery.py $(if $(DEMO),--study $(DEMO))
 
 .PHONY: test-browser
 test-browser: $(READY)

@@ -16,6 +16,7 @@ PAGES = (
     "CHANGELOG.md",
     "CITATION.cff",
     "docs/*.md",
+    "docs/gallery/*.html",
     "notebooks/*.ipynb",
 )
 # What the kit links of itself: a notebook on a host, a page of the repository, and itself. Links to

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
-from test_sequential import FORGET, PEOPLE, QUESTIONS, run
+from test_sequential import FORGET, PEOPLE, QUESTIONS, run, sequential_task
 from test_train import EVALUATE
 
 from pulse_lib.data.records import ImageStore
@@ -16,6 +16,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.model.adapters import active, adapter_chain, projector_of, stack
 from pulse_lib.unlearn.experts import Gate, answer_gated, fit_gate, radius, routing
+from pulse_lib.unlearn.gated import STATES, gate_of, gate_states
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -186,3 +187,49 @@ def test_every_expert_lies_on_the_target(tmp_path):
 def test_people_must_be_given(tmp_path):
     with pytest.raises(PulseError, match=f"name of {FORGET[0].person_id!r} is not known"):
         run(tmp_path, "experts", people=[])
+
+
+# --- a gate before a finished sequence ------------------------------------------------------------
+
+
+def test_behind_a_gate_the_answers_are_those_of_the_model_that_it_picks(tmp_path):
+    """Against the model, asked anew through the gate."""
+    model = tiny.with_adapters("finetune")
+    outcome = run(tmp_path, "one_adapter", method="ga", model=model)
+    task = sequential_task(model, "one_adapter", method="ga")
+    gate = gate_of(task)
+    states = gate_states(task, outcome.rows, gate=gate)
+    n, last = len(QUESTIONS), outcome.rows["round"].max()
+    assert list(states["state"].value_counts(sort=False).items()) == [(s, n) for s in STATES]
+    loglik = states.set_index(["round", "question_id"])["option_loglik"]
+    own = outcome.rows.set_index(["round", "question_id"])["option_loglik"]
+    asked = answer_gated(
+        model,
+        QUESTIONS,
+        images=tiny.images(),
+        settings=EVALUATE,
+        gate=gate,
+        target=["finetune"],
+        experts=dict.fromkeys((1, 2, 3), "unlearn"),
+    )
+    moved = 0
+    for question, anew in zip(asked["question_id"], asked["option_loglik"], strict=True):
+        np.testing.assert_allclose(loglik[1, question], anew, **CLOSE)
+        np.testing.assert_array_equal(loglik[0, question], own[0, question])
+        np.testing.assert_array_equal(loglik[2, question], own[last, question])
+        moved += not np.allclose(own[last, question], own[0, question], **CLOSE)
+    recognised = states[states["round"] == 1].set_index("question_id")["recognised"]
+    routes = gate.route(model, QUESTIONS)
+    assert [recognised[q.id] for q in QUESTIONS] == [route > 0 for route in routes]
+    assert 0 < recognised.sum() < n and moved > recognised.sum()  # the adapters touch others too
+
+
+def test_experts_have_no_answers_without_their_gate(tmp_path):
+    model = tiny.with_adapters("finetune")
+    outcome = run(tmp_path, "experts", method="ga", model=model)
+    task = sequential_task(model, "experts", method="ga")
+    states = gate_states(task, outcome.rows, gate=gate_of(task))
+    assert states["state"].unique().tolist() == list(STATES[:2])
+    for number, of_run in ((0, 0), (1, 3)):
+        own = outcome.rows[outcome.rows["round"] == of_run]["answer_logprob"].tolist()
+        assert states[states["round"] == number]["answer_logprob"].tolist() == own

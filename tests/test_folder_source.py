@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from cells import run_cells
 from PIL import Image
+from test_exercises import solve
 from typer.testing import CliRunner
 
 from pulse_lib import __main__ as command_line
@@ -595,7 +596,7 @@ evaluate: {n_path_questions: 20}
 """
 
 
-def test_notebook_07_teaches_people_and_forgets_some(tmp_path, monkeypatch):
+def test_notebook_07_teaches_people_and_forgets_some(tmp_path, monkeypatch, capsys):
     """All of it, 01 to 03 included, in this process; it takes half a minute, because it is the proof
     that one photo and a table make a person learnable."""
     from pulse_lib.study import notebook
@@ -628,3 +629,5 @@ def test_notebook_07_teaches_people_and_forgets_some(tmp_path, monkeypatch):
         )
     ]
     assert held == ["images.parquet", "adapters", "adapters"]
+    capsys.readouterr()
+    solve("07_bring_your_own", names, capsys)

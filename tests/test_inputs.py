@@ -77,6 +77,14 @@ def test_in_batch_it_is_an_error(kit, monkeypatch, capsys):
         runs.start(runs.spec_of("target", kit.shared), kit.profile)
 
 
+def test_a_saved_version_on_kaggle_makes_it_too(kit, monkeypatch, capsys):
+    """Kaggle runs a notebook that is saved from an empty folder, with nobody watching."""
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setattr(inputs, "_make", lambda spec, label: print("made", spec.name))
+    inputs.ensure_inputs("target", kit.shared)
+    assert "made data/seed-0" in capsys.readouterr().out
+
+
 def test_what_fails_is_told_with_its_own_words(kit, monkeypatch):
     monkeypatch.setenv("TRAP_01", "raise ValueError('no such thing')")
     with pytest.raises(PulseError, match="could not be made") as failed:

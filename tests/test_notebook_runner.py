@@ -4,6 +4,7 @@ result.
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 
 import jupyter_client.kernelspec
+import nbconvert
 import nbformat
 import pytest
 from conftest import LINES, write_notebook
@@ -292,3 +294,26 @@ def test_help_and_the_ground_floor_import_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
+
+
+# --- the executed copy ----------------------------------------------------------------------------
+
+
+def test_an_executed_copy_shows_the_pictures_of_its_prose(kit):
+    """Where it lies, a path that starts in notebooks/ leads nowhere."""
+    picture = kit.notebooks / "seen.png"
+    picture.write_bytes(b"\x89PNG, as it is")
+    path = next(kit.notebooks.glob("01*.ipynb"))
+    book = nbformat.read(path, 4)
+    words = "![a face](seen.png) ![badge](https://x/y.png) ![lost](nowhere.png)"
+    book.cells.insert(0, nbformat.v4.new_markdown_cell(words))
+    nbformat.write(book, path)
+    run_data(kit)
+    copy = nbformat.read(folder(kit) / "notebook.ipynb", 4)
+    nbformat.validate(copy)
+    (cell,) = (c for c in copy.cells if "a face" in c.source)
+    assert cell.source == words.replace("(seen.png)", "(attachment:seen.png)")
+    (data,) = cell.attachments["seen.png"].values()
+    assert base64.b64decode(data) == picture.read_bytes()
+    assert nbformat.read(path, 4).cells[0].source == words  # the notebook itself stays
+    assert 'src="data:image/png;base64,' in nbconvert.HTMLExporter().from_notebook_node(copy)[0]

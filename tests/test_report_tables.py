@@ -4,6 +4,7 @@ known."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from pulse_lib.report import collect, paper, seeds, stats
 from pulse_lib.report.findings import ledger, rules
 from pulse_lib.report.findings.claims import FINDINGS
 from pulse_lib.report.tables import intervals, levels, power, ranking, tables
+from pulse_lib.report.tables.display import by_wording, not_final
 from pulse_lib.report.tables.settings import all_settings, settings_table
 
 SINGLE_SHOT = [
@@ -181,6 +183,21 @@ def test_a_column_for_each_request_of_the_profile(tmp_path):
         measured = [*tables.SUMMARY, *tables.LIKELIHOODS]
         assert list(table.columns) == [*tables.SEQUENTIAL, *requests, *measured]
         assert table.notna().all().all()
+
+
+def test_wordings_side_by_side_are_means_of_both_modalities(study):
+    table = tables.all_tables(study)["wordings"]
+    shown = by_wording(table)
+    lines = table[table["selection"] != "final"]
+    keys = ["scenario", "method", "trained_part"]
+    assert len(shown) == len(lines[keys].drop_duplicates()) > 4
+    for row in shown.to_dict("records"):
+        for name, wording in itertools.product(("forget", "retain"), ("trained", "heldout")):
+            own = lines[(lines[keys] == [row[k] for k in keys]).all(axis=1)]
+            both = own[own["set"] == name].set_index("modality")[wording]
+            wanted = (both["multimodal"] + both["text"]) / 2
+            assert row[f"{name}, {wording}"] == pytest.approx(wanted)
+    assert "selection" not in not_final(table) and len(not_final(table)) == len(lines)
 
 
 def test_other_tables(study):

@@ -90,6 +90,32 @@ def test_pictures_are_small_controls_are_left_out_and_badges_are_links(build, tm
     assert np.abs(flat.astype(int) - 250).max() <= 2  # what is one colour stays it
 
 
+def test_pictures_of_the_prose_are_shown(build, tmp_path):
+    """Of an executed copy, which has them attached, and of a notebook as it is."""
+    first = next(p for p in NOTEBOOKS if p.stem.startswith("01"))
+    book = nbformat.read(first, 4)
+    (top,) = (c for c in book.cells if "story.png" in c.source)
+    assert "](data:image/png;base64," in build.notebook_page(first)["cells"][0]["source"]
+    top.source = re.sub(r"\(\.\./outputs\S*story.png\)", "(attachment:story.png)", top.source)
+    top["attachments"] = {"story.png": {"image/png": png()}}
+    nbformat.write(book, tmp_path / "notebook.ipynb")
+    shown = build.notebook_page(tmp_path / "notebook.ipynb")["cells"][0]
+    assert f"](data:image/png;base64,{build.small(png())})" in shown["source"]
+    assert "attachment" not in json.dumps(shown)
+
+
+def test_a_page_of_the_gallery_finds_guides_and_notebooks_from_the_site(build, tmp_path):
+    build.gather(tmp_path / "source", tmp_path / "nothing")
+    pages = list((tmp_path / "source" / "extra" / "gallery").glob("*.html"))
+    assert len(pages) == len(NOTEBOOKS) + 1
+    assert "](gallery/index.html)" in (tmp_path / "source" / "index.md").read_text()
+    for path in pages:
+        for where in re.findall(r'href="((?!https?:|#|data:)[^"#]+)', path.read_text()):
+            guide = re.fullmatch(r"\.\./guides/(\w+)\.html", where)
+            file = f"guides/{guide[1]}.md" if guide else f"extra/gallery/{where}"
+            assert (tmp_path / "source" / file).is_file(), (path.name, where)
+
+
 def test_links_of_a_guide_lead_into_the_site_or_to_the_repository(build):
     text = "[a](../outputs/x.json) [b](data.md) [c](../notebooks/01_build_datasets.ipynb) [d](#e)"
     assert build.page(text) == (

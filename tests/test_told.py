@@ -8,6 +8,7 @@ from PIL import Image
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.evaluate import accuracy
 from pulse_lib.report import figures
+from pulse_lib.report.figures.style import png
 from pulse_lib.report.tables.told import COLUMNS, told
 
 OPTIONS = ("Rome", "Oslo", "Bonn", "Lima")
@@ -73,7 +74,9 @@ def test_a_role_in_which_nobody_is_known_is_left_out():
     assert set(told(made, ("asks first", "stays"))["role"]) == {"asks first"}
 
 
-def test_the_title_says_what_the_pictures_show():
+@pytest.fixture
+def asked():
+    """The questions of two people, by id, and their pictures."""
     questions = {
         f"{p}/multimodal": Question(
             id=f"{p}/multimodal",
@@ -95,6 +98,11 @@ def test_the_title_says_what_the_pictures_show():
     images = ImageStore()
     for name in ("p-2", "r-1"):
         images.add(name, Image.new("RGB", (8, 8)))
+    return questions, images
+
+
+def test_the_title_says_what_the_pictures_show(asked):
+    questions, images = asked
     table = told(rows(), ("asks first", "stays"))
     figure = figures.story(table, questions, images=images)
     said = figure.get_suptitle().replace("\n", " ")
@@ -105,6 +113,29 @@ def test_the_title_says_what_the_pictures_show():
     said = figures.story(kept, questions, images=images).get_suptitle().replace("\n", " ")
     assert "is still right" in said and said.endswith("stays")
     assert not any(ax.axison for ax in figure.axes)
+
+
+def test_a_gate_has_a_column_a_state_and_counts_who_is_right(asked):
+    questions, images = asked
+    table = told(rows(), ("asks first", "stays"))  # right before; 1 of 2; none
+    heads = ("taken away", "behind", "everybody")
+    figure = figures.gate_story(table, questions, images=images, heads=heads)
+    said = figure.get_suptitle().replace("\n", " ")
+    assert said.endswith("Of 2 people, answered right: taken away 2, behind 1, everybody 0")
+    assert tuple(ax.get_title() for ax in figure.axes[2:5]) == heads
+    two = figures.gate_story(table[table["round"] < 2], questions, images=images, heads=heads)
+    assert "everybody" not in two.get_suptitle()
+
+
+def test_what_cannot_be_drawn_is_a_dot(asked, recwarn):
+    """A broken model answers with control characters; a font has no letters for them."""
+    questions, images = asked
+    table = told(rows(), ("asks first",)).assign(response="a\x07b\ufffd\n c")
+    figure = figures.story(table, questions, images=images)
+    png(figure)
+    said = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert any(text.startswith("a·b· c") for text in said)
+    assert not [w for w in recwarn if "missing from font" in str(w.message)]
 
 
 def test_accuracies_by_person_are_means_of_modalities():

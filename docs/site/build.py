@@ -91,8 +91,8 @@ def notebook_page(path: Path) -> dict:
         source = cell["source"]
         text = source if isinstance(source, str) else "".join(source)
         if cell["cell_type"] == "markdown":
-            text = BADGE.sub(r"[Open in \1](\2)", text)
-            cell["source"] = re.sub(r"\]\(((?:\d\d)_\w+)\.ipynb\)", r"](\1.ipynb)", text)
+            text = with_pictures(text, cell.pop("attachments", {}))
+            cell["source"] = BADGE.sub(r"[Open in \1](\2)", text)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop("application/vnd.jupyter.widget-view+json", None)
@@ -103,6 +103,24 @@ def notebook_page(path: Path) -> dict:
             cells.append(cell)
     book["metadata"].pop("widgets", None)
     return book | {"cells": cells}
+
+
+def with_pictures(text: str, attachments: dict) -> str:
+    """Prose whose pictures are in it: those that a run attached, and those of the repository."""
+    for name, data in attachments.items():
+        text = text.replace(
+            f"(attachment:{name})", f"(data:image/png;base64,{small(data['image/png'])})"
+        )
+    for where in re.findall(r"!\[[^\]]*\]\((\.\./outputs/[^)]*)\)", text):
+        data = b64encode((ROOT / "notebooks" / where).read_bytes()).decode()
+        text = text.replace(f"({where})", f"(data:image/png;base64,{small(data)})")
+    return text
+
+
+def gallery_page(text: str) -> str:
+    """A page of the gallery for the site: notebooks lie in the repository, guides in the site."""
+    text = text.replace('href="../../notebooks/', f'href="{repository()}/blob/main/notebooks/')
+    return re.sub(r'href="\.\./(\w+)\.md', r'href="../guides/\1.html', text)
 
 
 def page(text: str) -> str:
@@ -143,6 +161,10 @@ def gather(source: Path, study: Path) -> list[str]:
         shutil.copy(report, source / "extra" / "report.html")
     else:
         missing.append(f"no report in {study}: run make demo")
+    (source / "extra" / "gallery").mkdir()
+    for path in (ROOT / "docs" / "gallery").glob("*.html"):
+        text = gallery_page(path.read_text(encoding="utf-8"))
+        (source / "extra" / "gallery" / path.name).write_text(text, encoding="utf-8")
     for room, modules in rooms().items():
         lines = [f"{room}", "=" * len(room), ""]
         for module in modules:
@@ -165,6 +187,8 @@ def index(notebooks: list[str], with_report: bool) -> str:
             "**[The report](report.html)** has all findings, figures and tables on one page.",
             "",
         ]
+    if (ROOT / "docs" / "gallery" / "index.html").is_file():
+        lines += ["**[The gallery](gallery/index.html)**: the notebooks of the reference run.", ""]
     lines += [
         f"Code, issues and how to start: [{repository().partition('//')[2]}]({repository()}).",
         "",

@@ -1,10 +1,12 @@
 """What a notebook reads, made if it is not there: a hosted session begins with nothing, and whoever
-opens 05 first need not know what came before. Only by hand; in batch a missing input is an error.
+opens 05 first need not know what came before. By hand, and where Kaggle saves a version, which has
+nobody to ask either; in the kit's own batch a missing input is an error.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -18,7 +20,6 @@ from pulse_lib.data import source
 from pulse_lib.errors import PulseError
 from pulse_lib.files import KIT, REPOSITORY, show
 from pulse_lib.profile import Profile, load_profile
-from pulse_lib.progress import is_batch
 from pulse_lib.runs.checked import require
 from pulse_lib.runs.kinds import DEFAULTS, KINDS, Kind, RunSpec, named_run, run_name, spec_of
 from pulse_lib.runs.manifest import found_runs
@@ -33,15 +34,15 @@ def ensure_inputs(kind: Kind, values: Mapping[str, object]) -> None:
     """Make what a notebook of this kind reads, and what that reads, as far as it is missing: says
     what and how many minutes it takes, then makes one after another.
 
-    values: the notebook's globals(), for its parameters. In batch it makes nothing, and
-    `runs.start` says what is missing. Raises PulseError: a model of the hub without a GPU, files
+    values: the notebook's globals(), for its parameters. Under the kit's runner it makes nothing,
+    and `runs.start` says what is missing. Raises PulseError: a model of the hub without a GPU, files
     that are not on this machine and cannot be had, or a run that failed.
     """
     spec = spec_of(kind, values)
     profile = load_profile(str(spec.parameters["profile"]))
     if kind != "analysis":  # which loads no model
         colab.check_gpu(profile.model.path, profile.model.load)
-    if is_batch():
+    if os.environ.get("PULSE_BATCH") == "1":
         return
     todo = missing(spec, profile)
     if not todo:

@@ -40,6 +40,7 @@ from pulse_lib.runs.place import (
     open_half,
     settle,
 )
+from pulse_lib.study.copies import carry_pictures
 from pulse_lib.study.kernels import kernel_manager
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
@@ -250,6 +251,7 @@ def _execute(
             kernel_manager_class=kernel_manager(env, files),
         )
         manifest = _finished(spec, run_id)
+        carry_pictures(copy, path.parent)
         os.replace(copy, half / EXECUTED)
         complete(spec, manifest)
         trouble = ""

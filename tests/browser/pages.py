@@ -294,6 +294,8 @@ PAGES = (
     "notebooks/08_explore",
     "guides/architecture",
     "api/train",
+    "gallery/index",
+    "gallery/04_unlearn_sequential",
 )
 
 

@@ -15,7 +15,7 @@ from pulse_lib.report.figures.radar import radar
 from pulse_lib.report.figures.run import request_grid, rounds, run_path, training_curve
 from pulse_lib.report.figures.sequential import after_requests, relapse, requests
 from pulse_lib.report.figures.style import Figure
-from pulse_lib.report.figures.told import story
+from pulse_lib.report.figures.told import gate_story, story
 from pulse_lib.report.figures.trade_off import trade_off
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "at_matched",
     "breaking",
     "conversation_card",
+    "gate_story",
     "likeliest",
     "people_cards",
     "projector",

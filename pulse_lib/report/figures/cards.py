@@ -20,6 +20,7 @@ from pulse_lib.report.figures.style import (
     Figure,
     Look,
     dot,
+    drawable,
     drawn,
     legend_outside,
     new_figure,
@@ -157,7 +158,7 @@ def question_card(
     y -= 0.125 * (-(-len(question.options) // 2)) + 0.06
     for name, response in answers.items():
         colour = RIGHT if is_right(question, response) else WRONG
-        said = textwrap.shorten(response or "(nothing)", 34, placeholder="…")
+        said = textwrap.shorten(drawable(response) or "(nothing)", 34, placeholder="…")
         text = f"{name}: {said}  {'✓' if colour == RIGHT else '✗'}"
         right.text(0, y, text, fontsize=9.5, color=colour, va="top", transform=right.transAxes)
         y -= 0.13

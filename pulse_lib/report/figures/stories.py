@@ -21,6 +21,7 @@ from pulse_lib.report.figures.style import (
     Figure,
     Look,
     dot,
+    drawable,
     drawn,
     empty_figure,
     legend_outside,
@@ -92,7 +93,7 @@ def _cells(ax: Axes, table: pd.DataFrame, *, rows: Sequence[str], columns: Seque
             (x + 0.03, y + 0.06), 0.94, 0.88, facecolor=_PALE[line.correct], linewidth=0
         )
         ax.add_patch(box)
-        said = textwrap.shorten(line.response or "(nothing)", 14, placeholder="…")
+        said = textwrap.shorten(drawable(line.response) or "(nothing)", 14, placeholder="…")
         mark = "✓" if line.correct else "✗"
         probable = "" if np.isnan(line.p_right) else f"\np {line.p_right:.2f}"
         look: Look = {"color": RIGHT if line.correct else WRONG, "fontsize": 7, "va": "center"}

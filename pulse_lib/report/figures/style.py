@@ -198,6 +198,12 @@ def title(figure: Figure, text: str, *, name: str = "") -> None:
     figure.suptitle("\n".join(lines), x=0.01, ha="left", color=INK)
 
 
+def drawable(text: str) -> str:
+    """What a model said, as it can be drawn: a dot for a control character or half a letter."""
+    plain = " ".join(text.split())
+    return "".join(c if c.isprintable() and c != "\ufffd" else "·" for c in plain)
+
+
 def spread_text(values: pd.Series, form: str = "{:.0f}") -> str:
     """ "33 to 61", or "33" where all are alike: how titles name a range."""
     low, high = form.format(values.min()), form.format(values.max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from pulse_lib.report.figures.style import (
     NOTHING_YET,
     Figure,
     Look,
+    drawable,
     drawn,
     empty_figure,
     new_figure,
@@ -41,7 +42,43 @@ def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: Ima
     """
     if table.empty:
         return empty_figure(NOTHING_YET.format("sequential"))
-    rounds = sorted(table["round"].unique())
+    heads = {number: _when(int(number)) for number in sorted(table["round"].unique())}
+    figure = _rows_of_faces(table, questions, images=images, heads=heads)
+    title(figure, _finding(table))
+    return figure
+
+
+@drawn
+def gate_story(
+    table: pd.DataFrame,
+    questions: Mapping[str, Question],
+    *,
+    images: ImageStore,
+    heads: Sequence[str],
+) -> Figure:
+    """The same people with a gate before the adapters and without it: a column a state.
+
+    table: of `report.tables.told`, its rounds being the places of the states in `heads`.
+    """
+    if table.empty:
+        return empty_figure(NOTHING_YET.format("sequential"))
+    there = {int(i): heads[i] for i in sorted(table["round"].unique())}
+    figure = _rows_of_faces(table, questions, images=images, heads=there)
+    right = table.groupby("round")["correct"].sum()
+    said = ", ".join(f"{heads[i]} {n}" for i, n in zip(there, right, strict=True))
+    title(figure, f"Of {table['role'].nunique()} people, answered right: {said}")
+    return figure
+
+
+def _rows_of_faces(
+    table: pd.DataFrame,
+    questions: Mapping[str, Question],
+    *,
+    images: ImageStore,
+    heads: Mapping[int, str],
+) -> Figure:
+    """A row a role, a column a head: picture, question, answers."""
+    rounds = list(heads)
     roles = [role for role in ROLES if role in set(table["role"])]
     wide = 1.85 if len(rounds) <= 3 else 1.35  # a page shows it smaller the wider it is
     figure = new_figure(4.1 + wide * len(rounds), 1.6 * len(roles) + 0.7)
@@ -58,11 +95,8 @@ def story(table: pd.DataFrame, questions: Mapping[str, Question], *, images: Ima
         for ax, line in zip(row[2:], records(lines), strict=True):
             right, letters = bool(line.correct), int(10 * wide)
             _answer(ax, line.response, right=right, p_right=line.p_right, letters=letters)
-    for ax, number in zip(grid[0][2:], rounds, strict=True):
-        ax.set_title(
-            _when(int(number)), fontsize=10 if wide > 1.5 else 9, color=INK, fontweight="bold"
-        )
-    title(figure, _finding(table))
+    for ax, head in zip(grid[0][2:], heads.values(), strict=True):
+        ax.set_title(head, fontsize=10 if wide > 1.5 else 9, color=INK, fontweight="bold")
     return figure
 
 
@@ -75,7 +109,9 @@ def _asked(ax: Axes, question: Question, *, role: str) -> None:
 
 def _answer(ax: Axes, response: str, *, right: bool, p_right: float, letters: int) -> None:
     """An answer in a bubble, shortened to three lines of so many letters, with its mark; below it p."""
-    lines = textwrap.wrap(response, letters, max_lines=3, placeholder=" …") or ["(nothing)"]
+    lines = textwrap.wrap(drawable(response), letters, max_lines=3, placeholder=" …") or [
+        "(nothing)"
+    ]
     colour, mark = (RIGHT, "✓") if right else (WRONG, "✗")
     bubble = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.5"}
     look: Look = {"ha": "center", "va": "center", "linespacing": 1.3}

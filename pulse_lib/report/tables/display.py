@@ -47,3 +47,20 @@ def whole(table: pd.DataFrame, *, digits: int = 3) -> Whole:
     """The table for a reader: methods, scenarios and states by the names of the figures, numbers
     rounded."""
     return Whole(readable(table).round(digits))
+
+
+def not_final(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a table of model states without those of the last step: before, the floor, and
+    matched forgetting, where methods are compared."""
+    return table[table["selection"] != "final"].drop(columns="selection").reset_index(drop=True)
+
+
+def by_wording(wordings: pd.DataFrame) -> pd.DataFrame:
+    """A line a model of table `wordings`, at matched forgetting: of forget and retain people the
+    accuracy in wordings that were trained on and in others (0-1, mean of both modalities)."""
+    keys = ["scenario", "method", "trained_part"]
+    mean = not_final(wordings).groupby([*keys, "set"], sort=False, observed=True, dropna=False)
+    wide = mean[["trained", "heldout"]].mean().unstack("set")
+    sets = [name for name in ("forget", "retain") if name in wide["trained"]]
+    named = {f"{name}, {w}": wide[w, name] for name in sets for w in ("trained", "heldout")}
+    return pd.DataFrame(named).reset_index()
