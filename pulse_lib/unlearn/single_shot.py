@@ -18,6 +18,8 @@ from pulse_lib.unlearn.request import unlearn_people
 from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
+RETAIN_MODEL = "retain_model"  # adapter of a reference that never met the forget people
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -68,6 +70,7 @@ def unlearn_single_shot(
     model, unlearn, target = task.model, task.unlearn, list(task.target.adapters)
     retrains = task.method.procedure == "retrain"
     task.load_features()
+    others = _retain_model(task) if "retain model" in task.method.needs else None
     recorder = TrajectoryRecorder(task, name)
     if retrains:
         trained = _relearned(task, recorder, name=name, checkpoints=checkpoints)
@@ -83,6 +86,7 @@ def unlearn_single_shot(
         )
         stack(model, target, train=name)
         reference: Sequence[str] = [] if unlearn.reference == "base" else target
+        reference = others or reference
         trained = unlearn_people(
             task,
             recorder,
@@ -111,6 +115,27 @@ def unlearn_single_shot(
         masked_fraction=trained.masked_fraction,
         on_target=not retrains,
     )
+
+
+def _retain_model(task: Task) -> list[str]:
+    """The adapters of a model that never met the forget people: fine-tuned on the base as the target
+    was, on the others alone. Raises PulseError if the task doesn't say on whom.
+    """
+    if task.relearn is None:
+        raise PulseError(
+            f"method {task.method.id} compares with a model of the other people: give `relearn`, whom "
+            "that may learn"
+        )
+    lessons = Lessons(task.relearn.people, task.relearn.general, images=task.images)
+    finetune(
+        task.model,
+        lessons,
+        settings=task.relearn.settings,
+        seed=task.seed,
+        name=RETAIN_MODEL,
+        label="reference",
+    )
+    return [RETAIN_MODEL]
 
 
 def _relearned(
