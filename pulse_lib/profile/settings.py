@@ -41,7 +41,7 @@ SupervisedTokens = Literal["answer", "whole_sequence"]
 RetainSource = Literal["retain_train", "same"]
 # both: by what it says and by which option is the likeliest; generation: by what it says alone
 MatchedBy = Literal["both", "generation"]
-ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
+ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval", "mllmu"]
 
 TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 

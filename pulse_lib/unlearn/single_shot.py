@@ -59,10 +59,12 @@ def unlearn_single_shot(
     name: str = "unlearn",
     *,
     label: str = "unlearning",
+    reference: Sequence[str] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
     """Make the task's target forget people, by a new LoRA `name` on top; for method oracle, on the
-    base, by `relearn`. With `checkpoints` it goes on where it was cut off.
+    base, by `relearn`. With `checkpoints` it goes on where it was cut off. `reference`: the adapters
+    of a loss's frozen model, if it is another than the profile and the method say.
 
     Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
     outcome.states["matched"])` goes to the other.
@@ -70,7 +72,8 @@ def unlearn_single_shot(
     model, unlearn, target = task.model, task.unlearn, list(task.target.adapters)
     retrains = task.method.procedure == "retrain"
     task.load_features()
-    others = _retain_model(task) if "retain model" in task.method.needs else None
+    if reference is None and "retain model" in task.method.needs:
+        reference = _retain_model(task)
     recorder = TrajectoryRecorder(task, name)
     if retrains:
         trained = _relearned(task, recorder, name=name, checkpoints=checkpoints)
@@ -85,15 +88,15 @@ def unlearn_single_shot(
             seed=seed,
         )
         stack(model, target, train=name)
-        reference: Sequence[str] = [] if unlearn.reference == "base" else target
-        reference = others or reference
+        if reference is None:
+            reference = [] if unlearn.reference == "base" else target
         trained = unlearn_people(
             task,
             recorder,
             adapter=name,
             seed=derive_seed(task.seed, "round", 1),
             reference=reference,
-            same_start=reference == target,
+            same_start=list(reference) == target,
             label=label,
             checkpoints=checkpoints,
         )
