@@ -40,6 +40,9 @@ Reference = Literal["round_start", "target", "base"]
 SupervisedTokens = Literal["answer", "whole_sequence"]
 RetainSource = Literal["retain_train", "same"]
 # both: by what it says and by which option is the likeliest; generation: by what it says alone
+# accuracy: the most accurate, as the paper does; known: of those who are known in every order of the
+# options, in other words, and from the picture (pulse_lib/evaluate/eligibility.py)
+Eligibility = Literal["accuracy", "known"]
 MatchedBy = Literal["both", "generation"]
 ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval", "mllmu"]
 
@@ -166,6 +169,7 @@ class DataSettings(Settings):
     n_finetuned_retain_train: CountOrNone = 25
     n_requests: Count = 5
     n_candidates: CountOrNone = 153  # celebrities measured for the pre-trained scenario
+    eligibility: Eligibility = "accuracy"  # who of them may be selected
     n_pretrained_forget: CountOrNone = 20
     n_pretrained_retain: CountOrNone = 25
     n_holdout: CountOrNone = 50
