@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from pulse_lib.data.records import ImageStore, Question
-from pulse_lib.data.world import source as world
+from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import soundness
 from pulse_lib.model.load import LoadedModel
@@ -28,7 +28,7 @@ def at_a_glance(model: LoadedModel, profile: Profile) -> str:
     """
     begun = time.perf_counter()
     images = ImageStore()
-    asked = _asked(images, profile)
+    asked = _asked(images)
     checks = [soundness.prompt_tokens(model, asked, images=images)]
     if checks[0].outcome != "failed":
         checks.append(
@@ -49,13 +49,28 @@ def at_a_glance(model: LoadedModel, profile: Profile) -> str:
     return f"{files}: {'; '.join(c.said for c in checks)} ({seconds:.1f} s)"
 
 
-def _asked(images: ImageStore, profile: Profile) -> list[Question]:
-    """Two questions about drawn pictures, and the first of them without its picture."""
-    store = ImageStore()
-    few = replace(profile.data, n_general=PICTURES)
+def _asked(images: ImageStore) -> list[Question]:
+    """Questions about drawn pictures, and the first of them without its picture."""
     made = []
-    for q in world.general_questions(store, 0, settings=few):
-        images.encoded[_TAG + q.image] = store.encoded[q.image]
-        made.append(replace(q, id=_TAG + q.id, image=_TAG + q.image))
-    blind = replace(made[0], id=f"{_TAG}text", image="", modality="text")
-    return [*made, blind]
+    for k in range(PICTURES):
+        rng = world.generator("glance", k)
+        content = world.draw_general(rng, "scene")
+        category = world.general_categories(content)[0]
+        turn = world.general_turn(content, category, rng=rng)
+        image = images.add(f"{_TAG}{k}", world.general_picture(content, rng))
+        asked = Question(
+            id=image,
+            set="general",
+            scenario="",
+            person_id="",
+            request=0,
+            modality="multimodal",
+            text=turn.text,
+            options=turn.options,
+            answer=turn.options.index(turn.answer),
+            image=image,
+            category=category,
+            wording="trained",
+        )
+        made.append(asked)
+    return [*made, replace(made[0], id=f"{_TAG}text", image="", modality="text")]
