@@ -255,8 +255,20 @@ class UnlearnSettings(Settings):
     stop_utility: Share = (
         0.0  # stop, and go back, once retain and general keep less than this share
     )
+    # Learning rates between which a search draws; 0: its own factors of learning_rate
+    search_from: NotNegative = 0.0
+    search_to: NotNegative = 0.0
     # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
     oracle_model: Text = ""
+
+    @model_validator(mode="after")
+    def _searched(self) -> Self:
+        if not self.search_from <= self.search_to or bool(self.search_from) != bool(self.search_to):
+            raise ValueError(
+                f"search_from = {self.search_from:g} and search_to = {self.search_to:g}: give a lower "
+                "and a higher learning rate, or 0 to both"
+            )
+        return self
 
     def n_steps(self, n_conversations: int, epochs: int) -> int:
         """Steps of a whole run; an epoch's last short batch is one, too."""
