@@ -487,7 +487,7 @@ def mllmu_compat(
     """Why does my number differ? Each choice of MLLMU-Bench's code (few-shot, scoring, supervised
     tokens, NPO's reference and mean, retain people), one at a time, on one target.
     """
-    from pulse_lib.commands import compat
+    from pulse_lib.commands import compat, compat_page
     from pulse_lib.runs.kinds import out_dir_from_here, out_folder
     from pulse_lib.study.grid import options_from_texts
 
@@ -499,9 +499,9 @@ def mllmu_compat(
     path = compat.write(place, found)
     for state in ("before", "after"):
         print(
-            f"\nAsked as MLLMU-Bench does, {state} unlearning\n{compat.asked_table(found, state)}"
+            f"\nAsked as MLLMU-Bench does, {state} unlearning\n{compat_page.asked_table(found, state)}"
         )
-    print(f"\nUnlearned as MLLMU-Bench does\n{compat.trained_table(found)}\n{path}")
+    print(f"\nUnlearned as MLLMU-Bench does\n{compat_page.trained_table(found)}\n{path}")
 
 
 @app.command("check-data")

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from test_train import prepared
 
-from pulse_lib.commands import compat
+from pulse_lib.commands import compat, compat_page
 from pulse_lib.data.dataset import Dataset
 from pulse_lib.evaluate.extract import extract
 from pulse_lib.evaluate.few_shot import answer_with_examples
@@ -138,7 +138,7 @@ def test_what_moved_is_a_difference_within_each_seed():
         {"choice": choice, "seed": seed, "forget": f, "retain": 0.5, "general": 1.0}
         for choice, seed, f in [("a", 0, 0.5), ("a", 1, 0.3), ("b", 0, 0.4), ("b", 1, 0.6)]
     ]
-    found = compat.moved(rows, "b", against="a")
+    found = compat_page.moved(rows, "b", against="a")
     assert found["forget"] == pytest.approx((0.5, 0.1, -0.1, 0.3))
     assert found["retain"] == (0.5, 0.0, 0.0, 0.0)
 
@@ -175,4 +175,17 @@ def test_the_command_prints_its_tables_and_keeps_the_numbers(monkeypatch, tmp_pa
     assert json.loads((tmp_path / compat.FILE).read_text()) == made
     assert "| token mean | mean over a batch's tokens" in shown.output
     assert "| 0.25 (+0.00) | 0.50 (+0.00) | 0.75 (+0.00) |" in shown.output
-    assert "one seed of the unlearning step (0)" in compat.made_by(made)
+    assert "one seed of the unlearning step (0)" in compat_page.made_by(made)
+
+
+def test_the_sentence_names_the_choices_that_moved_most_and_least():
+    rows = []
+    for way in compat.TRAININGS:
+        value = {"token mean": 0.1, "retain source": 0.49}.get(way.name, 0.5)
+        value = {"supervised tokens": 0.8, "NPO reference": 0.6}.get(way.name, value)
+        rows.append({"choice": way.name, "seed": 0, "forget": value, "retain": 1, "general": 1})
+    said = compat_page.most_and_least({"trained": rows})
+    assert said == (
+        "One choice alone moved forget accuracy most by its token mean (-0.40) and least by its "
+        "retain source (-0.01)."
+    )

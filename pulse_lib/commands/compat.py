@@ -11,7 +11,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from pulse_lib import __version__, runs
@@ -28,7 +27,6 @@ from pulse_lib.model.adapters import drop_adapter, load_adapter, stack
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.probe.subject import chosen_questions
 from pulse_lib.profile import Profile, RetainSource, SupervisedTokens, load_profile
-from pulse_lib.report import markdown
 from pulse_lib.runs.kinds import RunSpec, out_folder
 from pulse_lib.train.loop import derive_seed
 from pulse_lib.unlearn.single_shot import RETAIN_MODEL, unlearn_single_shot
@@ -232,56 +230,6 @@ def by_set(table: pd.DataFrame) -> dict[str, float]:
     found = summary(table)
     both = {s: (found[f"{s}_multimodal"] + found[f"{s}_text"]) / 2 for s in ("forget", "retain")}
     return both | {"general": found["general"], "invalid": found["invalid_rate"]}
-
-
-def moved(rows: Sequence[Mapping], choice: str, *, against: str) -> dict[str, tuple[float, ...]]:
-    """By set: mean accuracy of a choice over seeds; and the mean, least and greatest of its
-    difference to another choice of the same seed.
-    """
-    table = pd.DataFrame(rows).set_index(["choice", "seed"])
-    ours, theirs = table.loc[choice][list(SETS)], table.loc[against][list(SETS)]
-    gap = ours - theirs
-    return {s: (ours[s].mean(), gap[s].mean(), gap[s].min(), gap[s].max()) for s in SETS}
-
-
-def asked_table(found: Mapping, state: State) -> str:
-    """Markdown: the ways to ask, before or after unlearning."""
-    rows = [r for r in found["asked"] if r["state"] == state]
-    return _table(rows, [(name, said, "as here") for name, said in ASKINGS.items()])
-
-
-def trained_table(found: Mapping) -> str:
-    """Markdown: the ways to unlearn."""
-    return _table(found["trained"], [(way.name, way.said, way.against) for way in TRAININGS])
-
-
-def made_by(found: Mapping) -> str:
-    """What the tables are of, in a sentence."""
-    n, seeds = found["n_questions"], found["seeds"]
-    asked = ", ".join(f"{n[s]} {s}" for s in SETS)
-    how_many = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    return (
-        f"Profile `{found['profile']}`, {how_many} of the unlearning step "
-        f"({', '.join(map(str, seeds))}) on one target; {asked} questions. `{found['command']}`"
-    )
-
-
-def _table(rows: Sequence[Mapping], choices: Sequence[tuple[str, str, str]]) -> str:
-    lines = []
-    for name, said, against in choices:
-        values = moved(rows, name, against=against)
-        cells = [_cell(values[s], plain=name == against) for s in SETS]
-        lines.append([name, said, *cells])
-    return markdown.table(["choice", "there", *SETS], lines)
-
-
-def _cell(values: tuple[float, ...], *, plain: bool) -> str:
-    """ "0.20 (-0.05, -0.07 to -0.01)": accuracy, and how far it moved, with its range over seeds."""
-    accuracy, mean, low, high = values
-    if plain or np.isnan(accuracy):
-        return markdown.digits(accuracy)
-    span = "" if low == high else f", {low:+.2f} to {high:+.2f}"
-    return f"{accuracy:.2f} ({mean:+.2f}{span})"
 
 
 def write(folder: Path, found: Mapping) -> Path:
