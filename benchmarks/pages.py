@@ -1,4 +1,5 @@
-"""Writes the numbers of README.md, docs/results.md and the notebooks' tops from outputs/reference.
+"""Writes the numbers of README.md, docs/results.md, docs/why_numbers_differ.md and the notebooks' tops
+from outputs/reference.
 
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
@@ -23,13 +24,16 @@ import nbformat
 import pandas as pd
 from nbclient import NotebookClient
 
+from pulse_lib.commands import compat, compat_page
 from pulse_lib.files import REPOSITORY, write_csv
 from pulse_lib.report import markdown
 from pulse_lib.report.words import label, series_label
 from pulse_lib.runs.kinds import run_folders, run_name
 
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
-PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
+COMPAT = REFERENCE.parent / compat.FILE  # of `python -m pulse_lib mllmu-compat`
+DOCS = REPOSITORY / "docs"
+PAGES = (REPOSITORY / "README.md", DOCS / "results.md", DOCS / "why_numbers_differ.md")
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
@@ -68,7 +72,18 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
         "equal": equal(reference.parent / "tiny-equal"),
+        **mllmu(json.loads(COMPAT.read_text(encoding="utf-8"))),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
+    }
+
+
+def mllmu(found: dict) -> dict[str, str]:
+    """The blocks of docs/why_numbers_differ.md, from the result that mllmu-compat left."""
+    return {
+        "mllmu made": block(compat_page.made_by(found)),
+        **{f"mllmu {s}": block(compat_page.asked_table(found, s)) for s in ("before", "after")},
+        "mllmu most": compat_page.most_and_least(found),
+        "mllmu trained": block(compat_page.trained_table(found)),
     }
 
 

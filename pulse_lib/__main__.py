@@ -176,7 +176,9 @@ def methods() -> None:
         row = method.describe()
         table.add_row(*(row[column] for column in columns))
     _console().print(table)
-    print("The MUSE and placebo rows are for comparison only: `--methods all` leaves them out.")
+    print(
+        "The MUSE, MLLMU-Bench and placebo rows are for comparison only: `--methods all` leaves them out."
+    )
 
 
 @app.command()
@@ -467,6 +469,39 @@ def preflight(
     print(f"{seconds:.0f} s; to show to others: {show(page)}")
     if not flight.passed(checks):
         raise typer.Exit(1)
+
+
+@app.command("mllmu-compat")
+def mllmu_compat(
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny-equal",
+    seeds: Annotated[
+        str, typer.Option(help="Of the unlearning step; the first one's target is unlearned.")
+    ] = "0",
+    *,
+    questions: Annotated[int, typer.Option(help="Of each set; 0: all.")] = 200,
+    out_dir: Annotated[str, typer.Option(help=OPTIONS["out_dir"][1])] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the result; the study's if empty.")
+    ] = None,
+) -> None:
+    """Why does my number differ? Each choice of MLLMU-Bench's code (few-shot, scoring, supervised
+    tokens, NPO's reference and mean, retain people), one at a time, on one target.
+    """
+    from pulse_lib.commands import compat, compat_page
+    from pulse_lib.runs.kinds import out_dir_from_here, out_folder
+    from pulse_lib.study.grid import options_from_texts
+
+    in_range("--questions", questions, least=0)
+    study = out_dir_from_here(out_dir)
+    options = options_from_texts(profile=profile, seeds=seeds, out_dir=study)
+    found = compat.compat(options.profile, options.seeds, out_dir=study, n_questions=questions)
+    place = from_here(out) if out else out_folder(options.profile, study)
+    path = compat.write(place, found)
+    for state in ("before", "after"):
+        print(
+            f"\nAsked as MLLMU-Bench does, {state} unlearning\n{compat_page.asked_table(found, state)}"
+        )
+    print(f"\nUnlearned as MLLMU-Bench does\n{compat_page.trained_table(found)}\n{path}")
 
 
 @app.command("check-data")

@@ -29,6 +29,7 @@ Need = Literal[
     "mask",  # on the gradient
     "second adapter",
     "new target",
+    "retain model",  # a reference that was fine-tuned on everybody but the forget people
 ]
 ForgetOn = Literal["answers", "refusals"]  # what the forget loss sees as the answer
 # One pass of training; training, then the adapter negated; or a new target from the base, without
@@ -57,6 +58,13 @@ class Method:
     forget_on: ForgetOn = "answers"
     procedure: Procedure = "train"
     forgets: Forgets = "forget"
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether it forgets everybody at once or not at all: what it trains or compares with is a
+        model of the other people.
+        """
+        return self.procedure == "retrain" or "retain model" in self.needs
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -97,6 +105,7 @@ _NPO = "Zhang et al. 2024, arXiv 2404.05868, Eq. 3"
 _TOFU = "Maini et al. 2024, arXiv 2401.06121"
 _OU = "Open-Unlearning's configuration"
 _MUSE = "MUSE's code, arXiv 2407.06460; for comparison only"
+_MLLMU = "MLLMU-Bench's code, arXiv 2410.22108; for comparison only"
 _NLL = "NLL on retain_train"
 _NPO_LOSS = "-(2/beta) log sigmoid(-beta (S - S_ref))"
 _KL = "mean KL(reference || model) over answer tokens on retain_train"
@@ -319,6 +328,27 @@ _VARIANTS = (
         source=_MUSE,
         coefficients={"beta": 0.1},
         needs=("reference",),
+    ),
+    Method(
+        id="npo_mllmu",
+        label="NPO (MLLMU-Bench)",
+        forget_loss="npo_token_mean",
+        retain_loss="",
+        loss="-(2/beta) log sigmoid(-beta (m - m_ref)), m = mean of log p over a batch's answer tokens,"
+        " against a model fine-tuned on the retain people, on forget",
+        source=_MLLMU,
+        coefficients={"beta": 0.4},
+        needs=("reference", "retain model"),
+    ),
+    Method(
+        id="kl_min_mllmu",
+        label="KL-Min (MLLMU-Bench)",
+        forget_loss="gradient_ascent",
+        retain_loss="nll_and_kl_sum",
+        loss=f"GA on forget + {_NLL} + KL(reference || model) summed over answer tokens, per"
+        " conversation, on retain_train",
+        source=_MLLMU,
+        needs=("retain_train", "reference"),
     ),
 )
 PLACEBO = "_placebo"  # ends the id of a method that forgets hold-out people, by the method's values

@@ -88,7 +88,7 @@ def check_fits(method: Method, strategy: Strategy) -> None:
     """Raises PulseError for a method that cannot be carried out request by request, or not by this
     strategy.
     """
-    if method.procedure == "retrain":
+    if method.one_shot:
         fix = "use 03"
     elif method.procedure == "negate" and strategy.continued:
         fix = "use a strategy with an adapter per request"

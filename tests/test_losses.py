@@ -33,6 +33,9 @@ TABLE = {
     "kl_to_reference": _ALL | {ACCUMULATED, GRADCHECK, ZERO},
     "nll_and_kl": _ALL | {ACCUMULATED, GRADCHECK},
     "npo": _ALL | {GRADCHECK, LIMIT},
+    # Of the batch as a whole: no sum over its sequences or tokens
+    "npo_token_mean": {CLOSED_FORM, CONSTANT, MASKED, GRADCHECK},
+    "nll_and_kl_sum": {CLOSED_FORM, CONSTANT, MASKED, GRADCHECK},
     "dpo": _ALL | {GRADCHECK},
     "simnpo": _ALL | {GRADCHECK},
     "undial": _ALL | {ACCUMULATED, GRADCHECK},
@@ -78,6 +81,8 @@ def value(name, logits, reference, labels, n_tokens=None):
         return s[0]
     if name == "npo":
         return losses.npo(*s, BETA)
+    if name == "npo_token_mean":
+        return losses.npo_token_mean(*s, labels, BETA, n_tokens)
     if name == "dpo":
         chosen = torch.where(labels == losses.IGNORE, labels, (labels + 1) % V)
         c = [losses.sequence_logprob(table, chosen) for table in (logits, reference)]
@@ -95,7 +100,7 @@ def value(name, logits, reference, labels, n_tokens=None):
         "satimp": (BETA1, BETA2),
         "ceu": (SKIP,),
     }.get(name, ())
-    against = ("kl_to_reference", "nll_and_kl", "undial", "muse_npo")
+    against = ("kl_to_reference", "nll_and_kl", "nll_and_kl_sum", "undial", "muse_npo")
     against = (reference,) if name in against else ()
     return getattr(losses, name)(logits, *against, labels, *coefficients, n_tokens)
 
@@ -165,6 +170,17 @@ def oracle(name, logits, reference, labels):
     if name == "npo":
         terms = [2 / BETA * soft(BETA * (total(logits, b) - total(reference, b))) for b in rows]
         return sum(terms) / B
+    n_spots = sum(len(spots(b)) for b in rows)
+    if name == "npo_token_mean":
+        mean = sum(total(logits, b) - total(reference, b) for b in rows) / n_spots
+        return 2 / BETA * soft(BETA * mean)
+    if name == "nll_and_kl_sum":
+        kl = 0.0
+        for b in rows:
+            for t in spots(b):
+                q, p = (softmax([float(x) for x in table[b, t]]) for table in (logits, reference))
+                kl += sum(j * (math.log(j) - math.log(i)) for i, j in zip(q, p, strict=True))
+        return kl / B - sum(total(logits, b) for b in rows) / n_spots
     if name == "dpo":
         gains = [
             total(logits, b, 1) - total(reference, b, 1) - total(logits, b) + total(reference, b)
@@ -251,6 +267,39 @@ def test_batch_is_the_loop_over_its_sequences(name, batch):
         weights = (counted(name, labels) if per_token else torch.ones(B)).double()
         expected = (torch.stack(rows) * weights).sum() / weights.sum()
     torch.testing.assert_close(value(name, *batch), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_mllmu_s_npo_in_parts_is_that_of_the_batch(batch):
+    """Value and gradient, when each part is told the whole batch's ratio and number of tokens; and
+    it is no mean over sequences.
+    """
+    logits, reference, labels = batch
+    n_tokens = int((labels != losses.IGNORE).sum())
+    whole, gradient = with_gradient("npo_token_mean", *batch)
+    known = losses.sequence_logprob(reference, labels)
+    ratio = (losses.sequence_logprob(logits, labels) - known).sum() / n_tokens
+    parts = logits.clone().requires_grad_(True)
+    for rows in (slice(0, 1), slice(1, 3)):
+        s = losses.sequence_logprob(parts[rows], labels[rows])
+        found = losses.npo_token_mean(s, known[rows], labels[rows], BETA, n_tokens, ratio)
+        found.backward()
+        torch.testing.assert_close(found.detach(), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(parts.grad, gradient, rtol=1e-10, atol=1e-12)
+    alone = [value("npo_token_mean", *(t[b : b + 1] for t in batch)) for b in range(B)]
+    assert abs(float(torch.stack(alone).mean() - whole)) > 1e-3
+
+
+def test_mllmu_s_kl_is_torch_s_batchmean(batch):
+    logits, reference, labels = batch
+    every = torch.zeros_like(labels)  # their code masks nothing
+    theirs = torch.nn.functional.kl_div(
+        logits.log_softmax(-1), reference.softmax(-1), reduction="batchmean"
+    )
+    ours = value("nll_and_kl_sum", logits, reference, every) - value(
+        "nll", logits, reference, every
+    )
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, T * losses.kl_to_reference(logits, reference, every))
 
 
 @pytest.mark.parametrize("name", [*those(ACCUMULATED), "muse_npo"])

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_train import FORGET, QUESTIONS, RETAIN, logprob, prepared, task, unlearned
+from test_train import FORGET, QUESTIONS, RETAIN, logits, logprob, prepared, task, unlearned
 
+from pulse_lib.data.dataset import Dataset
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
 from pulse_lib.methods import FINETUNE, METHODS, VARIANTS, get
@@ -27,7 +28,11 @@ from pulse_lib.model.adapters import (
 from pulse_lib.model.forward import answer_logits, collate
 from pulse_lib.model.prompts import PROMPTS, encode_conversations, question_prompt
 from pulse_lib.profile import FinetuneSettings, ModelSettings, load_profile
+from pulse_lib.runs.kinds import fields
+from pulse_lib.strategies import STRATEGIES, check_fits
+from pulse_lib.study import grid
 from pulse_lib.train import losses
+from pulse_lib.train.finetune import Lessons, finetune
 from pulse_lib.train.loop import Schedule, train
 from pulse_lib.train.penalties import anchor, l1, orthogonal
 from pulse_lib.train.reference import answer_hidden, layer_at, reference_values
@@ -36,7 +41,7 @@ from pulse_lib.train.terms import PIECE_POSITIONS, backward_term, cut
 from pulse_lib.unlearn import request
 from pulse_lib.unlearn.refusals import REFUSALS, SUFFIX, refused
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
-from pulse_lib.unlearn.task import Relearn, model_of
+from pulse_lib.unlearn.task import Relearn, Target, Task, model_of
 
 ROWS = [*METHODS.values(), *VARIANTS.values()]
 TRAINED = [m for m in ROWS if m.procedure == "train"]
@@ -252,6 +257,41 @@ def test_refusals_become_likely_and_answers_do_not(method):
     with only(model, "finetune"):
         before = logprob(model, declined)
     assert logprob(model, declined) > before + 3
+
+
+def test_mllmu_s_npo_compares_with_a_model_of_the_other_people():
+    """Its first loss is that of the target against a model that is fine-tuned here by hand, on the
+    other people alone: a mean over the batch's tokens within one sigmoid.
+    """
+    log = unlearned(prepared(), "npo_mllmu", epochs=1, batch_size=6, relearn=relearn()).log
+    model = prepared()
+    target, labels = logits(model)
+    lessons = Lessons(RETAIN, RETAIN[:2], images=tiny.images())
+    finetune(model, lessons, settings=relearn().settings, seed=0, name="others")
+    stack(model, ["others"])
+    known, _ = logits(model)
+    n = int((labels != losses.IGNORE).sum())
+    m = [float(losses.sequence_logprob(x, labels).sum()) / n for x in (target, known)]
+    first = 2 / 0.4 * np.log1p(np.exp(0.4 * (m[0] - m[1])))
+    assert log["forget_loss"][0] == pytest.approx(first, rel=1e-5)
+    assert abs(first - 2 * np.log(2) / 0.4) > 1e-2  # it does not begin at its reference
+    with pytest.raises(PulseError, match="npo_mllmu compares with a model of the other people"):
+        unlearned(prepared(), "npo_mllmu", epochs=1)
+
+
+def test_who_compares_with_a_model_of_others_forgets_in_one_shot_and_after_a_fine_tune():
+    with pytest.raises(PulseError, match="npo_mllmu cannot be carried out by strategy experts"):
+        check_fits(get("npo_mllmu"), STRATEGIES["experts"])
+    asked = grid.options_from_texts(profile="tiny", methods="npo,npo_mllmu")
+    planned = [s.parameters for s in grid.study(asked) if s.parameters.get("method") == "npo_mllmu"]
+    assert [(p["scenario"], "strategy" in p) for p in planned] == [("finetuned", False)]
+    assert grid.without_oracle(asked) == []
+    read = fields("single_shot", planned[0], profile=load_profile("tiny"))
+    assert "finetune.epochs" in read and read["hyperparameter beta"] == 0.4
+    data = Dataset([], [], questions=[], conversations=[], images=tiny.images())
+    base = Target(tiny.tiny_model(), (), scenario="pretrained", seed=0)
+    with pytest.raises(PulseError, match="in scenario pretrained nobody is fine-tuned"):
+        Task.of(load_profile("smoke"), data, target=base, method="npo_mllmu")
 
 
 def test_dpo_starts_at_log_two():

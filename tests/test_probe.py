@@ -265,7 +265,7 @@ def test_another_person_is_another_person_with_another_answer(data):
     shown = [q for q in data.questions if q.image and q.set == "forget" and q.wording == "trained"]
     owner = {q.image: q for q in shown}
     for q in shown:
-        other = owner[quick._others(shown)[q.id]]
+        other = owner[quick.others_pictures(shown)[q.id]]
         assert other.person_id != q.person_id and other.category == q.category
         assert other.options[other.answer] != q.options[q.answer]
 

@@ -67,6 +67,42 @@ def test_few_trials_see_the_whole_range(name):
             assert k - 0.03 < place * n < k + 1.03
 
 
+def test_a_profile_says_between_which_rates_is_searched():
+    """Spread over its range, whatever rate it begins with; epochs as for any slower run."""
+    low, high = 5e-6, 1e-4
+    drawn = [
+        trials.draw(get("npo"), 2e-5, epochs=4, trial=k + 1, rates=(low, high)) for k in range(8)
+    ]
+    rates = sorted(d["learning_rate"] for d in drawn)
+    assert low * 0.99 <= rates[0] < low * 1.6 and high / 1.6 < rates[-1] <= high * 1.01
+    slow = min(drawn, key=lambda d: d["learning_rate"])
+    assert slow["epochs"] == math.ceil(4 * (slow["learning_rate"] / 2e-5) ** -trials.PACE)
+    own = trials.draw(get("npo"), 2e-5, epochs=4, trial=1)
+    assert {**drawn[0], "learning_rate": 0, "epochs": 0} == {**own, "learning_rate": 0, "epochs": 0}
+    assert trials.draw(get("npo"), 2e-5, epochs=4, trial=0, rates=(low, high))["epochs"] == 4
+
+
+def test_real_profiles_search_where_published_grids_lie():
+    for name in ("llava-1.5-7b-24gb", "qwen3-vl-8b-24gb", "smolvlm2-2.2b-t4"):
+        unlearn = load_profile(name).unlearn
+        low, high = trials.rates_of(unlearn)
+        assert low <= 1e-5 and high >= 3e-5  # the grid of the nearest search of the field
+        assert low <= unlearn.learning_rate <= high
+    assert trials.rates_of(load_profile("tiny").unlearn) is None
+
+
+def test_trials_of_other_rates_are_not_gone_on_with(tmp_path):
+    of = trials.TrialSet("smoke", "pretrained", method="ga", trials=1, seed=0, out=tmp_path)
+    plain = load_profile("smoke")
+    other = replace(plain, unlearn=replace(plain.unlearn, search_from=1e-4, search_to=1e-2))
+    of.file.parent.mkdir(parents=True)
+    of.file.write_text(json.dumps(trials._mark(of, plain)) + "\n")
+    assert trials.read_trials(of, plain) == []
+    with pytest.raises(PulseError, match="holds trials of other settings"):
+        trials.read_trials(of, other)
+    assert "rates" not in trials._mark(of, plain)
+
+
 def test_towards_an_end_point_no_rate_is_above_the_profiles():
     for trial in range(1, 9):
         drawn = trials.draw(get("npo"), 6e-3, epochs=2, trial=trial, goal="end_point")

@@ -48,6 +48,7 @@ GUIDES = {
         "architecture",
         "methods",
         "differences",
+        "why_numbers_differ",
         "embedded_model",
         "intervals",
         "probes",

@@ -107,9 +107,11 @@ def draw(
     seed: int = SEED,
     strategy: str = "",
     goal: Goal = "matched",
+    rates: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """What a trial sets: learning_rate, epochs and the method's hyperparameters, rounded to 3
-    digits. Trial 0 changes nothing; a number that is 0 stays 0.
+    digits. Trial 0 changes nothing; a number that is 0 stays 0. `rates`: the lowest and the highest
+    learning rate, in place of its factors.
 
     Trials are points of a scrambled Sobol sequence: of the first 4, 8, 16 ... each has a stratum of
     the rate, and of every other number, to itself.
@@ -121,6 +123,8 @@ def draw(
     points = qmc.Sobol(len(start), rng=generator)
     place = points.random_base2(math.ceil(math.log2(trial)))[trial - 1]
     factors, drawn = FACTORS | (END_FACTORS if goal == "end_point" else {}), {}
+    if rates:
+        factors["learning_rate"] = (rates[0] / learning_rate, rates[1] / learning_rate)
     for (name, value), share in zip(start.items(), place, strict=True):
         low, high = factors.get(name, COEFFICIENT)
         factor = low ** (1 - share) * high**share
@@ -160,6 +164,11 @@ def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
     return {"score": float(nan_mean(shares.values()))} | kept
 
 
+def rates_of(unlearn: UnlearnSettings) -> tuple[float, float] | None:
+    """The learning rates between which a profile has its search draw; None for FACTORS."""
+    return (unlearn.search_from, unlearn.search_to) if unlearn.search_to else None
+
+
 def run_trials(of: TrialSet) -> list[dict]:
     """All trials of a set, those that its file holds not again; in a process of its own."""
     os.environ["PULSE_BATCH"] = "1"  # no progress bars
@@ -179,6 +188,7 @@ def run_trials(of: TrialSet) -> list[dict]:
             seed=of.seed,
             strategy=of.strategy,
             goal=of.goal,
+            rates=rates_of(settings.unlearn),
         )
         if ends and number % 3:
             drawn = refined(known[-1], whole_epochs(settings)) or drawn
@@ -283,12 +293,14 @@ def _mark(of: TrialSet, settings: Profile) -> object:
     """What all trials of a file have in common."""
     kind = "sequential" if of.strategy else "single_shot"
     bare = settings.with_values(tuned={})
-    own = {}
+    own: dict[str, object] = {}
     if of.strategy:
         held = dict(get_strategy(of.strategy).coefficients)
         own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
     if of.goal == "end_point":
         own = {"goal": [END_POINT, TOLERANCE, N_MEASURED, END_FACTORS]}
+    if rates := rates_of(settings.unlearn):  # only then: trials of earlier versions stay theirs
+        own["rates"] = rates
     return plain(
         own
         | {

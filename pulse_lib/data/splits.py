@@ -3,7 +3,7 @@ leaks into another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from random import Random
 
@@ -102,7 +102,11 @@ def _seated(
 
 
 def select_known(
-    scores: pd.DataFrame, settings: DataSettings, *, seed: int
+    scores: pd.DataFrame,
+    settings: DataSettings,
+    *,
+    seed: int,
+    eligible: Collection[str] | None = None,
 ) -> tuple[pd.DataFrame, list[Assignment]]:
     """The selection of the pre-trained scenario: the table of scores with rank and set, and
     everyone's place.
@@ -110,7 +114,8 @@ def select_known(
     `scores` has one row a candidate: person_id, accuracy (mean of both modalities, 0-1), margin
     (mean log-likelihood of the right option minus the best wrong one, nats). The most accurate are
     taken (ties: higher margin, then id) and split by seed into forget and retain; all other
-    candidates may be trained on by retain losses. [PULSE, Figure 2]
+    candidates may be trained on by retain losses. `eligible`: who may be taken, where not everybody.
+    [PULSE, Figure 2]
     """
     n_forget, n_retain = settings.n_pretrained_forget, settings.n_pretrained_retain
     if len(scores) < n_forget + n_retain:
@@ -120,7 +125,14 @@ def select_known(
     table = scores.sort_values(
         ["accuracy", "margin", "person_id"], ascending=[False, False, True], ignore_index=True
     )
-    chosen = list(table["person_id"][: n_forget + n_retain])
+    able = [p for p in table["person_id"] if eligible is None or p in eligible]
+    chosen = able[: n_forget + n_retain]
+    if len(chosen) < n_forget + n_retain:
+        raise PulseError(
+            f"{len(chosen)} of {len(scores)} candidates are eligible, but {n_forget} forget + "
+            f"{n_retain} retain people are asked for: lower data.n_pretrained_forget and "
+            "data.n_pretrained_retain, or set data.eligibility: accuracy"
+        )
     _generator("pretrained", seed).shuffle(chosen)
     sets = dict.fromkeys(chosen[:n_forget], "forget") | dict.fromkeys(chosen[n_forget:], "retain")
     table["rank"] = range(1, len(table) + 1)

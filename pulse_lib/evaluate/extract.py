@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pulse_lib.errors import PulseError
 
-RULES = ("vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval")
+RULES = ("vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval", "mllmu")
 MISS = "Z"  # a definite refusal: wrong, but not unreadable
 API_FAILURE = "Failed to obtain answer via API"
 REFUSALS = (
@@ -44,12 +44,16 @@ def extract(
 
     `options` maps letter to text and is used exactly as given. `rules`: vlmevalkit_2024 (in force
     when LLaVA-1.5 was evaluated), vlmevalkit_2026 (letter only near the end, "answer is x", no text
-    match in long responses), lmms_eval (letters A-E whatever the options; without its static mode). Raises PulseError for
-    unknown rules. [VLMEvalKit matching_util.py; lmms-eval mmbench_evals.py]
+    match in long responses), lmms_eval (letters A-E whatever the options; without its static mode), mllmu (the first character,
+    whatever follows: "The answer is B" cannot be read, and "Bergen" is B). Raises PulseError for
+    unknown rules. [VLMEvalKit matching_util.py; lmms-eval mmbench_evals.py; MLLMU-Bench eval.py]
     """
     if rules not in RULES:
         raise PulseError(f"extraction_rules = {rules!r} is not one of {', '.join(RULES)}")
     response = str(response)
+    if rules == "mllmu":
+        first = response.strip()[:1].upper()
+        return first if first in options else None
     find = {
         "vlmevalkit_2024": _letter_2024,
         "vlmevalkit_2026": _letter_2026,

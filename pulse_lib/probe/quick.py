@@ -12,23 +12,15 @@ from PIL import Image
 
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.changed import SIDE, blank_picture, others_pictures, rotated
 from pulse_lib.model.adapters import only, projector_of
-from pulse_lib.model.features import MEAN_COLOUR
 from pulse_lib.probe.subject import Subject, of_questions, relabelled
 from pulse_lib.train.loop import derive_seed
 
 ORDERS, PICTURE, PROJECTOR = "orders", "picture", "projector"
 OWN, CROP, BLANK, NOISE, OTHER = "own", "crop", "blank", "noise", "another person"
 WHOLE, LLM_ONLY, PROJECTOR_ONLY = "whole", "llm only", "projector only"
-_SIDE = 64  # pixels of a picture made here; the processor makes any size its own
 _CROPPED = 0.8  # of each side: what a crop keeps, from the middle
-
-
-def rotated(question: Question, by: int) -> Question:
-    """The same question with its options moved up by so many places, round and round."""
-    n = len(question.options)
-    options = tuple(question.options[(i + by) % n] for i in range(n))
-    return replace(question, options=options, answer=(question.answer - by) % n)
 
 
 def option_orders(
@@ -58,9 +50,9 @@ def changed_pictures(
     if not shown:
         raise PulseError("no question shows a picture of a person: there is nothing to change")
     store = ImageStore(subject.images.encoded)
-    blank = store.add("probe/blank", Image.new("RGB", (_SIDE, _SIDE), MEAN_COLOUR))
+    blank = store.add("probe/blank", blank_picture())
     noise = {q.id: store.add(f"probe/noise/{q.id}", _noise(q, subject.seed)) for q in shown}
-    others = _others(shown)
+    others = others_pictures(shown)
     crops = {i: f"probe/crop/{i}" for i in dict.fromkeys(q.image for q in shown)}
     for image, name in crops.items():
         store.add(name, cropped(subject.images[image]))
@@ -87,23 +79,7 @@ def cropped(picture: Image.Image) -> Image.Image:
 
 def _noise(question: Question, seed: int) -> Image.Image:
     generator = np.random.default_rng(derive_seed(seed, "noise", question.id))
-    return Image.fromarray(generator.integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8))
-
-
-def _others(questions: Sequence[Question]) -> dict[str, str]:
-    """By question: the picture of another person of its set, one whose answer is another where
-    there is one.
-    """
-    found = {}
-    for q in questions:
-        strangers = [o for o in questions if o.set == q.set and o.person_id != q.person_id]
-        same_fact = [o for o in strangers if o.category == q.category]
-        truth = q.options[q.answer]
-        unlike = [o for o in same_fact if o.options[o.answer] != truth] or strangers
-        after = [o for o in unlike if o.id > q.id] or unlike  # not one stranger for everybody
-        if after:
-            found[q.id] = after[0].image
-    return found
+    return Image.fromarray(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
 
 
 def projector_reload(

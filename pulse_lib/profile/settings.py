@@ -48,8 +48,11 @@ Reference = Literal["round_start", "target", "base"]
 SupervisedTokens = Literal["answer", "whole_sequence"]
 RetainSource = Literal["retain_train", "same"]
 # both: by what it says and by which option is the likeliest; generation: by what it says alone
+# accuracy: the most accurate, as the paper does; known: of those who are known in every order of the
+# options, in other words, and from the picture (pulse_lib/evaluate/eligibility.py)
+Eligibility = Literal["accuracy", "known"]
 MatchedBy = Literal["both", "generation"]
-ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval"]
+ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval", "mllmu"]
 
 TRAINED_PARTS: tuple[TrainedPart, ...] = get_args(TrainedPart)
 
@@ -176,6 +179,7 @@ class DataSettings(Settings):
     n_finetuned_retain_train: CountOrNone = 25
     n_requests: Count = 5
     n_candidates: CountOrNone = 153  # celebrities measured for the pre-trained scenario
+    eligibility: Eligibility = "accuracy"  # who of them may be selected
     n_pretrained_forget: CountOrNone = 20
     n_pretrained_retain: CountOrNone = 25
     n_holdout: CountOrNone = 50
@@ -286,8 +290,20 @@ class UnlearnSettings(Settings):
     stop_utility: Share = (
         0.0  # stop, and go back, once retain and general keep less than this share
     )
+    # Learning rates between which a search draws; 0: its own factors of learning_rate
+    search_from: NotNegative = 0.0
+    search_to: NotNegative = 0.0
     # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
     oracle_model: Text = ""
+
+    @model_validator(mode="after")
+    def _searched(self) -> Self:
+        if not self.search_from <= self.search_to or bool(self.search_from) != bool(self.search_to):
+            raise ValueError(
+                f"search_from = {self.search_from:g} and search_to = {self.search_to:g}: give a lower "
+                "and a higher learning rate, or 0 to both"
+            )
+        return self
 
     def n_steps(self, n_conversations: int, epochs: int) -> int:
         """Steps of a whole run; an epoch's last short batch is one, too."""

@@ -59,6 +59,7 @@ _BY_NEED = {
     ("hidden states", ""): ("unlearn.depth",),
     ("new target", "finetuned"): ("finetune.*", "data.n_general_train"),
     ("new target", "pretrained"): ("unlearn.oracle_model",),
+    ("retain model", "finetuned"): ("finetune.*", "data.n_general_train"),
 }
 
 

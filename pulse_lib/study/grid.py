@@ -188,7 +188,7 @@ def _sequential(options: Options) -> Iterator[dict]:
         return
     pairs = options.methods if options.sequential is None else options.sequential
     for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
-        if get(method).procedure != "retrain":
+        if not get(method).one_shot:
             for part in options.trained_parts or ("projector+llm",):
                 yield {"method": method, "strategy": strategy, "trained_part": part}
 
@@ -237,11 +237,14 @@ def _possible(profile: str, scenario: str) -> bool:
 
 
 def _has_model(settings: Profile, axes: Mapping, *, seed: int) -> bool:
-    """Whether the model that such a run begins with can be there: False for an oracle that nobody
-    pre-trained.
+    """Whether the model that such a run begins with, or compares with, can be there: False for an
+    oracle that nobody pre-trained, and for a reference that is fine-tuned on the other people where
+    nobody is fine-tuned.
     """
-    if axes.get("scenario") != "pretrained" or get(axes["method"]).procedure != "retrain":
+    if axes.get("scenario") != "pretrained" or not get(axes["method"]).one_shot:
         return True
+    if "retain model" in get(axes["method"]).needs:
+        return False
     pattern = settings.unlearn.oracle_model
     named = pattern.replace("{seed}", str(seed))
     return oracle_folder(pattern, seed) is not None or is_hub_id(named)
@@ -252,7 +255,8 @@ def without_oracle(options: Options) -> list[int]:
     was pre-trained without their people.
     """
     settings = load_profile(options.profile)
-    asked = [axes for axes in _single_shot(options) if axes["scenario"] == "pretrained"]
+    shots = [a for a in _single_shot(options) if get(a["method"]).procedure == "retrain"]
+    asked = [axes for axes in shots if axes["scenario"] == "pretrained"]
     seeds = dict.fromkeys(options.seeds)
     return [s for s in seeds if not all(_has_model(settings, axes, seed=s) for axes in asked)]
 

@@ -85,6 +85,24 @@ def nll_and_kl(
     )
 
 
+def nll_and_kl_sum(
+    logits: torch.Tensor,
+    reference_logits: torch.Tensor,
+    labels: torch.Tensor,
+    n_tokens: int | None = None,
+    n_sequences: int | None = None,
+) -> torch.Tensor:
+    """`nll` + KL(reference || model) summed over answer tokens and divided by the number of
+    sequences, nats, >= 0: `nll_and_kl` with the KL weighted by the length of an answer.
+
+    What `F.kl_div(..., reduction="batchmean")` gives for logits (B, T, V). There padding and image
+    tokens count too, so that the weight is some hundreds. [MLLMU-Bench's baselines/KL_Min.py]
+    """
+    n_sequences = len(labels) if n_sequences is None else n_sequences
+    kl = kl_to_reference(logits, reference_logits, labels, n_sequences)
+    return nll(logits, labels, n_tokens) + kl
+
+
 def npo(logprob: torch.Tensor, reference_logprob: torch.Tensor, beta: float) -> torch.Tensor:
     """Mean over sequences of -(2/beta) log sigmoid(-beta (s - s_ref)); (B,), (B,) nats -> scalar >=
     0.
@@ -94,6 +112,29 @@ def npo(logprob: torch.Tensor, reference_logprob: torch.Tensor, beta: float) -> 
     """
     ratio = logprob - reference_logprob.detach().to(logprob.dtype)
     return -(2 / beta) * F.logsigmoid(-beta * ratio).mean()
+
+
+def npo_token_mean(
+    logprob: torch.Tensor,
+    reference_logprob: torch.Tensor,
+    labels: torch.Tensor,
+    beta: float,
+    n_tokens: int | None = None,
+    batch_ratio: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """-(2/beta) log sigmoid(-beta r), r = mean over all answer tokens of the batch of log p - log
+    p_ref; (B,), (B,) nats -> scalar >= 0; 2 log 2 / beta at the reference.
+
+    The sigmoid is taken once a batch, of a mean over tokens, not of each sequence's sum: at the same
+    beta its argument is smaller by the length of an answer. batch_ratio: r of the whole batch, if
+    this is a part of it (n_tokens then counts the whole); the value is the batch's, the gradient
+    this part's share. [MLLMU-Bench's baselines/NPO.py, where labels hold the prompt too]
+    """
+    difference = logprob - reference_logprob.detach().to(logprob.dtype)
+    ratio = difference.sum() / _count(labels, n_tokens)
+    if batch_ratio is not None:
+        ratio = batch_ratio.to(ratio.dtype) + ratio - ratio.detach()
+    return -(2 / beta) * F.logsigmoid(-beta * ratio)
 
 
 def dpo(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -56,6 +57,9 @@ def backward_term(
     if "n_tokens" in parameters_of(name):
         skip = int(method.coefficients.get("skip", 0)) if "skip" in parameters_of(name) else 0
         n_tokens = sum(int((losses.skip_leading(p.labels, skip) != IGNORE).sum()) for p in pieces)
+    ratio = None
+    if "batch_ratio" in parameters_of(name) and len(pieces) > 1 and n_tokens:
+        ratio = _batch_ratio(model, pieces, reference=_given(reference, name), n_tokens=n_tokens)
     total = 0.0
     for piece in pieces:  # the longest first: if memory is too small, it shows at once
         value = _value(
@@ -66,13 +70,42 @@ def backward_term(
             batch=piece,
             supervised_tokens=supervised_tokens,
             reference=reference,
-            n_tokens=n_tokens,
+            whole=Whole(n_tokens, len(ordered), ratio=ratio),
         )
         if n_tokens is None:
             value = value * (len(piece.ids) / len(ordered))
         scaled(value if weight == 1.0 else weight * value).backward()
-        total += value.item()
+        total = value.item() + (total if ratio is None else 0.0)
     return total
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a part of a batch is told of the whole."""
+
+    n_tokens: int | None = None  # supervised; None for losses that are means over sequences
+    n_sequences: int | None = None
+    _: KW_ONLY
+    ratio: torch.Tensor | None = None  # mean of log p - log p_ref over all its tokens
+
+
+def _batch_ratio(
+    model: LoadedModel,
+    pieces: Sequence[Batch],
+    *,
+    reference: Reference,
+    n_tokens: int,
+) -> torch.Tensor:
+    """Mean over a batch's tokens of log p - log p_ref, read piece by piece without a gradient: a loss
+    that is no sum over tokens has to know it before the first backward.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for piece in pieces:
+        with torch.no_grad():
+            own = losses.sequence_logprob(*answer_logits(model, piece))
+        known = torch.stack([_known(reference.logprob, i) for i in piece.ids])
+        total += (own.cpu().double() - known.double()).sum()
+    return (total / n_tokens).to(model.device)
 
 
 def cut(lengths: Sequence[int], micro_batch: int) -> list[tuple[int, int]]:
@@ -110,9 +143,11 @@ def _value(
     batch: Batch,
     supervised_tokens: SupervisedTokens,
     reference: Reference | None,
-    n_tokens: int | None,
+    whole: Whole,
 ) -> torch.Tensor:
     wanted, extra = parameters_of(name), {}
+    if whole.ratio is not None:
+        extra["batch_ratio"] = whole.ratio
     if "hidden" in wanted:
         known = _given(reference, name)
         extra["hidden"] = answer_hidden(model, batch, layer=known.layer)
@@ -130,7 +165,7 @@ def _value(
             labels=batch.labels,
             coefficients=method.coefficients,
             reference=reference,
-            n_tokens=n_tokens,
+            whole=whole,
             extra=extra,
         )
     if "chosen" in wanted:
@@ -149,7 +184,7 @@ def _value(
         labels=labels,
         coefficients=method.coefficients,
         reference=reference,
-        n_tokens=n_tokens,
+        whole=whole,
         extra=extra,
     )
 
@@ -162,14 +197,15 @@ def loss_value(
     labels: torch.Tensor,
     coefficients: Mapping[str, float],
     reference: Reference | None,
-    n_tokens: int | None = None,
+    whole: Whole | None = None,
     extra: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """A loss of losses.py on one batch, its arguments filled in by their names; `extra` holds those
-    that need another reading of the model. Raises PulseError if one has no value.
+    """A loss of losses.py on one batch, its arguments filled in by their names; `whole`: the batch
+    that this one is a part of; `extra` holds those that need another reading of the model. Raises PulseError if one has no value.
     """
-    extra, arguments = extra or {}, {}
-    plain = {"labels": labels, "n_tokens": n_tokens, "mask": labels != IGNORE}
+    extra, arguments, whole = extra or {}, {}, whole or Whole()
+    counts = {"n_tokens": whole.n_tokens, "n_sequences": whole.n_sequences}
+    plain = {"labels": labels, "mask": labels != IGNORE, **counts}
 
     def read() -> torch.Tensor:
         if logits is None:

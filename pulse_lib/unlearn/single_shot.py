@@ -18,6 +18,8 @@ from pulse_lib.unlearn.request import unlearn_people
 from pulse_lib.unlearn.task import Task
 from pulse_lib.unlearn.trajectory import TrajectoryRecorder
 
+RETAIN_MODEL = "retain_model"  # adapter of a reference that never met the forget people
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,10 +59,12 @@ def unlearn_single_shot(
     name: str = "unlearn",
     *,
     label: str = "unlearning",
+    reference: Sequence[str] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Outcome:
     """Make the task's target forget people, by a new LoRA `name` on top; for method oracle, on the
-    base, by `relearn`. With `checkpoints` it goes on where it was cut off.
+    base, by `relearn`. With `checkpoints` it goes on where it was cut off. `reference`: the adapters
+    of a loss's frozen model, if it is another than the profile and the method say.
 
     Afterwards the model's state is the final one, frozen; `set_adapter_weights(model, name,
     outcome.states["matched"])` goes to the other.
@@ -68,6 +72,8 @@ def unlearn_single_shot(
     model, unlearn, target = task.model, task.unlearn, list(task.target.adapters)
     retrains = task.method.procedure == "retrain"
     task.load_features()
+    if reference is None and "retain model" in task.method.needs:
+        reference = _retain_model(task)
     recorder = TrajectoryRecorder(task, name)
     if retrains:
         trained = _relearned(task, recorder, name=name, checkpoints=checkpoints)
@@ -82,14 +88,15 @@ def unlearn_single_shot(
             seed=seed,
         )
         stack(model, target, train=name)
-        reference: Sequence[str] = [] if unlearn.reference == "base" else target
+        if reference is None:
+            reference = [] if unlearn.reference == "base" else target
         trained = unlearn_people(
             task,
             recorder,
             adapter=name,
             seed=derive_seed(task.seed, "round", 1),
             reference=reference,
-            same_start=reference == target,
+            same_start=list(reference) == target,
             label=label,
             checkpoints=checkpoints,
         )
@@ -111,6 +118,27 @@ def unlearn_single_shot(
         masked_fraction=trained.masked_fraction,
         on_target=not retrains,
     )
+
+
+def _retain_model(task: Task) -> list[str]:
+    """The adapters of a model that never met the forget people: fine-tuned on the base as the target
+    was, on the others alone. Raises PulseError if the task doesn't say on whom.
+    """
+    if task.relearn is None:
+        raise PulseError(
+            f"method {task.method.id} compares with a model of the other people: give `relearn`, whom "
+            "that may learn"
+        )
+    lessons = Lessons(task.relearn.people, task.relearn.general, images=task.images)
+    finetune(
+        task.model,
+        lessons,
+        settings=task.relearn.settings,
+        seed=task.seed,
+        name=RETAIN_MODEL,
+        label="reference",
+    )
+    return [RETAIN_MODEL]
 
 
 def _relearned(

@@ -69,8 +69,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Relearn:
-    """What method `oracle` learns in place of the target's fine-tune: everybody but the forget
-    people.
+    """What method `oracle` learns in place of the target's fine-tune, and what a reference learns
+    that is a model of the retain people alone: everybody but the forget people.
     """
 
     people: Sequence[Conversation]
@@ -98,7 +98,7 @@ class Task:
     trained_part: TrainedPart = "projector+llm"
     strategy: Strategy | None = None
     people: Sequence[Person] = ()  # who is who, for strategy experts
-    relearn: Relearn | None = None  # for method oracle
+    relearn: Relearn | None = None  # for method oracle, and a reference like it
 
     @classmethod
     def of(
@@ -122,6 +122,12 @@ class Task:
         finetuned = scenario == "finetuned"
         if not finetuned and _retrains(chosen):
             check_left_out(data, target.model.settings)
+        others = "retain model" in chosen.needs
+        if not finetuned and others:
+            raise PulseError(
+                f"method {chosen.id} compares with a model that was fine-tuned on the retain people "
+                "alone; in scenario pretrained nobody is fine-tuned: use scenario finetuned"
+            )
         images = data.images
         if chosen.forgets == "holdout":
             forget, images = hold_out(data, settings, scenario=scenario, seed=target.seed)
@@ -140,7 +146,9 @@ class Task:
             trained_part=trained_part,
             strategy=way,
             people=data.people,
-            relearn=_relearn(data, settings) if finetuned and _retrains(chosen) else None,
+            relearn=_relearn(data, settings)
+            if finetuned and (others or _retrains(chosen))
+            else None,
         )
 
     @property
