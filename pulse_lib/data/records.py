@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -145,12 +145,12 @@ def read_records(path: Path, cls: type) -> list:
     return [_decode(cls, row) for row in read_table(path).to_pylist()]
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a parquet table with the schema version, by rename."""
+def write_table(path: Path, table: pa.Table, **writer: Any) -> None:
+    """Write a parquet table with the schema version, by rename; `writer`: options of pyarrow's."""
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), b"pulse_schema": str(SCHEMA_VERSION).encode()}
     )
-    replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd"))
+    replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd", **writer))
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
