@@ -58,7 +58,7 @@ def stages(profile: Profile) -> list[Stage]:
         ("finetuned", d.n_finetuned_forget, u.epochs_finetuned),
         ("pretrained", d.n_pretrained_forget, u.epochs_pretrained),
     ):
-        asked = n[scenario]
+        asked, strangers = n[scenario], min(forget * each, n["holdout"])
         steps = u.n_steps(forget * n["forget a person"], epochs)
         along = _measured(profile, steps, n_forget=forget * each, n_other=asked - forget * each)
         found.append(
@@ -66,18 +66,19 @@ def stages(profile: Profile) -> list[Stage]:
                 f"03 single shot, {scenario}",
                 steps=steps,
                 sequences=2 * u.batch_size,
-                questions=2 * asked + along,
+                questions=2 * (asked + strangers) + along,
             )
         )
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
     steps = u.n_steps(request, u.epochs_finetuned)
+    strangers = min(d.n_finetuned_forget * each, n["holdout"])
     along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
     found.append(
         Stage(
             f"04 sequential, {d.n_requests} requests",
             steps=steps * d.n_requests,
             sequences=2 * u.batch_size,
-            questions=(n["finetuned"] + along) * d.n_requests,
+            questions=(n["finetuned"] + strangers + along) * d.n_requests,
         )
     )
     return found

@@ -63,6 +63,13 @@ TABLES = {
         "How far from the oracle, a model that never met the forget people; distance: mean of forget_ks,"
         " retain_js and general_js"
     ),
+    "strangers": (
+        "Known better than a stranger? Questions whose right option is the likeliest one (0-1), about"
+        " forget people and about people whom no model has met"
+    ),
+    "likeness": (
+        "Who is hit besides: percent kept on retain people near to forget people and far from them"
+    ),
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
 }
 _TEMPLATES = jinja2.Environment(

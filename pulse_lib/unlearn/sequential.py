@@ -264,7 +264,7 @@ def _carried_out(
     )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*frozen, name])
-    answers = answer(model, task.questions, images=task.images, settings=task.evaluate)
+    answers = task.ask(answer)
     here: RunColumns = {**whose, "state": "round", "round": number, "step": chosen_step}
     return Round(
         number=number,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.hub import is_hub_id
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import Answer, answer_apart, answer_questions
 from pulse_lib.evaluate.rows import RunColumns, make_rows, scored
 from pulse_lib.files import local_path, show
 from pulse_lib.methods import Method, get
@@ -98,6 +99,7 @@ class Task:
     trained_part: TrainedPart = "projector+llm"
     strategy: Strategy | None = None
     people: Sequence[Person] = ()  # who is who, for strategy experts
+    strangers: Sequence[Question] = ()  # about hold-out people, asked once a model state is done
     relearn: Relearn | None = None  # for method oracle
 
     @classmethod
@@ -140,6 +142,7 @@ class Task:
             trained_part=trained_part,
             strategy=way,
             people=data.people,
+            strangers=data.strangers(scenario),
             relearn=_relearn(data, settings) if finetuned and _retrains(chosen) else None,
         )
 
@@ -158,15 +161,22 @@ class Task:
         bits as an uninterrupted one.
         """
         shown = [*(c.image for c in [*self.forget, *self.retain])]
-        self.model.features.add([*shown, *(q.image for q in self.questions)], self.images)
+        asked = [*self.questions, *self.strangers]
+        self.model.features.add([*shown, *(q.image for q in asked)], self.images)
+
+    def ask(self, answer: Answer = answer_questions, *, label: str = "") -> pd.DataFrame:
+        """Answers of the model as it is to `questions`, then, apart, to `strangers`."""
+        parts, told = (self.questions, self.strangers), {"label": label} if label else {}
+        given: dict[str, Any] = {"images": self.images, "settings": self.evaluate} | told
+        return answer_apart(self.model, parts, answer=answer, **given)
 
     def scored(self, answers: pd.DataFrame) -> pd.DataFrame:
         """Answers to `questions` with extraction: rows without the run's columns."""
         return scored(self.questions, answers, rules=self.evaluate.extraction_rules)
 
     def rows(self, answers: pd.DataFrame, **whose: Unpack[RunColumns]) -> pd.DataFrame:
-        """Answers to `questions` as rows; `whose`: run, state and step, order and round of a
-        sequential run.
+        """What `ask` gave as rows; `whose`: run, state and step, order and round of a sequential
+        run.
         """
         columns: RunColumns = {
             "scenario": self.target.scenario,
@@ -176,7 +186,8 @@ class Task:
             "seed": self.seed,
         }
         rules = self.evaluate.extraction_rules
-        return make_rows(self.questions, answers, rules=rules, **{**columns, **whose})
+        asked = [*self.questions, *self.strangers]
+        return make_rows(asked, answers, rules=rules, **{**columns, **whose})
 
 
 def _retrains(method: Method) -> bool:

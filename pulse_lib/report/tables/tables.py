@@ -31,9 +31,11 @@ from pulse_lib.report.tables.about import about
 from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
+from pulse_lib.report.tables.likeness import likeness
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
+from pulse_lib.report.tables.strangers import strangers
 from pulse_lib.report.words import SCENARIOS, method_order
 
 SINGLE_SHOT = [*SETTINGS, "seed", "selection", "step", *SUMMARY, *LIKELIHOODS]
@@ -219,8 +221,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
-    `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
+    `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only
+    if hold-out people were asked, `likeness` only after single-shot runs."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
+    beside = {"strangers": strangers(study), "likeness": likeness(study)}
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
@@ -239,6 +243,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         **({"mmbench": scores} if len(scores) else {}),
         **(from_oracle if len(near) else {}),
         **({"placebo": price} if len(price) else {}),
+        **{name: table for name, table in beside.items() if len(table)},
     }
 
 
