@@ -33,6 +33,7 @@ OPTIONS = {
     "trained_parts": ("", "Trained parts; if empty, the paper's grid."),
     "out_dir": ("", "The study's folder; outputs/<profile> if empty."),
     "sequential": ("", "Sequential runs: method or method/strategy, parted by commas."),
+    "orders": ("0", "Orders of requests in a row, parted by commas: 0 as numbered, others drawn."),
     "probes": ("", "Whose runs are probed (06): methods, before, or all; none if empty."),
 }
 

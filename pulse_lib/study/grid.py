@@ -41,7 +41,7 @@ class Options:
     None: every method by the first strategy. rebuild "library" also makes runs anew that an earlier
     library made, "keep" does not, "ask" lets a person decide. probes: whose models are probed
     (06_probe), at the end of their runs: methods, "before" for the models that a study begins with,
-    "all" for both.
+    "all" for both. orders: of the requests in sequential runs, 0 as numbered, others drawn.
     """
 
     profile: str = "tiny"
@@ -53,6 +53,7 @@ class Options:
     sequential: Sequence[str] | None = None
     rebuild: Rebuild = "ask"
     probes: Sequence[str] = ()
+    orders: Sequence[int] = (0,)
 
     def as_dict(self) -> dict[str, object]:
         """What `options_from_texts` takes, for another process."""
@@ -70,6 +71,7 @@ def options_from_texts(
     sequential: object = "",
     rebuild: object = "ask",
     probes: object = "",
+    orders: object = "0",
     **unknown: object,
 ) -> Options:
     """Options from texts, as the command line and Snakemake's --config have them; commas part
@@ -88,7 +90,7 @@ def options_from_texts(
                 f"{name} = {text!r} came as {type(text).__name__}, not as text: with Snakemake's "
                 f"--config write a path ({name}=./...), or use python -m pulse_lib run"
             )
-    seed_list, every = [_seed(seed, seeds) for seed in _parts(seeds)], methods == "all"
+    seed_list, every = _numbers("seeds", seeds), methods == "all"
     profile, out_dir = str(profile), str(out_dir)
     is_file = profile.endswith((".yaml", ".yml"))
     pairs = _parts(sequential) or (list(PAPER_METHODS) if every else None)
@@ -104,16 +106,18 @@ def options_from_texts(
         sequential=pairs,
         rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
         probes=[one_of("probes", p, choices=_PROBED) for p in _parts(probes)],
+        orders=_numbers("orders", orders) or (0,),
     )
 
 
-def _seed(text: str, seeds: object) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+def _numbers(name: str, text: object) -> list[int]:
+    parts = _parts(text)
+    if not all(re.fullmatch(r"[0-9]{1,9}", part, re.ASCII) for part in parts):
         raise PulseError(
-            f"seeds = {str(seeds)[:60]!r} must be whole numbers from 0 to 999999999, parted by "
+            f"{name} = {str(text)[:60]!r} must be whole numbers from 0 to 999999999, parted by "
             "commas, e.g. 0,1,2"
         )
-    return int(text)
+    return [int(part) for part in parts]
 
 
 def _parts(text: object) -> list[str]:
@@ -184,7 +188,13 @@ def _sequential(options: Options) -> Iterator[dict]:
     for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
         if get(method).procedure != "retrain":
             for part in options.trained_parts or ("projector+llm",):
-                yield {"method": method, "strategy": strategy, "trained_part": part}
+                for order in dict.fromkeys(options.orders):
+                    yield {
+                        "method": method,
+                        "strategy": strategy,
+                        "trained_part": part,
+                        "order": order,
+                    }
 
 
 _PROBED = ("all", "before", *CHOICES["method"])

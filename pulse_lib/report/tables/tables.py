@@ -28,6 +28,7 @@ from pulse_lib.report.collect import (
 )
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
+from pulse_lib.report.tables.continual import continual
 from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
@@ -222,9 +223,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
     `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only
-    if hold-out people were asked, `likeness` only after single-shot runs."""
+    if hold-out people were asked, `likeness` only after single-shot runs, `continual` only after requests in a row."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
     beside = {"strangers": strangers(study), "likeness": likeness(study)}
+    beside["continual"] = continual(study)
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
