@@ -34,7 +34,10 @@ OPTIONS = {
     "out_dir": ("", "The study's folder; outputs/<profile> if empty."),
     "sequential": ("", "Sequential runs: method or method/strategy, parted by commas."),
     "orders": ("0", "Orders of requests in a row, parted by commas: 0 as numbered, others drawn."),
-    "probes": ("", "Whose runs are probed (06): methods, before, or all; none if empty."),
+    "probes": (
+        "",
+        "Whose runs are probed (06): methods, before, all, or a run@state; none if empty.",
+    ),
 }
 
 
