@@ -15,6 +15,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
+from pulse_lib.evaluate.rows import read_rows, write_rows
 from pulse_lib.profile import SCENARIOS, Profile, load_profile
 from pulse_lib.runs.kinds import fields
 
@@ -549,3 +550,15 @@ def _finish(
         "finished": "2026-01-01T00:00:00+00:00",
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def change_rows(out: Path, run: str, change) -> None:
+    """Rewrite a run's rows by a function of them; its manifest then names the new file."""
+    folder = Path(out) / run
+    path, manifest = folder / "rows.parquet", json.loads((folder / "manifest.json").read_text())
+    write_rows(path, change(read_rows(path)))
+    manifest["files"]["rows.parquet"] = {
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))

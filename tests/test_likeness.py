@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from dataclasses import replace
 
@@ -13,7 +11,6 @@ import synthetic_study as made
 
 from pulse_lib.data.records import Person, Question
 from pulse_lib.data.world.people import fictitious, looks_apart
-from pulse_lib.evaluate.rows import read_rows, write_rows
 from pulse_lib.report import collect
 from pulse_lib.report.figures.gallery import Gallery
 from pulse_lib.report.tables import likeness as alike
@@ -75,13 +72,7 @@ def study(tmp_path):
 
 def changed(study, run: str, change) -> collect.Study:
     """The study read again after a run's rows were changed."""
-    path = study.out / run / "rows.parquet"
-    write_rows(path, change(read_rows(path)))
-    manifest = json.loads((study.out / run / "manifest.json").read_text())
-    manifest["files"]["rows.parquet"]["bytes"] = path.stat().st_size
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest["files"]["rows.parquet"]["sha256"] = digest
-    (study.out / run / "manifest.json").write_text(json.dumps(manifest))
+    made.change_rows(study.out, run, change)
     return collect.collect(study.out, made.PROFILE)
 
 

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 LETTERS = "ABCD"
 Modality = Literal["multimodal", "text"]  # multimodal: an image is shown
 QuestionSet = Literal[
-    "forget", "retain", "retain_train", "holdout", "general", "general_train", "candidate"
+    "forget", "spared", "retain", "retain_train", "holdout", "general", "general_train", "candidate"
 ]
 Wording = Literal["trained", "heldout"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)

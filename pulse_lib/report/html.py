@@ -70,6 +70,10 @@ TABLES = {
     "likeness": (
         "Who is hit besides: percent kept on retain people near to forget people and far from them"
     ),
+    "selective": (
+        "Some facts were to go: percent kept of them, of the other facts of the same people, and of other"
+        " people"
+    ),
     "continual": (
         "Requests in a row: accuracy on a request's people right after it and at the end, what came back,"
         " what went before its turn (0-1), and the share of the rest that one request leaves"

@@ -170,7 +170,9 @@ def after_rounds(task: Task, before: pd.DataFrame, *, rounds: Sequence[Round]) -
     # A gate sets the state for each question itself, so it is told which projector
     swapped = {"projector": task.target.adapters} if gate else {}
     return SequentialOutcome(
-        rows=pd.concat([before.assign(**whose), *(r.rows for r in rounds)], ignore_index=True),
+        rows=pd.concat(
+            [task.in_its_sets(before).assign(**whose), *(r.rows for r in rounds)], ignore_index=True
+        ),
         rounds=rounds,
         projector_reload=projector_reload(
             task, partial(_answer(task, experts, gate=gate), **swapped)

@@ -33,6 +33,7 @@ from pulse_lib.profile import (
 )
 from pulse_lib.strategies import Strategy, get_strategy, tuned
 from pulse_lib.unlearn.placebo import hold_out
+from pulse_lib.unlearn.selective import selected
 
 FINETUNED = "finetune"  # the adapter that holds fine-tuned knowledge
 
@@ -129,12 +130,21 @@ class Task:
             forget, images = hold_out(data, settings, scenario=scenario, seed=target.seed)
         else:
             forget = data.training(scenario, ["forget"], stage="unlearn")
+        questions = data.evaluation(scenario)
+        if unlearn.forget_facts and chosen.forgets == "forget":
+            if _retrains(chosen):
+                raise PulseError(
+                    f"method {method} never meets people at all: with unlearn.forget_facts = "
+                    f"{unlearn.forget_facts} some facts are to stay, and it is no oracle of that"
+                )
+            n, seed = unlearn.forget_facts, target.seed
+            forget, questions = selected(forget, questions, n=n, seed=seed)
         return cls(
             target=target,
             method=chosen,
             forget=forget,
             retain=data.training(scenario, [retain], stage="unlearn"),
-            questions=data.evaluation(scenario),
+            questions=questions,
             images=images,
             unlearn=unlearn,
             evaluate=settings.evaluate,
@@ -169,6 +179,11 @@ class Task:
         parts, told = (self.questions, self.strangers), {"label": label} if label else {}
         given: dict[str, Any] = {"images": self.images, "settings": self.evaluate} | told
         return answer_apart(self.model, parts, answer=answer, **given)
+
+    def in_its_sets(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the target with each question in the set that it has here (see `selected`)."""
+        here = rows["question_id"].map({q.id: q.set for q in self.questions})
+        return rows.assign(set=here.fillna(rows["set"]))
 
     def scored(self, answers: pd.DataFrame) -> pd.DataFrame:
         """Answers to `questions` with extraction: rows without the run's columns."""

@@ -36,6 +36,7 @@ from pulse_lib.report.tables.likeness import likeness
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
+from pulse_lib.report.tables.selective import selective
 from pulse_lib.report.tables.strangers import strangers
 from pulse_lib.report.words import SCENARIOS, method_order
 
@@ -223,10 +224,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` only if it was asked,
     `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only
-    if hold-out people were asked, `likeness` only after single-shot runs, `continual` only after requests in a row."""
+    if hold-out people were asked, `likeness` only after single-shot runs, `continual` only after requests in a row, `selective` only where some facts were to stay."""
     scores, near, price = mmbench(study), distance(study), placebo(study)
     beside = {"strangers": strangers(study), "likeness": likeness(study)}
-    beside["continual"] = continual(study)
+    beside |= {"continual": continual(study), "selective": selective(study)}
     from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
     return {
         "single_shot": single_shot(study),
