@@ -7,6 +7,8 @@ SEEDS ?= 0,1,2
 OUT ?= outputs/pretrain-tiny
 TORCH_INDEX ?=
 DEMO ?=
+# What 06 probes in the demo; that a state was reached is known of profile tiny alone
+PROBED ?= $(if $(filter tiny,$(PROFILE)),--probes single_shot/finetuned/npo-projector+llm-seed-0@matched)
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -62,9 +64,9 @@ $(READY): requirements.lock pyproject.toml
 setup: $(READY)
 
 demo: $(READY)
-	@echo "Demo: five notebooks, 7 single-shot and 3 sequential runs, profile $(PROFILE), seed 0."
+	@echo "Demo: six notebooks, 7 single-shot and 3 sequential runs, the probes of one, profile $(PROFILE), seed 0."
 	@echo "6 to 15 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
-	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0
+	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0 $(PROBED)
 
 study: $(READY)
 	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."

@@ -5,7 +5,7 @@
 #   snakemake --profile profiles/slurm --config profile=llava-1.5-13b      the same runs on a cluster: docs/scale.md
 #
 # --config keys, as the front's options: profile, methods=ga,npo|all, seeds=0,1, scenarios, trained_parts, out_dir,
-# sequential=npo_klr/replay,ga, probes=ga,before|all, rebuild=library|keep. Snakemake's own settings: profiles/default.
+# sequential=npo_klr/replay,ga, probes=ga,before|all|RUN@matched, orders=0,1,2, rebuild=library|keep. Snakemake's own settings: profiles/default.
 #
 # Which runs are to be done is decided by the kit (pulse_lib/study/grid.py: parameters, inputs, code cells), not by file times:
 # only those runs become jobs. What Snakemake sees of a job is a small file that says that it ended, since it removes what it

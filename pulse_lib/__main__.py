@@ -33,7 +33,11 @@ OPTIONS = {
     "trained_parts": ("", "Trained parts; if empty, the paper's grid."),
     "out_dir": ("", "The study's folder; outputs/<profile> if empty."),
     "sequential": ("", "Sequential runs: method or method/strategy, parted by commas."),
-    "probes": ("", "Whose runs are probed (06): methods, before, or all; none if empty."),
+    "orders": ("0", "Orders of requests in a row, parted by commas: 0 as numbered, others drawn."),
+    "probes": (
+        "",
+        "Whose runs are probed (06): methods, before, all, or a run@state; none if empty.",
+    ),
 }
 
 
@@ -271,6 +275,51 @@ def compare(
             shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
         _console().print(shown)
     print(f"A {ours.folder}: {ours.origin}\nB {theirs.folder}: {theirs.origin}\n{found.sentence}")
+
+
+@app.command()
+def keep(
+    study: Annotated[Path, typer.Argument(help="A study's folder, e.g. outputs/tiny.")],
+    into: Annotated[Path, typer.Argument(help="Folder for its rows, to be committed.")],
+    *,
+    profile: Annotated[str, typer.Option(help=OPTIONS["profile"][1])] = "tiny",
+    full: Annotated[
+        str, typer.Option(help="Methods whose texts are kept of every seed, parted by commas.")
+    ] = "ga,ga_klr,npo,oracle",
+) -> None:
+    """Write what the analysis reads of a study in a form small enough to commit, seed by seed: no
+    models, no notebooks. `analyze --from` makes every table and figure of it.
+    """
+    from pulse_lib.commands import kept
+    from pulse_lib.profile import load_profile
+    from pulse_lib.study.grid import options_from_texts
+
+    methods = options_from_texts(profile=profile, methods=full).methods
+    into = from_here(into)
+    table = kept.keep(from_here(study), into, profile=load_profile(profile), full=methods)
+    print(table.to_string(index=False))
+    print(f"{table['mb'].sum():.1f} MB in {into}; python -m pulse_lib analyze --from {into}")
+
+
+@app.command()
+def analyze(
+    source: Annotated[Path, typer.Option("--from", help="What `keep` wrote, or a folder with it.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder; outputs/<folder's name>-again if empty.")
+    ] = None,
+) -> None:
+    """Every table, figure and number of a study from its committed rows, without a run: 05 on what
+    `keep` wrote.
+    """
+    from pulse_lib.commands import kept
+    from pulse_lib.files import REPOSITORY, show
+
+    source = from_here(source)
+    place = from_here(out) if out else REPOSITORY / "outputs" / f"{source.name}-again"
+    folder = kept.analyze(source, place)
+    _console().print(f"{show(folder)}: tables, figures, report.html")
+    _console().print(f"the tables of README: python -m pulse_lib ledger {show(place)} --markdown")
 
 
 @app.command()

@@ -15,6 +15,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pulse_lib.data.records import ImageStore, Person, Question, write_records, write_table
+from pulse_lib.evaluate.rows import read_rows, write_rows
 from pulse_lib.profile import SCENARIOS, Profile, load_profile
 from pulse_lib.report.collect import Study
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
@@ -558,3 +559,15 @@ def unpainted(study: Study) -> Gallery:
     """A gallery whose pictures are not painted, which is what takes time."""
     blank = Picture(png=b"a picture", size=(1, 1), said="A title that says what was found")
     return Gallery(study, pictures={entry.name: blank for entry in ENTRIES})
+
+
+def change_rows(out: Path, run: str, change) -> None:
+    """Rewrite a run's rows by a function of them; its manifest then names the new file."""
+    folder = Path(out) / run
+    path, manifest = folder / "rows.parquet", json.loads((folder / "manifest.json").read_text())
+    write_rows(path, change(read_rows(path)))
+    manifest["files"]["rows.parquet"] = {
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -116,10 +116,10 @@ def test_stages_by_hand():
     assert (tune.steps, tune.sequences, tune.questions) == (math.ceil(400 / 18) * 3, 20, 326)
     # 40 conversations in batches of 8, 6 epochs; measured at 5 of the first 15 steps, then always
     assert single.steps == 30 and single.sequences == 16
-    assert single.questions == 2 * 290 + (2 + 5 + 15) * (30 + 60)
-    assert pretrained.steps == 2 * 2 and pretrained.questions == 2 * 170 + (2 + 0 + 2) * 90
+    assert single.questions == 2 * (290 + 36) + (2 + 5 + 15) * (30 + 60)
+    assert pretrained.steps == 2 * 2 and pretrained.questions == 2 * (170 + 36) + (2 + 0 + 2) * 90
     assert sequential.steps == 5 * 6
-    assert sequential.questions == 5 * (290 + (2 + 1 + 3) * 90)
+    assert sequential.questions == 5 * (290 + 36 + (2 + 1 + 3) * 90)
     # a search's epochs are in force, those of the paper's method that takes most of them
     tuned = {"finetuned": {"ga": {"epochs": 2}, "npo": {"epochs": 4}, "ga_klr": {"epochs": 3}}}
     _, _, single, pretrained, sequential = estimate.stages(profile.with_values(tuned=tuned))

@@ -85,6 +85,8 @@ def test_a_merged_model_answers_in_the_study_as_it_does_by_itself(made, theirs):
     assert name == "single_shot/finetuned/outside_merged-projector+llm-seed-0"
     rows = rows_of(made, name)
     questions, answers = made.answers("finetune", "unlearn")
+    rows, strangers = rows.iloc[: len(questions)], rows.iloc[len(questions) :]
+    assert len(strangers) and set(strangers["set"]) == {"holdout"}
     assert list(rows["question_id"]) == [q.id for q in questions]
     assert list(rows["response"]) == list(answers["response"])
     pairs = zip(rows["option_loglik"], answers["option_loglik"], strict=True)
@@ -110,7 +112,8 @@ def test_an_adapter_goes_on_the_target_as_it_is(made):
     folder = made.single / "adapters" / "final"
     name, _ = adopt(made, folder)
     _, answers = made.answers("finetune", "unlearn")
-    assert list(rows_of(made, name)["response"]) == list(answers["response"])
+    responses = list(rows_of(made, name)["response"])
+    assert responses[: len(answers)] == list(answers["response"])  # then come strangers
     kept = load_file(made.out / name / "adapters/final" / WEIGHTS)
     theirs = load_file(folder / WEIGHTS)
     assert set(kept) == set(theirs) and all(torch.equal(kept[k], theirs[k]) for k in kept)

@@ -21,7 +21,7 @@ from pulse_lib.report.tables import tables
 from pulse_lib.report.tables.placebo import PLACEBOS, placebo
 from pulse_lib.runs.kinds import fields
 from pulse_lib.unlearn.placebo import hold_out
-from pulse_lib.unlearn.task import Task
+from pulse_lib.unlearn.task import Target, Task
 
 PROFILE = load_profile("smoke")
 
@@ -138,3 +138,17 @@ def test_the_table_puts_it_beside_its_method_at_the_last_step(tmp_path):
                 share = both_modalities(now, group) / both_modalities(was, group)
                 assert getattr(line, f"{whose}_{group}_kept") == pytest.approx(share)
     assert "placebo" in tables.all_tables(study)
+
+
+def test_strangers_are_asked_last_and_change_no_answer_before_them(data, tmp_path):
+    target = Target.load(PROFILE, "pretrained", seed=0, folder=tmp_path)
+    task = Task.of(PROFILE, data, target=target, method="ga")
+    assert {q.person_id for q in task.strangers} == of_set(data, "holdout")
+    assert {q.wording for q in task.strangers} == {"trained"}
+    alone = replace(task, strangers=())
+    whose = {"run": "r", "state": "final", "step": 1}
+    rows, before = (one.rows(one.ask(), **whose) for one in (task, alone))
+    pd.testing.assert_frame_equal(rows.iloc[: len(before)], before)
+    after = rows.iloc[len(before) :]
+    assert set(after["set"]) == {"holdout"} and set(after["scenario"]) == {"pretrained"}
+    assert list(after["question_id"]) == [q.id for q in task.strangers]

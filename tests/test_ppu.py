@@ -209,11 +209,11 @@ def test_forgetting_selectively_trains_on_sensitive_facts_and_asks_the_others_ap
     sensitive, others = {"fact 25", "fact 36"}, {"fact 03", "fact 11", "fact 37"}
     by_set = {
         name: {q.category for q in data.questions if q.set == name and q.person_id}
-        for name in ("forget", "kept", "retain")
+        for name in ("forget", "spared", "retain")
     }
-    assert by_set == {"forget": sensitive, "kept": others, "retain": sensitive | others}
+    assert by_set == {"forget": sensitive, "spared": others, "retain": sensitive | others}
     forgotten = {p.person_id for p in data.places if p.set == "forget"}
-    assert {q.person_id for q in data.questions if q.set == "kept"} == forgotten
+    assert {q.person_id for q in data.questions if q.set == "spared"} == forgotten
     text = {(q.person_id, q.text): q.category for q in data.questions if q.person_id}
     for c in data.conversations:
         if c.person_id in forgotten:
@@ -223,7 +223,12 @@ def test_forgetting_selectively_trains_on_sensitive_facts_and_asks_the_others_ap
     assert sum(len(c.turns) for c in trained) == 2 * 2 * 5
     assert leaks(data)["people"] == 6
     # What is kept is asked wherever what is to be forgotten is
-    assert {q.set for q in data.evaluation("pretrained")} == {"forget", "kept", "retain", "general"}
+    assert {q.set for q in data.evaluation("pretrained")} == {
+        "forget",
+        "spared",
+        "retain",
+        "general",
+    }
     assert {q.set for q in data.evaluation("pretrained", ["retain"])} == {"retain", "general"}
 
 
@@ -250,7 +255,7 @@ def test_candidates_are_chosen_by_the_facts_that_are_to_go(tmp_path):
 def test_a_kept_question_about_somebody_else_is_a_leak(tmp_path):
     data = build(settings(files.write_ppu(tmp_path), source="ppu_selective"))
     stray = next(p for p in data.places if p.set == "retain")
-    kept = next(k for k, q in enumerate(data.questions) if q.set == "kept" and not q.image)
+    kept = next(k for k, q in enumerate(data.questions) if q.set == "spared" and not q.image)
     data.questions[kept] = replace(data.questions[kept], person_id=stray.person_id)
     with pytest.raises(PulseError, match=f"is in kept, its person {stray.person_id} in"):
         leaks(data)
@@ -259,7 +264,7 @@ def test_a_kept_question_about_somebody_else_is_a_leak(tmp_path):
 def test_training_on_what_is_to_be_kept_is_a_leak(tmp_path):
     data = build(settings(files.write_ppu(tmp_path), source="ppu_selective"))
     forget = next(k for k, c in enumerate(data.conversations) if c.set == "forget" and not c.image)
-    data.conversations[forget] = replace(data.conversations[forget], set="kept")
+    data.conversations[forget] = replace(data.conversations[forget], set="spared")
     with pytest.raises(PulseError, match="is in kept, its person"):
         leaks(data)
 

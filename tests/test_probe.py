@@ -707,6 +707,24 @@ def test_a_study_probes_whom_it_is_told_to(kit):
         grid.options_from_texts(probes="x")
 
 
+def test_a_study_probes_a_single_run_in_the_state_that_is_named(kit):
+    def probed(texts):
+        options = grid.options_from_texts(methods="ga,npo", probes=texts)
+        every = {"methods": options.methods, "scenarios": ["finetuned"]}
+        found = kit.study(**every, probes=options.probes)
+        return [(s.parameters["run"], s.parameters["state"]) for s in found if s.kind == "probe"]
+
+    npo = "single_shot/finetuned/npo-projector+llm-seed-0"
+    assert probed(f"{npo}@matched") == [(npo, "matched")]
+    assert probed(f"{npo},{npo}@matched") == [(npo, "final"), (npo, "matched")]
+    with pytest.raises(PulseError, match="is no run of this study"):
+        probed(npo.replace("npo", "simnpo"))
+    with pytest.raises(PulseError, match="state = 'x' is not one of"):
+        grid.options_from_texts(probes=f"{npo}@x")
+    with pytest.raises(PulseError, match="is the name of no run"):
+        grid.options_from_texts(probes="single_shot/npo")
+
+
 def test_the_analysis_does_not_hang_on_probes(kit):
     """One that comes later makes no report stale, and no table reads its rows."""
     specs = kit.study(probes=["before"])

@@ -88,17 +88,17 @@ def test_the_model_is_asked_what_is_to_go_and_what_is_to_stay(study):
     rows = rows_of_run(study)
     final = rows[rows["state"] == "final"]
     assert set(final["question_id"]) == {q.id for q in data.evaluation("pretrained")}
-    assert {"forget", "kept", "retain", "general"} == set(final["set"])
+    assert {"forget", "spared", "retain", "general"} == set(final["set"])
     sensitive = {"fact 25", "fact 36"}
     assert set(final[final["set"] == "forget"]["category"]) == sensitive
-    assert not set(final[final["set"] == "kept"]["category"]) & sensitive
+    assert not set(final[final["set"] == "spared"]["category"]) & sensitive
     # Each question has its twin in the other modality, in the columns that every row has
     people = final[final["set"] != "general"]
     twins = people.groupby(["set", "person_id", "category"])["modality"].nunique()
     assert (twins == 2).all()
 
 
-def test_kept_facts_count_as_nothing_else(study):
+def test_spared_facts_count_as_nothing_else(study):
     """Forget accuracy is that of the sensitive facts, by a count of its own."""
     rows = rows_of_run(study)
     final = rows[rows["state"] == "final"]
@@ -143,10 +143,14 @@ def test_facts_are_paired_and_those_that_were_to_stay_told_apart(study):
         expected = right["text"].mean() - right["multimodal"].mean()
         assert line["gap"] == pytest.approx(expected)
         assert line["gap_low"] <= line["gap"] <= line["gap_high"]
-    kept = pd.read_csv(study / "analysis/tables/kept_facts.csv", keep_default_na=False)
+    asked = read_rows(runs.run_folder("data", study, seed=0) / "rows.parquet")
+    before = asked[asked["state"] == "before"]
+    kept = pd.read_csv(study / "analysis/tables/selective.csv", keep_default_na=False)
     line = kept[(kept["method"] == METHOD) & (kept["selection"] == "final")].iloc[0]
-    for name in ("forget", "kept"):
-        part = final[final["set"] == name]
-        assert line[name] == pytest.approx(part.groupby("modality")["correct"].mean().mean())
-        assert line[f"n_{name}"] == len(part)
+    for name, of in (("gone", "forget"), ("spared", "spared")):
+        was, now = (
+            rows[rows["set"] == of].groupby("modality")["correct"].mean().mean()
+            for rows in (before, final)
+        )
+        assert line[name] == pytest.approx(100 * now / was)
     assert "The same facts beside the photo" in (study / "analysis/report.html").read_text()

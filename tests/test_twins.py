@@ -60,11 +60,3 @@ def test_the_interval_is_a_paired_one():
         return line["gap_high"] - line["gap_low"]
 
     assert width(same=True) < width(same=False) / 2
-
-
-def test_people_forgotten_whole_have_no_kept_facts():
-    assert facts.kept_facts([(WHO, rows(*FACTS))]).empty
-    kept = rows(("a", "9", True, False), ("b", "9", True, True)).assign(set="kept")
-    line = facts.kept_facts([(WHO, pd.concat([rows(*FACTS), kept]))]).iloc[0]
-    assert line["kept"] == pytest.approx((1.0 + 0.5) / 2) and line["n_kept"] == 4
-    assert line["forget"] == pytest.approx((3 / 6 + 4 / 6) / 2)

@@ -33,7 +33,7 @@ from pulse_lib.evaluate.accuracy import (
     retained_shares,
     summary,
 )
-from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.evaluate.generate import answer_apart
 from pulse_lib.evaluate.rows import make_rows, read_rows, write_rows
 from pulse_lib.files import show, write_csv, write_json
 from pulse_lib.methods import OUTSIDE
@@ -85,13 +85,13 @@ def adopt(model: Path, base: Path | None = None, *, run: Path) -> tuple[str, pd.
     target = Target.load(settings, scenario, seed=seed, folder=run)
     _put_on(target, model, base=base, folder=started.folder / "adapters" / "final")
     data = read_dataset(started.input("data"))
-    questions = data.evaluation(scenario)
-    answers = answer_questions(
-        target.model, questions, images=data.images, settings=settings.evaluate, label="asking it"
+    parts = (data.evaluation(scenario), data.strangers(scenario))
+    answers = answer_apart(
+        target.model, parts, images=data.images, settings=settings.evaluate, label="asking it"
     )
     name = started.spec.name
     rows = make_rows(
-        questions,
+        [*parts[0], *parts[1]],
         answers,
         rules=settings.evaluate.extraction_rules,
         **{"run": name, "scenario": scenario, "method": method, "seed": seed},

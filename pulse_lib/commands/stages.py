@@ -65,7 +65,7 @@ def stages(profile: Profile) -> list[Stage]:
     ):
         if not forget:  # a scenario without anybody
             continue
-        asked = n[scenario]
+        asked, strangers = n[scenario], min(forget * each, n["holdout"])
         steps = u.n_steps(forget * n["forget a person"], epochs)
         along = _measured(profile, steps, n_forget=forget * each, n_other=asked - forget * each)
         found.append(
@@ -73,20 +73,21 @@ def stages(profile: Profile) -> list[Stage]:
                 f"03 single shot, {scenario}",
                 steps=steps,
                 sequences=2 * u.batch_size,
-                questions=2 * asked + along,
+                questions=2 * (asked + strangers) + along,
             )
         )
     if not d.n_finetuned_forget:
         return found
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
     steps = u.n_steps(request, _epochs(profile, "finetuned"))
+    strangers = min(d.n_finetuned_forget * each, n["holdout"])
     along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
     found.append(
         Stage(
             f"04 sequential, {d.n_requests} requests",
             steps=steps * d.n_requests,
             sequences=2 * u.batch_size,
-            questions=(n["finetuned"] + along) * d.n_requests,
+            questions=(n["finetuned"] + strangers + along) * d.n_requests,
         )
     )
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pulse_lib.data.records import (
-    KEPT,
+    SPARED,
     Conversation,
     ImageStore,
     Person,
@@ -43,11 +43,24 @@ class Dataset:
     def evaluation(
         self, scenario: str, sets: Iterable[str] = ("forget", "retain")
     ) -> list[Question]:
-        """The questions of a scenario's sets (those of `kept` with those of `forget`), then the
+        """The questions of a scenario's sets (those of `spared` with those of `forget`), then the
         general ones (which belong to every scenario)."""
-        wanted = set(sets) | ({KEPT} if "forget" in sets else set())
+        wanted = set(sets) | ({SPARED} if "forget" in sets else set())
         chosen = [q for q in self.questions if q.scenario == scenario and q.set in wanted]
         return chosen + [q for q in self.questions if q.set == "general"]
+
+    def hold_out(self, scenario: str) -> list[Assignment]:
+        """As many people whom no model of the study meets as the scenario has forget people (of
+        all, if there are fewer).
+        """
+        n = sum((p.scenario, p.set) == (scenario, "forget") for p in self.places)
+        return [place for place in self.places if place.set == "holdout"][:n]
+
+    def strangers(self, scenario: str) -> list[Question]:
+        """The questions about `hold_out` people, in trained wordings: what is known of them is what
+        is known of nobody."""
+        chosen = {place.person_id for place in self.hold_out(scenario)}
+        return [q for q in self.questions if q.person_id in chosen and q.wording == "trained"]
 
     def training(self, scenario: str, sets: Iterable[str], *, stage: str) -> list[Conversation]:
         """Training conversations of a scenario's sets ("" for general replay). Raises PulseError if

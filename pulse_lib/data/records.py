@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ LETTERS = "ABCD"
 Modality = Literal["multimodal", "text"]  # multimodal: an image is shown
 QuestionSet = Literal[
     "forget",
-    "kept",
+    "spared",
     "retain",
     "retain_train",
     "holdout",
@@ -36,7 +36,7 @@ QuestionSet = Literal[
     "general_train",
     "candidate",
 ]
-KEPT: QuestionSet = "kept"  # about people of set forget: facts that are not to be forgotten
+SPARED: QuestionSet = "spared"  # about people of set forget: facts that are to stay
 Wording = Literal["trained", "heldout"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # "finetune": short and varied, to learn from | "unlearn": whole, and few enough to cache a
@@ -153,12 +153,12 @@ def read_records(path: Path, cls: type) -> list:
     return [_decode(cls, row) for row in read_table(path).to_pylist()]
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a parquet table with the schema version, by rename."""
+def write_table(path: Path, table: pa.Table, **writer: Any) -> None:
+    """Write a parquet table with the schema version, by rename; `writer`: options of pyarrow's."""
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), b"pulse_schema": str(SCHEMA_VERSION).encode()}
     )
-    replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd"))
+    replace_file(path, lambda tmp: pq.write_table(table, tmp, compression="zstd", **writer))
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.data import likeness
-from pulse_lib.data.records import KEPT, Conversation, ImageStore, Person, Question, QuestionSet
+from pulse_lib.data.records import SPARED, Conversation, ImageStore, Person, Question, QuestionSet
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 
@@ -178,9 +178,9 @@ def check_leakage(
                 f"record {record.id} stands in two places: {seen[record.id]} and {record.set}"
             )
         seen[record.id] = record.set
-        # What of a person is kept is about somebody of the forget set, and never trained on
-        kept = record.set == KEPT and isinstance(record, Question)
-        key = (record.scenario, "forget" if kept else record.set, record.person_id)
+        # Spared facts are about somebody of the forget set, and never trained on
+        spared = record.set == SPARED and isinstance(record, Question)
+        key = (record.scenario, "forget" if spared else record.set, record.person_id)
         if record.image and owners.setdefault(record.image, key) != key:
             raise PulseError(f"image {record.image} is used by {owners[record.image]} and by {key}")
         if record.person_id and where.get(record.person_id) != key[:2]:

@@ -137,14 +137,17 @@ def likelihoods(table: pd.DataFrame) -> dict[str, float]:
     return {f"{name}_likelihood": v for name, v in by_option.items() if name != "invalid_rate"}
 
 
-def request_accuracies(table: pd.DataFrame) -> dict[str, float]:
+def request_accuracies(table: pd.DataFrame, column: str = "correct") -> dict[str, float]:
     """{"request_1": ...}: mean of multimodal and text accuracy on each request's people, trained
-    wordings.
+    wordings. column: loglik_correct for that of the likeliest options.
     """
     request = table["request"].to_numpy()
     forget = _where(table, set="forget", wording="trained") & (request > 0)
     numbers = np.unique(request[forget])
-    return {f"request_{k}": _mean_of_both(table, forget & (request == k)) for k in numbers}
+    return {
+        f"request_{k}": _mean_of_both(table, forget & (request == k), column=column)
+        for k in numbers
+    }
 
 
 def person_accuracies(table: pd.DataFrame, set_name: str) -> pd.Series:

@@ -4,7 +4,8 @@ each prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,6 +18,8 @@ from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import answer_tokens, encode_questions
 from pulse_lib.profile import EvaluateSettings
 from pulse_lib.progress import step
+
+Answer = Callable[..., pd.DataFrame]  # as answer_questions
 
 
 def answer_questions(
@@ -43,6 +46,20 @@ def answer_questions(
         with_loglik=with_loglik,
         label=label,
     )
+
+
+def answer_apart(
+    model: LoadedModel,
+    parts: Sequence[Sequence[Question]],
+    *,
+    answer: Answer = answer_questions,
+    **given: Any,
+) -> pd.DataFrame:
+    """As `answer_questions`, some questions after others, each part by itself: which questions share
+    a batch decides the last bits of an answer, and so nothing depends on what is asked besides.
+    """
+    answers = [answer(model, part, **given) for part in parts if part]
+    return pd.concat(answers, ignore_index=True)
 
 
 def answer_prompts(

@@ -280,6 +280,7 @@ class UnlearnSettings(Settings):
     reference: Reference = "round_start"
     supervised_tokens: SupervisedTokens = "answer"
     retain_source: RetainSource = "retain_train"
+    forget_facts: CountOrNone = 0  # of each person, the others are to stay; 0: whole people
     path_every: CountOrNone = 2  # steps between cheap measurements; 0: none
     # share of the starting forget accuracy below which every step is measured
     path_dense_below: Share = 0.9

@@ -63,9 +63,23 @@ TABLES = {
         "How far from the oracle, a model that never met the forget people; distance: mean of forget_ks,"
         " retain_js and general_js"
     ),
+    "strangers": (
+        "Known better than a stranger? Questions whose right option is the likeliest one (0-1), about"
+        " forget people and about people whom no model has met"
+    ),
+    "likeness": (
+        "Who is hit besides: percent kept on retain people near to forget people and far from them"
+    ),
+    "selective": (
+        "Some facts were to go: percent kept of them, of the other facts of the same people, and of other"
+        " people"
+    ),
+    "continual": (
+        "Requests in a row: accuracy on a request's people right after it and at the end, what came back,"
+        " what went before its turn (0-1), and the share of the rest that one request leaves"
+    ),
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
     "modality_gap": "The same facts beside the photo and in text: shares 0-1, and text minus photo",
-    "kept_facts": "People to forget: facts that were to go, and those that were to stay (0-1)",
     "yes_no": "Yes or no (POPE, MME): shares 0-1; MME's sums with and without celebrities",
 }
 _TEMPLATES = jinja2.Environment(

@@ -51,9 +51,12 @@ _UNLEARNING = (
     *(f"unlearn.{key}" for key in ("rank", "alpha", "batch_size", "micro_batch", "optimizer")),
     *(f"unlearn.{key}" for key in ("warmup_steps", "max_grad_norm", "reference")),
     *(f"unlearn.{key}" for key in ("supervised_tokens", "retain_source", "path_every")),
+    "unlearn.forget_facts",
     *(f"unlearn.{key}" for key in ("stop_forget", "stop_utility", "matched_by")),
     "evaluate.n_path_questions",
 )
+# Settings that came later: with this value a run is what it was without them
+_LATER = {"unlearn.forget_facts": 0}
 # Fields that only some methods read, by what a method needs, and in which scenario ("": both)
 _BY_NEED = {
     ("hidden states", ""): ("unlearn.depth",),
@@ -327,7 +330,8 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
         resolved |= {p: getattr(unlearn, p.removeprefix("unlearn.")) for p in epochs}
         resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
     flat = _flat(profile)
-    return {k: flat[k] for k in _matching(tuple(patterns), tuple(flat))} | resolved
+    read = {k: flat[k] for k in _matching(tuple(patterns), tuple(flat))}
+    return {k: v for k, v in read.items() if k not in _LATER or v != _LATER[k]} | resolved
 
 
 @lru_cache(maxsize=64)

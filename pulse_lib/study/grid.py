@@ -22,6 +22,7 @@ from pulse_lib.runs.kinds import (
     KINDS,
     Kind,
     RunSpec,
+    named_run,
     one_of,
     out_dir_from_here,
     spec_of,
@@ -41,7 +42,7 @@ class Options:
     None: every method by the first strategy. rebuild "library" also makes runs anew that an earlier
     library made, "keep" does not, "ask" lets a person decide. probes: whose models are probed
     (06_probe), at the end of their runs: methods, "before" for the models that a study begins with,
-    "all" for both.
+    "all" for both, or single runs by their names, the state behind an @ (final without). orders: of the requests in sequential runs, 0 as numbered, others drawn.
     """
 
     profile: str = "tiny"
@@ -53,6 +54,7 @@ class Options:
     sequential: Sequence[str] | None = None
     rebuild: Rebuild = "ask"
     probes: Sequence[str] = ()
+    orders: Sequence[int] = (0,)
 
     def as_dict(self) -> dict[str, object]:
         """What `options_from_texts` takes, for another process."""
@@ -70,6 +72,7 @@ def options_from_texts(
     sequential: object = "",
     rebuild: object = "ask",
     probes: object = "",
+    orders: object = "0",
     **unknown: object,
 ) -> Options:
     """Options from texts, as the command line and Snakemake's --config have them; commas part
@@ -88,7 +91,7 @@ def options_from_texts(
                 f"{name} = {text!r} came as {type(text).__name__}, not as text: with Snakemake's "
                 f"--config write a path ({name}=./...), or use python -m pulse_lib run"
             )
-    seed_list, every = [_seed(seed, seeds) for seed in _parts(seeds)], methods == "all"
+    seed_list, every = _numbers("seeds", seeds), methods == "all"
     profile, out_dir = str(profile), str(out_dir)
     is_file = profile.endswith((".yaml", ".yml"))
     pairs = _parts(sequential) or (list(PAPER_METHODS) if every else None)
@@ -103,17 +106,19 @@ def options_from_texts(
         out_dir=out_dir_from_here(out_dir),
         sequential=pairs,
         rebuild=one_of("rebuild", rebuild, choices=get_args(Rebuild)),
-        probes=[one_of("probes", p, choices=_PROBED) for p in _parts(probes)],
+        probes=[_checked_probe(p) for p in _parts(probes)],
+        orders=_numbers("orders", orders) or (0,),
     )
 
 
-def _seed(text: str, seeds: object) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+def _numbers(name: str, text: object) -> list[int]:
+    parts = _parts(text)
+    if not all(re.fullmatch(r"[0-9]{1,9}", part, re.ASCII) for part in parts):
         raise PulseError(
-            f"seeds = {str(seeds)[:60]!r} must be whole numbers from 0 to 999999999, parted by "
+            f"{name} = {str(text)[:60]!r} must be whole numbers from 0 to 999999999, parted by "
             "commas, e.g. 0,1,2"
         )
-    return int(text)
+    return [int(part) for part in parts]
 
 
 def _parts(text: object) -> list[str]:
@@ -149,6 +154,10 @@ def study(options: Options) -> list[RunSpec]:
             "(data.n_pretrained_forget = 0), so that scenario pretrained is not there: take finetuned"
         )
     specs = [spec for seed in dict.fromkeys(options.seeds) for spec in _of_seed(options, seed)]
+    there = {spec.name for spec in specs}
+    for run in (p.partition("@")[0] for p in options.probes if "/" in p):
+        if run not in there:
+            raise PulseError(f"probes: {run} is no run of this study: name one of its runs")
     shared = {"profile": options.profile, "out_dir": options.out_dir}
     analysis = spec_of("analysis", shared)
     planned = [spec.folder for spec in specs if KINDS[spec.kind].analysed]
@@ -165,8 +174,8 @@ def _of_seed(options: Options, seed: int) -> Iterator[RunSpec]:
         if _has_model(settings, axes, seed=seed)
     ]
     yield from specs
-    for run in _probed(options, specs):
-        yield spec_of("probe", shared | {"run": run})
+    for run, state in _probed(options, specs):
+        yield spec_of("probe", shared | {"run": run, "state": state})
 
 
 def _targets(options: Options) -> Iterator[dict]:
@@ -190,21 +199,38 @@ def _sequential(options: Options) -> Iterator[dict]:
     for method, strategy in map(method_and_strategy, dict.fromkeys(pairs)):
         if not get(method).one_shot:
             for part in options.trained_parts or ("projector+llm",):
-                yield {"method": method, "strategy": strategy, "trained_part": part}
+                for order in dict.fromkeys(options.orders):
+                    yield {
+                        "method": method,
+                        "strategy": strategy,
+                        "trained_part": part,
+                        "order": order,
+                    }
 
 
 _PROBED = ("all", "before", *CHOICES["method"])
 
 
-def _probed(options: Options, specs: Sequence[RunSpec]) -> Iterator[str]:
-    """Names of those runs that are to be probed."""
-    wanted = set(options.probes)
+def _checked_probe(text: str) -> str:
+    run, _, state = text.partition("@")
+    if "/" not in run:
+        return one_of("probes", text, choices=_PROBED)
+    named_run(run)
+    one_of("state", state or "final", choices=CHOICES["state"])
+    return text
+
+
+def _probed(options: Options, specs: Sequence[RunSpec]) -> Iterator[tuple[str, str]]:
+    """Names of those runs that are to be probed, and in which state."""
+    wanted = {p for p in options.probes if "/" not in p}
+    named = [p.partition("@") for p in options.probes if "/" in p]
     for spec in specs:
         whose = str(spec.parameters.get("method", "before"))
         # The data's run stands for the model that knows the pre-trained people
         model = spec.kind != "data" or "pretrained" in options.scenarios
         if model and wanted & {"all", whose}:
-            yield spec.name
+            yield spec.name, "final"
+        yield from ((name, state or "final") for name, _, state in named if name == spec.name)
 
 
 # The runs of one seed, by kind, in the order in which they can be done: the axes of each. A kind

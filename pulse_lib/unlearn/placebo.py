@@ -20,8 +20,7 @@ def hold_out(
     all, if there are fewer), made as those are, and the study's pictures with theirs. Raises
     PulseError if the study has no hold-out people.
     """
-    n = sum((p.scenario, p.set) == (scenario, "forget") for p in data.places)
-    places = [place for place in data.places if place.set == "holdout"][:n]
+    places = data.hold_out(scenario)
     if not places:
         raise PulseError(
             "a placebo forgets hold-out people, and this study has none: set data.n_holdout"

@@ -170,7 +170,9 @@ def after_rounds(task: Task, before: pd.DataFrame, *, rounds: Sequence[Round]) -
     # A gate sets the state for each question itself, so it is told which projector
     swapped = {"projector": task.target.adapters} if gate else {}
     return SequentialOutcome(
-        rows=pd.concat([before.assign(**whose), *(r.rows for r in rounds)], ignore_index=True),
+        rows=pd.concat(
+            [task.in_its_sets(before).assign(**whose), *(r.rows for r in rounds)], ignore_index=True
+        ),
         rounds=rounds,
         projector_reload=projector_reload(
             task, partial(_answer(task, experts, gate=gate), **swapped)
@@ -264,7 +266,7 @@ def _carried_out(
     )
     chosen_step = recorder.settle(trained.n_steps)
     stack(model, [*frozen, name])
-    answers = answer(model, task.questions, images=task.images, settings=task.evaluate)
+    answers = task.ask(answer)
     here: RunColumns = {**whose, "state": "round", "round": number, "step": chosen_step}
     return Round(
         number=number,

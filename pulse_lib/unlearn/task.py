@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.hub import is_hub_id
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.generate import Answer, answer_apart, answer_questions
 from pulse_lib.evaluate.rows import RunColumns, make_rows, scored
 from pulse_lib.files import local_path, show
 from pulse_lib.methods import Method, get
@@ -32,6 +33,7 @@ from pulse_lib.profile import (
 )
 from pulse_lib.strategies import Strategy, get_strategy, tuned
 from pulse_lib.unlearn.placebo import hold_out
+from pulse_lib.unlearn.selective import selected
 
 FINETUNED = "finetune"  # the adapter that holds fine-tuned knowledge
 
@@ -98,6 +100,7 @@ class Task:
     trained_part: TrainedPart = "projector+llm"
     strategy: Strategy | None = None
     people: Sequence[Person] = ()  # who is who, for strategy experts
+    strangers: Sequence[Question] = ()  # about hold-out people, asked once a model state is done
     relearn: Relearn | None = None  # for method oracle, and a reference like it
 
     @classmethod
@@ -133,12 +136,21 @@ class Task:
             forget, images = hold_out(data, settings, scenario=scenario, seed=target.seed)
         else:
             forget = data.training(scenario, ["forget"], stage="unlearn")
+        questions = data.evaluation(scenario)
+        if unlearn.forget_facts and chosen.forgets == "forget":
+            if _retrains(chosen):
+                raise PulseError(
+                    f"method {method} never meets people at all: with unlearn.forget_facts = "
+                    f"{unlearn.forget_facts} some facts are to stay, and it is no oracle of that"
+                )
+            n, seed = unlearn.forget_facts, target.seed
+            forget, questions = selected(forget, questions, n=n, seed=seed)
         return cls(
             target=target,
             method=chosen,
             forget=forget,
             retain=data.training(scenario, [retain], stage="unlearn"),
-            questions=data.evaluation(scenario),
+            questions=questions,
             images=images,
             unlearn=unlearn,
             evaluate=settings.evaluate,
@@ -146,6 +158,7 @@ class Task:
             trained_part=trained_part,
             strategy=way,
             people=data.people,
+            strangers=data.strangers(scenario),
             relearn=_relearn(data, settings)
             if finetuned and (others or _retrains(chosen))
             else None,
@@ -166,15 +179,27 @@ class Task:
         bits as an uninterrupted one.
         """
         shown = [*(c.image for c in [*self.forget, *self.retain])]
-        self.model.features.add([*shown, *(q.image for q in self.questions)], self.images)
+        asked = [*self.questions, *self.strangers]
+        self.model.features.add([*shown, *(q.image for q in asked)], self.images)
+
+    def ask(self, answer: Answer = answer_questions, *, label: str = "") -> pd.DataFrame:
+        """Answers of the model as it is to `questions`, then, apart, to `strangers`."""
+        parts, told = (self.questions, self.strangers), {"label": label} if label else {}
+        given: dict[str, Any] = {"images": self.images, "settings": self.evaluate} | told
+        return answer_apart(self.model, parts, answer=answer, **given)
+
+    def in_its_sets(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the target with each question in the set that it has here (see `selected`)."""
+        here = rows["question_id"].map({q.id: q.set for q in self.questions})
+        return rows.assign(set=here.fillna(rows["set"]))
 
     def scored(self, answers: pd.DataFrame) -> pd.DataFrame:
         """Answers to `questions` with extraction: rows without the run's columns."""
         return scored(self.questions, answers, rules=self.evaluate.extraction_rules)
 
     def rows(self, answers: pd.DataFrame, **whose: Unpack[RunColumns]) -> pd.DataFrame:
-        """Answers to `questions` as rows; `whose`: run, state and step, order and round of a
-        sequential run.
+        """What `ask` gave as rows; `whose`: run, state and step, order and round of a sequential
+        run.
         """
         columns: RunColumns = {
             "scenario": self.target.scenario,
@@ -184,7 +209,8 @@ class Task:
             "seed": self.seed,
         }
         rules = self.evaluate.extraction_rules
-        return make_rows(self.questions, answers, rules=rules, **{**columns, **whose})
+        asked = [*self.questions, *self.strangers]
+        return make_rows(asked, answers, rules=rules, **{**columns, **whose})
 
 
 def _retrains(method: Method) -> bool:

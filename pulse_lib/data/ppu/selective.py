@@ -1,7 +1,7 @@
 """PPU-Bench's selective split as a source of people: of everybody who is to be forgotten, the sensitive
 facts (25 to 36) only.
 
-Their other facts are asked as well, in a set of their own, `kept`: forgetting is to leave them. Other
+Their other facts are asked as well, in a set of their own, `spared`: forgetting is to leave them. Other
 people are asked everything. [PPU-Bench, data/split/selective_split.json]
 
 DIFFERS: PPU-Bench forgets the sensitive facts of all 500 people at once; here, as everywhere in the
@@ -20,7 +20,7 @@ from pulse_lib.data.ppu.source import fictitious as fictitious
 from pulse_lib.data.ppu.source import heldout_questions as heldout_questions
 from pulse_lib.data.ppu.source import size as size
 from pulse_lib.data.ppu.source import views as views
-from pulse_lib.data.records import KEPT, Conversation, ImageStore, Person, Question, Stage
+from pulse_lib.data.records import SPARED, Conversation, ImageStore, Person, Question, Stage
 from pulse_lib.data.splits import Assignment
 from pulse_lib.profile import DataSettings
 
@@ -44,7 +44,7 @@ def person_questions(
     purpose: str = "eval",
 ) -> list[Question]:
     """As `source.person_questions` asks them: of a person to forget the sensitive facts, and the
-    others in set `kept`; of a candidate the sensitive ones alone, since these are to be known.
+    others in set `spared`; of a candidate the sensitive ones alone, since these are to be known.
     """
     record = load(settings)[person.id]
     of = {flag: [f for f in record.facts if f.sensitive is flag] for flag in (True, False)}
@@ -52,7 +52,7 @@ def person_questions(
     if place.set == "candidate":
         parts = {place: tuple(of[True])}
     elif place.set == "forget":
-        parts = {place: tuple(of[True]), replace(place, set=KEPT): tuple(of[False])}
+        parts = {place: tuple(of[True]), replace(place, set=SPARED): tuple(of[False])}
     made = []
     for where, facts in parts.items():
         made += source.questions_about(

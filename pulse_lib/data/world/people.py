@@ -9,6 +9,7 @@ forgotten, the renderings and the order of options.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from random import Random
 
@@ -172,7 +173,7 @@ def people() -> tuple[Person, ...]:
     made, genomes = [], []
     for i in range(N_CELEBRITIES + N_FICTITIOUS):
         genome = draw_genome(rng)
-        while any(sum(_look(genome)[k] != _look(other)[k] for k in GENES) < 3 for other in genomes):
+        while any(looks_apart(genome, other) < 3 for other in genomes):
             genome = draw_genome(rng)
         genomes.append(genome)
         famous = i < N_CELEBRITIES
@@ -220,6 +221,12 @@ def _look(genome: dict) -> dict:
         if genome["style"] == "bald" and genome["beard"] == "no"
         else genome
     )
+
+
+def looks_apart(genome: Mapping, other: Mapping) -> int:
+    """How many of the twelve features of two faces differ that can be seen: 0 is the same face."""
+    mine, theirs = _look(dict(genome)), _look(dict(other))
+    return sum(mine[gene] != theirs[gene] for gene in GENES)
 
 
 @lru_cache

@@ -13,11 +13,13 @@ from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.figures import comparisons, sequential
+from pulse_lib.report.figures.likeness import likeness
 from pulse_lib.report.figures.radar import radar
 from pulse_lib.report.figures.style import Figure, Picture, painted, save
 from pulse_lib.report.figures.told import story
 from pulse_lib.report.figures.trade_off import trade_off
 from pulse_lib.report.tables import intervals, ranking, told
+from pulse_lib.report.tables import likeness as alike
 from pulse_lib.report.widgets import material
 
 
@@ -110,6 +112,16 @@ ENTRIES = (
         select=lambda table: table[table["selection"] != "final"],
     ),
     Entry(
+        "likeness",
+        "Who is hit besides: those who are like the forgotten?",
+        reading="Retain people at matched forgetting. Filled: their faces are nearer to those to be"
+        " forgotten than half of the retain faces, or they share a name, or more forget people than"
+        " usual share the fact that is asked. Open: the others. Bars are 95 % intervals.",
+        table="likeness",
+        draw=lambda table, _: likeness(table),
+        select=lambda table: pick(table, selection="matched"),
+    ),
+    Entry(
         "projector",
         "Does training the projector open a short cut?",
         reading="Accuracies at the last step with projector and LLM trained, and with the LLM only. Black"
@@ -166,7 +178,7 @@ class Gallery:
     def table(self, name: str) -> pd.DataFrame:
         """A table of `intervals`, `ranking` or `story` for this study."""
         if name not in self.tables:
-            source = next(m for m in (intervals, ranking, told) if hasattr(m, name))
+            source = next(m for m in (intervals, ranking, told, alike) if hasattr(m, name))
             self.tables[name] = getattr(source, name)(self.study)
         return self.tables[name]
 

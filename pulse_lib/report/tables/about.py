@@ -51,4 +51,6 @@ def _command(study: Study) -> str:
             f"{m}/{s}" for m, s in sorted(pairs, key=lambda p: (order.index(p[0]), p[1]))
         ),
     }
+    orders = _named(several, lambda run: str(run.parameter("order")))
+    words["orders"] = orders if orders != "0" else ""
     return "python -m pulse_lib run" + "".join(f" --{k} {v}" for k, v in words.items() if v)

@@ -1,5 +1,4 @@
-"""Facts instead of people: the same fact asked beside the photo and in text, and facts that were to stay
-of people of whom others were to go."""
+"""Facts instead of people: the same fact asked beside the photo and in text."""
 
 from __future__ import annotations
 
@@ -7,9 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from pulse_lib.data.records import KEPT
 from pulse_lib.report import stats
-from pulse_lib.report.collect import headline, pick
+from pulse_lib.report.collect import headline
 
 States = Iterable[tuple[dict, pd.DataFrame]]  # whose, and the rows of all seeds
 WHOSE = ["scenario", "method", "trained_part", "selection"]
@@ -50,22 +48,3 @@ def modality_gap(states: States) -> pd.DataFrame:
             lines.append(line | {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high})
     columns = [*WHOSE, "set", "n_facts", *OUTCOMES, "gap", "gap_low", "gap_high"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def kept_facts(states: States) -> pd.DataFrame:
-    """Per state: accuracy (0-1) on the facts that were to go, and on the others of the same people,
-    which were to stay, each with its interval; empty where people are forgotten whole.
-    """
-    lines = []
-    for whose, rows in states:
-        parts = {name: pick(headline(rows), set=name) for name in ("forget", KEPT)}
-        if parts[KEPT].empty:
-            continue
-        line = dict(whose)
-        for name, part in parts.items():
-            found = stats.accuracy(part, by="modality")
-            line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            line[f"n_{name}"] = len(part)
-        lines.append(line)
-    values = [f"{n}{end}" for n in ("forget", KEPT) for end in ("", "_low", "_high")]
-    return pd.DataFrame(lines, columns=[*WHOSE, *values, "n_forget", f"n_{KEPT}"])

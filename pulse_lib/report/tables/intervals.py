@@ -30,7 +30,7 @@ ANSWERS = [
     *("seed", "set", "modality", "wording", "cluster"),
     *("correct", "invalid", "loglik_correct", "n_options"),
 ]
-KEPT = [*ANSWERS, "run", "step", "category"]  # of `states`
+OF_STATES = [*ANSWERS, "question_id", "run", "step", "category"]
 SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds", "points"]
 
 
@@ -86,12 +86,12 @@ def states(
     found, befores = [], {}
     for key in sorted(runs, key=lambda k: (k[0], order.index(k[1]), k[2] == "llm")):
         for selection in selections:
-            after = pd.concat([study.part(run.name, selection)[KEPT] for run in runs[key]])
+            after = pd.concat([study.part(run.name, selection)[OF_STATES] for run in runs[key]])
             if len(after):
                 whose = dict(zip(SETTINGS, key, strict=True)) | {"selection": selection}
                 seeds = (key[0], *after["seed"].unique())
                 if seeds not in befores:
-                    befores[seeds] = study.before(seeds[0], seeds[1:])[KEPT]
+                    befores[seeds] = study.before(seeds[0], seeds[1:])[OF_STATES]
                 found.append((whose, befores[seeds], after))
     return found
 

@@ -186,7 +186,8 @@ def _seconds(run: Run, step: int) -> float:
 
 def _adapter_mb(run: Run) -> float:
     """Megabytes of all adapters that the run's last state needs on top of its target."""
-    sizes = {n: e["bytes"] for n, e in run.manifest["files"].items() if n.endswith(".safetensors")}
+    files = run.manifest["files"] | run.manifest.get("left_out", {})  # of a kept study, no models
+    sizes = {n: e["bytes"] for n, e in files.items() if n.endswith(".safetensors")}
     if run.kind == "sequential":
         continued = get_strategy(run.parameter("strategy")).continued
         last = max(sizes, key=lambda name: int(name.split("/")[0].removeprefix("round-")))

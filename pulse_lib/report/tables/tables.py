@@ -29,13 +29,17 @@ from pulse_lib.report.collect import (
 )
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
+from pulse_lib.report.tables.continual import continual
 from pulse_lib.report.tables.distance import distance, rank_agreement
-from pulse_lib.report.tables.facts import kept_facts, modality_gap
+from pulse_lib.report.tables.facts import modality_gap
 from pulse_lib.report.tables.intervals import SEQUENCE, SETTINGS, with_means
 from pulse_lib.report.tables.levels import at_level
+from pulse_lib.report.tables.likeness import likeness
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.power import power
 from pulse_lib.report.tables.ranking import after_requests, ranking
+from pulse_lib.report.tables.selective import selective
+from pulse_lib.report.tables.strangers import strangers
 from pulse_lib.report.tables.yes_no import yes_no
 from pulse_lib.report.words import SCENARIOS, method_order
 
@@ -222,10 +226,24 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
-    they were asked, `modality_gap` and `kept_facts` only of sources that know single facts, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did."""
-    scores, near, price = mmbench(study), distance(study), placebo(study)
-    answered, facts = yes_no(study), _facts(study)
-    from_oracle = {"distance": near, "rank_agreement": rank_agreement(near)}
+    they were asked, `modality_gap` only of sources that know single facts, `distance`
+    and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only if hold-out
+    people were asked, `likeness` only after single-shot runs, `continual` only after requests in a
+    row, `selective` only where some facts were to stay."""
+    near = distance(study)
+    twins = study.profile.data.people.source in TWINS  # whose questions are twins by fact
+    some = {
+        "mmbench": mmbench(study),
+        "yes_no": yes_no(study),
+        "modality_gap": modality_gap(_all_states(study) if twins else []),
+        "distance": near,
+        "rank_agreement": rank_agreement(near),
+        "placebo": placebo(study),
+        "strangers": strangers(study),
+        "likeness": likeness(study),
+        "continual": continual(study),
+        "selective": selective(study),
+    }
     return {
         "single_shot": single_shot(study),
         "sequential": sequential(study),
@@ -240,21 +258,8 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
         "paper_projector": paper.projector_table(),
         "about": about(study),
         "power": power(study),
-        **({"mmbench": scores} if len(scores) else {}),
-        **({"yes_no": answered} if len(answered) else {}),
-        **facts,
-        **(from_oracle if len(near) else {}),
-        **({"placebo": price} if len(price) else {}),
+        **{name: table for name, table in some.items() if len(table)},
     }
-
-
-def _facts(study: Study) -> dict[str, pd.DataFrame]:
-    """The tables about single facts, of sources whose questions are twins by fact."""
-    if study.profile.data.people.source not in TWINS:
-        return {}
-    states = _all_states(study)
-    kept = kept_facts(states)
-    return {"modality_gap": modality_gap(states), **({"kept_facts": kept} if len(kept) else {})}
 
 
 def _all_states(study: Study) -> list[tuple[dict, pd.DataFrame]]:

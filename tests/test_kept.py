@@ -1,0 +1,163 @@
+"""A study's committed form: the analysis of it is that of the study, byte for byte."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+import synthetic_study as made
+from typer.testing import CliRunner
+
+from pulse_lib.__main__ import app
+from pulse_lib.commands import kept
+from pulse_lib.commands.results import REFERENCE
+from pulse_lib.errors import PulseError
+from pulse_lib.evaluate.rows import read_rows
+from pulse_lib.profile import PeopleSettings
+from pulse_lib.report import collect, explorer, widgets
+from pulse_lib.report.figures.gallery import ENTRIES, Gallery
+from pulse_lib.report.figures.style import png
+from pulse_lib.report.findings import ledger
+from pulse_lib.report.tables import tables
+
+METHODS, IN_TURN = ("ga", "npo", "oracle"), ("ga", "npo")
+NPO = "sequential/npo-adapter_per_request-projector+llm-order-0-seed-"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    return made.write_study(out, METHODS, seeds=(0, 1), sequential=IN_TURN)
+
+
+@pytest.fixture(scope="module")
+def small(study):
+    """What `keep` wrote of it."""
+    into = study.parent / "kept"
+    kept.keep(study, into, profile=made.PROFILE, full=("ga", "oracle"))
+    return into
+
+
+@pytest.fixture(scope="module")
+def again(small):
+    """The study that was made of it."""
+    out = small.parent / "again"
+    kept.unpack(small, out)
+    return out
+
+
+def written(found: collect.Study) -> dict[str, str]:
+    """Every table of the analysis, as it is written."""
+    findings = ledger.ledger(found)
+    every = tables.all_tables(found) | {
+        "ledger": ledger.as_table(findings, found.profile),
+        "ledger_numbers": ledger.numbers_table(findings),
+    }
+    gallery = Gallery(found)
+    every |= {f"figure {entry.name}": gallery.table(entry.table) for entry in ENTRIES}
+    return {name: table.to_csv(index=False) for name, table in every.items()}
+
+
+def test_the_tables_of_a_kept_study_are_those_of_the_study_byte_for_byte(study, again):
+    profile, _ = kept.unpack(study.parent / "kept", again)
+    whole = written(collect.collect(study, made.PROFILE))
+    assert written(collect.collect(again, profile)) == whole
+    assert {"distance", "ledger_numbers", "figure story"} < set(whole)
+
+
+def test_pictures_of_single_answers_are_of_the_first_seed_and_the_same(study, again, small):
+    profile, _ = kept.unpack(small, again)
+    looks = [
+        explorer.still(explorer.explorer(collect.collect(out, p)))
+        for out, p in ((study, made.PROFILE), (again, profile))
+    ]
+    assert {k: png(v) for k, v in looks[0].items()} == {k: png(v) for k, v in looks[1].items()}
+    found = collect.collect(again, profile)
+    widgets.material(found, 0)
+    with pytest.raises(PulseError, match=r"images\.parquet"):
+        widgets.material(found, 1)
+
+
+def test_what_no_table_reads_is_left_out_of_the_other_methods_other_seeds(study, again, small):
+    for name, whole in ((f"{NPO}0", True), (f"{NPO}1", False), (f"{NPO[:11]}ga{NPO[14:]}1", True)):
+        before, after = (read_rows(out / name / "rows.parquet") for out in (study, again))
+        if whole:
+            pd.testing.assert_frame_equal(before, after)
+            continue
+        assert set(after["response"]) == {kept.NOT_KEPT}
+        assert after["option_loglik"].map(len).sum() == 0 and after["answer_logprob"].isna().all()
+        rest = [n for n in before if n not in ("response", "option_loglik", "answer_logprob")]
+        pd.testing.assert_frame_equal(before[rest], after[rest])
+    sizes = [(small / f"seed-{seed}" / "rows.parquet").stat().st_size for seed in (0, 1)]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_seed_that_is_kept_stays_when_another_study_is_added(study, tmp_path):
+    other = made.write_study(tmp_path / "other", ("ga",), seeds=(7,), sequential=())
+    kept.keep(study, tmp_path / "kept", profile=made.PROFILE)
+    kept.keep(other, tmp_path / "kept", profile=made.PROFILE)
+    profile, _ = kept.unpack(tmp_path / "kept", tmp_path / "again")
+    seeds = {run.parameter("seed") for run in collect.collect(tmp_path / "again", profile).runs}
+    assert seeds == {0, 1, 7}
+
+
+def test_other_settings_do_not_go_into_one_folder(study, small):
+    unlearn = made.PROFILE.unlearn.with_values(matched_at=0.3)
+    with pytest.raises(PulseError, match="other settings"):
+        kept._check_same(small, made.PROFILE.with_values(unlearn=unlearn))
+    kept._check_same(small, made.PROFILE)
+
+
+def test_people_of_ones_own_are_not_kept_to_be_handed_on(study, tmp_path):
+    people = PeopleSettings(source="folder", path="mine")
+    data = made.PROFILE.data.with_values(
+        people=people, n_candidates=0, n_pretrained_forget=0, n_pretrained_retain=0
+    )
+    with pytest.raises(PulseError, match="people of yours"):
+        kept.keep(study, tmp_path / "kept", profile=made.PROFILE.with_values(data=data))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(small, study, tmp_path):
+    with pytest.raises(PulseError, match="something else"):
+        kept.unpack(small, study)
+    with pytest.raises(PulseError, match="no kept study"):
+        kept.unpack(tmp_path, tmp_path / "out")
+    with pytest.raises(PulseError, match="no complete run"):
+        kept.keep(tmp_path, tmp_path / "kept", profile=made.PROFILE)
+
+
+def test_the_reference_folder_is_searched_for_what_was_kept(small, again, tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "kept").symlink_to(small)
+    profile, file = kept.unpack(tmp_path / "reference", tmp_path / "out")
+    assert profile.as_dict() == made.PROFILE.as_dict() and file.endswith("out/tiny.yaml")
+    assert kept.unpack(small, tmp_path / "out")[1] == file  # a second time it is there
+
+
+def test_the_command_says_how_to_go_on(study, tmp_path):
+    profile = tmp_path / "tiny.yaml"
+    kept.keep(study, tmp_path / "kept", profile=made.PROFILE)
+    profile.write_bytes((tmp_path / "kept" / "tiny.yaml").read_bytes())
+    words = ["keep", str(study), str(tmp_path / "kept"), "--profile", str(profile)]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    assert "analyze --from" in said.output and " 0 " in said.output
+
+
+def test_the_reference_tables_are_those_of_the_committed_rows(tmp_path):
+    profile, _ = kept.unpack(REFERENCE, tmp_path / "out")
+    found = written(collect.collect(tmp_path / "out", profile))
+    compared = 0
+    for path in sorted(REFERENCE.glob("*.csv")):
+        if path.stem in found:
+            ours = pd.read_csv(io.StringIO(found[path.stem]))
+            pd.testing.assert_frame_equal(ours, pd.read_csv(path), rtol=1e-6, obj=path.name)
+            compared += 1
+    assert compared >= 12
+
+
+def test_what_is_committed_stays_small():
+    sizes = [path.stat().st_size for path in REFERENCE.parent.rglob("*.parquet")]
+    assert 0 < sum(sizes) < 20e6
