@@ -252,20 +252,20 @@ def test_candidates_are_chosen_by_the_facts_that_are_to_go(tmp_path):
     assert ppu.celebrities(fewer)[0].id == "celebrity-009"
 
 
-def test_a_kept_question_about_somebody_else_is_a_leak(tmp_path):
+def test_a_spared_question_about_somebody_else_is_a_leak(tmp_path):
     data = build(settings(files.write_ppu(tmp_path), source="ppu_selective"))
     stray = next(p for p in data.places if p.set == "retain")
     kept = next(k for k, q in enumerate(data.questions) if q.set == "spared" and not q.image)
     data.questions[kept] = replace(data.questions[kept], person_id=stray.person_id)
-    with pytest.raises(PulseError, match=f"is in kept, its person {stray.person_id} in"):
+    with pytest.raises(PulseError, match=f"is in spared, its person {stray.person_id} in"):
         leaks(data)
 
 
-def test_training_on_what_is_to_be_kept_is_a_leak(tmp_path):
+def test_training_on_what_is_spared_is_a_leak(tmp_path):
     data = build(settings(files.write_ppu(tmp_path), source="ppu_selective"))
     forget = next(k for k, c in enumerate(data.conversations) if c.set == "forget" and not c.image)
     data.conversations[forget] = replace(data.conversations[forget], set="spared")
-    with pytest.raises(PulseError, match="is in kept, its person"):
+    with pytest.raises(PulseError, match="is in spared, its person"):
         leaks(data)
 
 
