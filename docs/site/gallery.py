@@ -117,7 +117,8 @@ def _profile(study: Path) -> str:
 
 
 def _read(book, commit: str, profile: str, told: str) -> Made:
-    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    text = nbformat.writes(book).replace(f"{ROOT}/", "")  # paths as they are in anybody's clone
+    code = [cell for cell in nbformat.reads(text, 4).cells if cell.cell_type == "code"]
     outputs = {cell.id: cell.outputs for cell in code}
     return Made(outputs, {cell.id: cell.source for cell in code}, commit, profile, told)
 

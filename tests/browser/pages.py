@@ -221,7 +221,7 @@ def use(page, box) -> int:
 def test_the_analysis_runs_and_its_controls_draw(played):
     page = played("05_analyze")
     boxes = panels(page)
-    assert len(boxes) == 2  # answers and rounds
+    assert len(boxes) == 3  # matched level, answers, rounds
     assert all(use(page, box) >= 1 for box in boxes)
     assert page.evaluate(ERRORS) == []
 
