@@ -12,9 +12,7 @@ from test_train import prepared
 
 from pulse_lib.commands import compat, compat_page
 from pulse_lib.data.dataset import Dataset
-from pulse_lib.evaluate.extract import extract
-from pulse_lib.evaluate.few_shot import answer_with_examples
-from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.data.records import MODALITIES
 from pulse_lib.methods import get
 from pulse_lib.profile import EvaluateSettings, load_profile
 from pulse_lib.unlearn.task import Target, Task
@@ -93,44 +91,62 @@ def test_every_run_trains_as_the_profile_trains_the_plain_method():
     assert whole.unlearn.supervised_tokens == "whole_sequence"
 
 
-def test_a_model_is_asked_in_every_way():
-    """Counted again from the answers, without the kit's tables."""
-    model, dataset = prepared(), data()
+def table_of(questions, said):
+    none = pd.Series([None] * len(questions), dtype=object)
+    ids = [q.id for q in questions]
+    return pd.DataFrame({"question_id": ids, "response": said, "option_loglik": none})
+
+
+def test_a_model_is_asked_in_every_way(monkeypatch):
+    """A made-up model, right about a third of the questions in words, and about none in another prompt;
+    behind examples right about those with a picture. Counted again without the kit's tables.
+    """
+    model, dataset, behind = tiny.tiny_model(), data(), []
+
+    def right(q):
+        return q.options[q.answer]
+
+    def said(q):
+        """In words; by a letter that only a first character shows; not at all."""
+        return [right(q), f"{'ABCD'[q.answer]}-like", "?"][int(q.id.split("-")[1]) % 3]
+
+    def plainly(model, questions, **_):
+        if model.settings.prompt == "mllmu":
+            return table_of(questions, ["nothing"] * len(questions))
+        return table_of(questions, [said(q) for q in questions])
+
+    def after(model, questions, *, examples, **_):
+        behind.append((questions, examples))
+        return table_of(questions, [right(q) if q.image else "?" for q in questions])
+
+    monkeypatch.setattr(compat, "answer_questions", plainly)
+    monkeypatch.setattr(compat, "answer_with_examples", after)
     asked = dataset.evaluation("finetuned")
     ask = compat.Asking(SMOKE, dataset, questions=asked, seed=0)
     found = {row["choice"]: row for row in ask.every(model)}
     assert list(found) == list(compat.ASKINGS)
-    settings, rules = SMOKE.evaluate, SMOKE.evaluate.extraction_rules
+    for name in ("forget", "retain"):
+        assert found["as here"][name] == pytest.approx(1 / 3)
+        assert found["few-shot block"][name] == pytest.approx(1 / 2)  # of the two modalities
+        assert found["prompt"][name] == 0
+    assert found["few-shot block"]["general"] == found["as here"]["general"] == 0.5
 
-    def share(questions, answers, rules=rules):
-        right = pd.Series(
-            [
-                extract(said, q.lettered_options, rules) == "ABCD"[q.answer]
-                for q, said in zip(questions, answers["response"], strict=True)
-            ]
-        )
-        kind = pd.Series([q.modality for q in questions])
-        return right.groupby(kind).mean().mean()
+    def first(questions):
+        """Right by the first character."""
+        return sum(said(q)[0].upper() == "ABCD"[q.answer] for q in questions) / len(questions)
 
-    def of(name):
-        return [q for q in asked if q.set == name]
-
-    given = {"images": dataset.images, "settings": settings}
-    said = answer_questions(model, of("forget"), **given)
-    assert found["as here"]["forget"] == pytest.approx(share(of("forget"), said))
-    first = share(of("forget"), said, rules="mllmu")
-    assert found["scoring rule"]["forget"] == pytest.approx(first)
-    person = ask.example("retain")
-    solved = [q for q in of("retain") if q.person_id == person]
-    others = [q for q in of("retain") if q.person_id != person]
-    assert len(solved) == 4 and len(others) == 8
-    behind = answer_with_examples(model, others, examples=solved, **given)
-    assert found["few-shot block"]["retain"] == pytest.approx(share(others, behind))
-    assert found["few-shot block"]["general"] == found["as here"]["general"]
-    mllmu = replace(model, settings=replace(model.settings, prompt="mllmu"))
-    worded = answer_questions(mllmu, of("retain"), **given)
-    assert found["prompt"]["retain"] == pytest.approx(share(of("retain"), worded))
-    assert list(behind["response"]) != list(worded["response"])
+    by_letter = {
+        s: sum(first([q for q in asked if (q.set, q.modality) == (s, m)]) for m in MODALITIES) / 2
+        for s in ("forget", "retain")
+    }
+    assert {s: found["scoring rule"][s] for s in by_letter} == pytest.approx(by_letter)
+    assert min(by_letter.values()) >= 1 / 3
+    assert found["scoring rule"]["invalid"] != found["as here"]["invalid"]
+    for name, (questions, examples) in zip(("forget", "retain"), behind, strict=True):
+        person = ask.example(name)
+        assert {q.person_id for q in examples} == {person} and len(examples) == 4
+        assert {q.set for q in questions} == {name} and len(questions) == 8
+        assert person not in {q.person_id for q in questions}
 
 
 def test_what_moved_is_a_difference_within_each_seed():
