@@ -50,6 +50,7 @@ def test_everything_has_a_place_in_the_site(build, tmp_path):
     index = (tmp_path / "source" / "index.md").read_text()
     for path in NOTEBOOKS:
         assert f"notebooks/{path.stem}" in index
+    assert "asks this of knowledge" in index and not re.search(r"!\[[^\]]*\]\(http", index)
     for path in GUIDES:
         assert index.count(f"guides/{path.stem}\n") == 1
     listed = [m for modules in build.rooms().values() for m in modules]

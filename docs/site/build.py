@@ -178,7 +178,8 @@ def gather(source: Path, study: Path) -> list[str]:
 def index(notebooks: list[str], with_report: bool) -> str:
     """The first page."""
     readme = (ROOT / "README.md").read_text()
-    first = re.split(r"\n\n", readme.partition("\n")[2].strip())[0]
+    paragraphs = re.split(r"\n\n", readme.partition("\n")[2].strip())
+    first = next(text for text in paragraphs if not text.startswith("[!["))  # not the badges
     figure = ROOT / "outputs" / "reference" / "tiny" / "figure5.png"
     lines = ["# PULSE kit", "", re.sub(r"\s*\n\s*", " ", first), ""]
     if figure.is_file():
