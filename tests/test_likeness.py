@@ -60,6 +60,8 @@ def test_near_is_the_nearer_half_by_face_who_shares_a_name_and_what_more_share_a
     assert list(found["face"]) == [True, True, False, False]
     assert list(found["name"]) == [True, False, False, False]
     assert list(found["fact"]) == [True, True, False, False]
+    odd = alike.near([*gone, *stay[:3]], questions[:5])
+    assert list(odd["face"]) == [True, True, False]  # who stands in the middle is near
     unseen = alike.near([replace(p, genome={}) for p in [*gone, *stay]], questions)
     assert list(unseen["face"]) == [None] * 4
 

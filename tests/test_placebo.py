@@ -152,3 +152,6 @@ def test_strangers_are_asked_last_and_change_no_answer_before_them(data, tmp_pat
     after = rows.iloc[len(before) :]
     assert set(after["set"]) == {"holdout"} and set(after["scenario"]) == {"pretrained"}
     assert list(after["question_id"]) == [q.id for q in task.strangers]
+    parts = []
+    task.ask(lambda model, part, **given: parts.append(list(part)) or pd.DataFrame())
+    assert parts == [list(task.questions), list(task.strangers)]  # apart: no batch has both
