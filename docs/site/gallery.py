@@ -24,14 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from build import BADGE, ROOT, executed, small
 from nbclient import NotebookClient
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
-
-from build import BADGE, ROOT, executed, small
 
 HERE = Path(__file__).resolve().parent
 MOST = 1_500_000  # bytes of a page
