@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -37,6 +38,11 @@ PAGES = (REPOSITORY / "README.md", DOCS / "results.md", DOCS / "why_numbers_diff
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
+# Of the study at equal training
+EQUAL = REFERENCE.parent / "tiny-equal"
+EQUAL_TABLES = """single_shot sequential ledger ledger_numbers at_level matched
+one_shot_against_sequential about""".split()
+EQUAL_FIGURES = ("figure4_last_step", "figure5")
 SCENARIOS = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
 ONE_SEED = ", seen on one seed"
 # Notebooks that the demo runs, and where their times stand
@@ -71,7 +77,8 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
-        "equal": equal(reference.parent / "tiny-equal"),
+        "equal": equal(EQUAL),
+        "equal outcome": equal_outcome(pd.read_csv(EQUAL / "single_shot.csv")),
         **mllmu(json.loads(COMPAT.read_text(encoding="utf-8"))),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
@@ -141,17 +148,93 @@ def six(single: pd.DataFrame) -> str:
 
 
 def equal(reference: Path) -> str:
-    """The same of a study at equal training, of all its seeds; that there is none yet."""
-    if not (reference / "ledger.csv").is_file():
-        return "This study has not been run yet."
-    single, ledger = (pd.read_csv(reference / f"{name}.csv") for name in ("single_shot", "ledger"))
-    seeds = sorted(set(single["seed"]))
-    said = f"Means over seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
-    parts = [f"{said}; fine-tuned knowledge:", markdown.states(single, "finetuned")]
+    """The same of a study at equal training, of all its seeds."""
+    names = ("single_shot", "sequential", "ledger", "at_level")
+    single, rounds, ledger, levels = (pd.read_csv(reference / f"{name}.csv") for name in names)
+    parts = [f"Means over {of_seeds(single)}; fine-tuned knowledge:"]
+    parts += [markdown.states(single, "finetuned")]
     parts += ["Pre-trained knowledge:", markdown.states(single, "pretrained")]
+    parts += [
+        "The share of general accuracy that is left where the trajectory's forget accuracy comes down"
+        f" to a level, by what the model says, and the seeds that got there. {costlier(levels)}",
+        at_levels(levels),
+        "After requests in a row. A request of ten people has a fifth of the steps of one of fifty:"
+        " at the same rates less is forgotten in five requests than in one.",
+        markdown.table(*last_round(rounds)),
+    ]
     parts += ["The paper's findings:", markdown.findings(ledger, "paper")]
     parts += ["Variants that this kit adds:", markdown.findings(ledger, "kit")]
     return "\n" + "\n\n".join(parts) + "\n"
+
+
+def of_seeds(table: pd.DataFrame) -> str:
+    """ "3 seeds (0, 1, 2)"."""
+    seeds = sorted(set(table["seed"]))
+    return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+
+
+def equal_outcome(single: pd.DataFrame) -> str:
+    """One sentence: the paper's comparison at equal training."""
+    lines = single[(single["selection"] == "final") & (single["trained_part"] == "projector+llm")]
+    means = lines.groupby(["scenario", "method"], sort=False)["general"].mean()
+    names = [label(method) for method in means["finetuned"].index]
+    left = {s: [f"{100 * v:.0f}" for v in means[s]] for s in SCENARIOS}
+    return (
+        f"At equal training, {of_seeds(single)}, {', '.join(names[:-1])} and {names[-1]} end with"
+        f" {', '.join(left['finetuned'][:-1])} and {left['finetuned'][-1]} % of general questions right"
+        " after forgetting people learned in a fine-tune, and with"
+        f" {', '.join(left['pretrained'][:-1])} and {left['pretrained'][-1]} % after people known from"
+        " pre-training."
+    )
+
+
+def costlier(levels: pd.DataFrame) -> str:
+    """One sentence: in how many methods pre-trained knowledge costs more at the highest level."""
+    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
+    here = here[here["level"] == here["level"].max()]
+    kept = here.pivot(index="method", columns="scenario", values="general_kept").dropna()
+    more = kept[kept["pretrained"] < kept["finetuned"]]
+    return (
+        f"At {here['level'].iloc[0]:.2g} less is left after pre-trained knowledge in"
+        f" {len(more)} of the {len(kept)} methods that got there in both scenarios."
+    )
+
+
+def at_levels(levels: pd.DataFrame) -> str:
+    """What is left of general accuracy at each level, by what the model says."""
+    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
+    here = here.assign(
+        said=[
+            f"{markdown.digits(line['general_kept'])} ({line['n_reached']} of {line['n_seeds']})"
+            for line in here.to_dict("records")
+        ],
+        at=[
+            f"{SCENARIOS[s]}, at {level:.2g}"
+            for s, level in zip(here["scenario"], here["level"], strict=True)
+        ],
+    )
+    wide = here.pivot(index="method", columns="at", values="said")
+    wide = wide[list(dict.fromkeys(here["at"]))].loc[list(dict.fromkeys(here["method"]))]
+    return markdown.table(
+        ["method", *wide.columns], [[label(method), *line] for method, line in wide.iterrows()]
+    )
+
+
+def last_round(rounds: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines: before and after the last request, means over seeds."""
+    ends = rounds[rounds["round"].isin([0, rounds["round"].max()])]
+    means = ends.groupby(["method", "round"], sort=False).mean(numeric_only=True).reset_index()
+    lines = [
+        [
+            label(line["method"]),
+            markdown.whole(line["round"]),
+            markdown.pair(line, "forget"),
+            markdown.pair(line, "retain"),
+            markdown.digits(line["general"]),
+        ]
+        for line in means.to_dict("records")
+    ]
+    return ["method", "requests", "forget", "retain", "general"], lines
 
 
 def ranked(ranking: pd.DataFrame) -> str:
@@ -190,12 +273,14 @@ def span(times: pd.DataFrame) -> float:
     return (ends.max() - starts.min()).total_seconds() / 60
 
 
-def take_over(demo: Path, reference: Path = REFERENCE) -> None:
-    """Copy a finished demo's tables and figures, and write the times of its runs."""
-    for name in TABLES:
+def take_over(
+    demo: Path, reference: Path, *, tables: Sequence[str], figures: Sequence[str]
+) -> None:
+    """Copy a finished study's tables and figures, and write the times of its runs."""
+    for name in tables:
         source = demo / "analysis" / ("figures" if name == "story" else "tables") / f"{name}.csv"
         shutil.copy(source, reference)
-    for name in FIGURES:
+    for name in figures:
         shutil.copy(demo / "analysis" / "figures" / f"{name}.png", reference)
     lines = []
     for folder in [*(folder for _, folder in run_folders(demo)), demo / "analysis"]:
@@ -248,10 +333,13 @@ def pages(content: dict[str, str]) -> dict[Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--demo", type=Path, help="a finished demo's folder")
+    parser.add_argument("--equal", type=Path, help="the finished study of profile tiny-equal")
     parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
     given = parser.parse_args()
     if given.demo:
-        take_over(given.demo)
+        take_over(given.demo, REFERENCE, tables=TABLES, figures=FIGURES)
+    if given.equal:
+        take_over(given.equal, EQUAL, tables=EQUAL_TABLES, figures=EQUAL_FIGURES)
     if given.guides:
         time_guides()
     for path, text in pages(blocks()).items():

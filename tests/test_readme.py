@@ -175,3 +175,16 @@ def test_the_numbers_of_equal_training_are_the_best_of_their_trials():
         found = json.loads(values)
         assert dict(tuned["finetuned"][method]) == found
         assert dict(tuned["pretrained"][method]) == found | {"epochs": 5}
+
+
+def test_at_the_same_rates_five_requests_forget_less_than_one():
+    """Said in docs/results.md, of the study at equal training."""
+    folder = pages.EQUAL
+    single, rounds = (pd.read_csv(folder / f"{n}.csv") for n in ("single_shot", "sequential"))
+    keys = ["forget_multimodal", "forget_text"]
+    one = single[(single["scenario"] == "finetuned") & (single["selection"] == "final")]
+    one = one[one["trained_part"] == "projector+llm"].groupby("method")[keys].mean().mean(axis=1)
+    last = rounds[rounds["round"] == rounds["round"].max()]
+    five = last.groupby("method")[keys].mean().mean(axis=1)
+    assert set(one.index) == set(five.index) == {"ga", "ga_klr", "npo"}
+    assert (five > one).all()
