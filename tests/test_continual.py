@@ -100,7 +100,7 @@ def test_turns_are_those_of_the_order_carried_out(out, tmp_path):
 def test_figures_of_ten_requests_are_drawn(out):
     gallery = Gallery(collect.collect(out, PROFILE))
     for name in ("figure5", "relapse", "after_requests", "story"):
-        assert gallery.png(name)
+        assert gallery.show(name).png
     assert gallery.table("relapse")["turn"].max() == 10
 
 

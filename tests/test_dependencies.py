@@ -121,8 +121,20 @@ def test_a_run_depends_on_all_that_it_reads(read, name):
     said = set(fields(kind, spec.parameters, profile=load_profile("smoke")))
     assert len(read[name]) > (0 if kinds.KINDS[kind].inputs is None else 10)
     # handed on for every method, used by losses on hidden states alone
-    unsaid = sorted(read[name] - said - {"unlearn.depth"})
+    unsaid = sorted(read[name] - said - {"unlearn.depth"} - set(kinds.LATER))
     assert not unsaid, "read, and a change would not make the run stale"
+
+
+def test_a_setting_that_came_later_counts_as_soon_as_it_is_set():
+    profile, axes = load_profile("smoke"), RUNS["fine-tuned"][1]
+    parameters = runs.spec_of("single_shot", axes | {"profile": "smoke"}).parameters
+    for key, without in kinds.LATER.items():
+        section, _, name = key.partition(".")
+        settings = getattr(profile, section)
+        assert getattr(settings, name) == without
+        changed = profile.with_values(**{section: settings.with_values(**{name: 2})})
+        assert key not in fields("single_shot", parameters, profile=profile)
+        assert fields("single_shot", parameters, profile=changed)[key] == 2
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)

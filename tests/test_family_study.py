@@ -67,7 +67,8 @@ def test_all_five_notebooks_ran_and_answered_everything(study):
         )
         rows = read_rows(folder / "rows.parquet")
         final = rows[rows["state"] == "final"]
-        assert set(final["question_id"]) == {q.id for q in data.evaluation(scenario)}
+        asked = [*data.evaluation(scenario), *data.strangers(scenario)]
+        assert set(final["question_id"]) == {q.id for q in asked}
         assert final["option_loglik"].map(len).ge(2).all()
         before = read_rows(
             runs.run_folder("target" if scenario == "finetuned" else "data", study, seed=0)

@@ -57,6 +57,7 @@ def test_what_is_imported_late_or_named_in_a_table_counts_and_the_rest_does_not(
     assert "report/stats.py" in analysis and "report/stats.py" not in single_shot
     assert not any(name.startswith(("study/", "pretrain/")) for name in single_shot)
     kept = {"commands/__init__.py", "commands/checkpoints.py"}  # of what a run goes on from
+    kept |= {"commands/glance.py"}  # a look at the model first
     assert {name for name in single_shot if name.startswith("commands/")} == kept
 
 

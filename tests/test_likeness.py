@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as made
@@ -13,6 +14,7 @@ from pulse_lib.data.records import Person, Question
 from pulse_lib.data.world.people import fictitious, looks_apart
 from pulse_lib.report import collect
 from pulse_lib.report.figures.gallery import Gallery
+from pulse_lib.report.figures.likeness import likeness as likeness_figure
 from pulse_lib.report.tables import likeness as alike
 from pulse_lib.report.tables import strangers, tables
 
@@ -148,8 +150,13 @@ def test_a_forget_person_is_known_better_than_a_stranger_or_not(study, known, ri
         assert line["forget"] == float(known)
 
 
+def test_groups_of_so_few_that_no_interval_ends_are_drawn(study):
+    table = Gallery(study).table("likeness").assign(near_high=np.inf, far_high=np.nan)
+    assert likeness_figure(table).axes
+
+
 def test_the_figure_shows_near_and_far_and_says_how_often_they_differ(study):
-    figure = Gallery(study).show("likeness")
+    figure = Gallery(study).figure("likeness")
     assert "in 0 of" in figure.get_suptitle() or "lose more" in figure.get_suptitle()
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
         "like forget people",

@@ -156,7 +156,8 @@ def test_every_run_answers_every_question(study):
             / "rows.parquet"
         )
         final = rows[rows["state"] == "final"]
-        assert set(final["question_id"]) == {q.id for q in data.evaluation(scenario)}
+        asked = [*data.evaluation(scenario), *data.strangers(scenario)]
+        assert set(final["question_id"]) == {q.id for q in asked}
     tables = study / "analysis" / "tables"
     single = pd.read_csv(tables / "single_shot.csv", keep_default_na=False)
     assert set(single["scenario"]) == {"finetuned", "pretrained"}

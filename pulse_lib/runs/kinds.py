@@ -56,7 +56,7 @@ _UNLEARNING = (
     "evaluate.n_path_questions",
 )
 # Settings that came later: with this value a run is what it was without them
-_LATER = {"unlearn.forget_facts": 0}
+LATER = {"unlearn.forget_facts": 0}
 # Fields that only some methods read, by what a method needs, and in which scenario ("": both)
 _BY_NEED = {
     ("hidden states", ""): ("unlearn.depth",),
@@ -331,7 +331,7 @@ def fields(kind: Kind, parameters: Mapping, *, profile: Profile) -> dict[str, ob
         resolved |= {f"hyperparameter {key}": value for key, value in values.items()}
     flat = _flat(profile)
     read = {k: flat[k] for k in _matching(tuple(patterns), tuple(flat))}
-    return {k: v for k, v in read.items() if k not in _LATER or v != _LATER[k]} | resolved
+    return {k: v for k, v in read.items() if k not in LATER or v != LATER[k]} | resolved
 
 
 @lru_cache(maxsize=64)

@@ -76,7 +76,7 @@ def likeness(table: pd.DataFrame) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("kept, % of before (→)")
     ends = table[["near_high", "far_high"]].to_numpy()
-    axes[0, 0].set_xlim(0, min(max(108, ends[np.isfinite(ends)].max() + 3), 160))
+    axes[0, 0].set_xlim(0, min(ends[np.isfinite(ends)].max(initial=105) + 3, 160))
     legend_outside(
         figure, [dot(text, **({"color": INK} | look)) for text, _, look in _GROUPS.values()]
     )
