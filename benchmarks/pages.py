@@ -78,7 +78,9 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
         "equal": equal(EQUAL),
-        "equal outcome": equal_outcome(pd.read_csv(EQUAL / "single_shot.csv")),
+        "equal outcome": equal_outcome(
+            *(pd.read_csv(EQUAL / f"{name}.csv") for name in ("single_shot", "at_level"))
+        ),
         **mllmu(json.loads(COMPAT.read_text(encoding="utf-8"))),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
@@ -173,29 +175,41 @@ def of_seeds(table: pd.DataFrame) -> str:
     return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
 
 
-def equal_outcome(single: pd.DataFrame) -> str:
-    """One sentence: the paper's comparison at equal training."""
+def equal_outcome(single: pd.DataFrame, levels: pd.DataFrame) -> str:
+    """Two sentences: the paper's comparison at equal training, and at equal forgetting."""
     lines = single[(single["selection"] == "final") & (single["trained_part"] == "projector+llm")]
     means = lines.groupby(["scenario", "method"], sort=False)["general"].mean()
     names = [label(method) for method in means["finetuned"].index]
-    left = {s: [f"{100 * v:.0f}" for v in means[s]] for s in SCENARIOS}
+    kept = first_level(levels).loc[means["finetuned"].index]
     return (
-        f"At equal training, {of_seeds(single)}, {', '.join(names[:-1])} and {names[-1]} end with"
-        f" {', '.join(left['finetuned'][:-1])} and {left['finetuned'][-1]} % of general questions right"
-        " after forgetting people learned in a fine-tune, and with"
-        f" {', '.join(left['pretrained'][:-1])} and {left['pretrained'][-1]} % after people known from"
-        " pre-training."
+        f"At equal training, on {single['seed'].nunique()} seeds, {', '.join(names[:-1])} and {names[-1]} end"
+        f" with {percents(means['finetuned'])} of general questions right after forgetting people learned"
+        f" in a fine-tune, and with {percents(means['pretrained'])} after people known from pre-training."
+        f" Where both have forgotten equally much (as said, {levels['level'].max():.2g}), they keep"
+        f" {percents(kept['finetuned'])} and {percents(kept['pretrained'])} of general ability."
     )
+
+
+def percents(values: pd.Series) -> str:
+    """ "61, 89 and 58 %"."""
+    said = [f"{100 * value:.0f}" for value in values]
+    return f"{', '.join(said[:-1])} and {said[-1]} %"
+
+
+def first_level(levels: pd.DataFrame) -> pd.DataFrame:
+    """general_kept at the highest level by what the model says: a line a method, a column a
+    scenario."""
+    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
+    here = here[here["level"] == here["level"].max()]
+    return here.pivot(index="method", columns="scenario", values="general_kept")
 
 
 def costlier(levels: pd.DataFrame) -> str:
     """One sentence: in how many methods pre-trained knowledge costs more at the highest level."""
-    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
-    here = here[here["level"] == here["level"].max()]
-    kept = here.pivot(index="method", columns="scenario", values="general_kept").dropna()
+    kept = first_level(levels).dropna()
     more = kept[kept["pretrained"] < kept["finetuned"]]
     return (
-        f"At {here['level'].iloc[0]:.2g} less is left after pre-trained knowledge in"
+        f"At {levels['level'].max():.2g} less is left after pre-trained knowledge in"
         f" {len(more)} of the {len(kept)} methods that got there in both scenarios."
     )
 
