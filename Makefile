@@ -18,7 +18,7 @@ export PYTHONUTF8 := 1
 .PHONY: help demo study test lab status lint clean pretrain-tiny oracles gpu-check check-reliability bench test-slurm setup
 
 help:
-	@echo "make demo           the whole protocol on a small model, seed 0: 6 to 15 minutes on two cores, 2 GB of memory"
+	@echo "make demo           the whole protocol on a small model, seed 0: 7 to 15 minutes on two cores, 2 GB of memory"
 	@echo "make test           all tests, the notebooks through the real runner among them"
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
@@ -65,12 +65,12 @@ setup: $(READY)
 
 demo: $(READY)
 	@echo "Demo: six notebooks, 7 single-shot and 3 sequential runs, the probes of one, profile $(PROFILE), seed 0."
-	@echo "6 to 15 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
+	@echo "7 to 15 minutes on two cores; Ctrl-C stops it, and 'make demo' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods ga,ga_klr,npo --seeds 0 $(PROBED)
 
 study: $(READY)
 	@echo "Study: profile $(PROFILE), methods $(METHODS), seeds $(SEEDS), in the same folder as the demo."
-	@echo "6 to 15 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
+	@echo "7 to 15 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
 test: $(READY)
