@@ -633,14 +633,19 @@ def test_what_readme_says_of_three_seeds_is_in_its_ledger():
     assert (three["verdict"] == "holds").sum() == 9 and "nine of the 17 held" in RESULTS
 
 
-def test_the_verdicts_are_the_reference_ledger():
+def verdicts_of(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^\| ([^|]*\.) \| [^|]* \| ([^|]*) \|$", text, flags=re.MULTILINE))
+
+
+def test_the_verdicts_are_the_reference_ledgers():
+    demo, equal = RESULTS.split("## At equal training")
     ledger = pd.read_csv(REFERENCE / "ledger.csv")
-    rows = dict(re.findall(r"^\| ([^|]*\.) \| [^|]* \| ([^|]*) \|$", RESULTS, flags=re.MULTILINE))
-    ending = ", seen on one seed"
-    said = [verdict.removesuffix(ending) for verdict in ledger["verdict"]]
-    assert rows == dict(zip(ledger["claim"], said, strict=True)) and len(rows) == len(ledger)
-    assert "They were seen on one seed" in RESULTS
+    said = [verdict.removesuffix(", seen on one seed") for verdict in ledger["verdict"]]
+    assert verdicts_of(demo) == dict(zip(ledger["claim"], said, strict=True)) and len(said) == 17
+    assert "They were seen on one seed" in demo
     assert set(ledger["counted"]) == {"none: fewer than 3 seeds"}
+    ledger = pd.read_csv(REFERENCE.parent / "tiny-equal" / "ledger.csv")
+    assert verdicts_of(equal) == dict(zip(ledger["claim"], ledger["verdict"], strict=True))
 
 
 # --- growth ---------------------------------------------------------------------------------------
