@@ -69,13 +69,12 @@ def measure(out: Path) -> dict[str, float]:
     gallery = Gallery(study)
     for entry in ENTRIES:
         gallery.table(entry.table)
-    lap("tables of figures")
+    lap("their tables")
     for entry in ENTRIES:
         gallery.show(entry.name)
-    lap("drawing")
     with tempfile.TemporaryDirectory() as folder:
         gallery.save(Path(folder))
-    lap("saving")
+    lap("figures")
     html.report(study, gallery, tables=every, findings=findings)
     lap("page")
     seconds["all"] = round(sum(seconds.values()), 2)

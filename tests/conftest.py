@@ -165,3 +165,14 @@ def kit(tmp_path, monkeypatch) -> Kit:
         )
     monkeypatch.setenv("PULSE_NOTEBOOKS", str(made.notebooks))
     return made
+
+
+@pytest.fixture(autouse=True)
+def _the_kits_variables_stay():
+    """A command that runs in this process may set them (`search`: no progress bars), and the next
+    test is another command."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("PULSE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("PULSE_")]:
+        del os.environ[name]
+    os.environ.update(before)
