@@ -3,8 +3,9 @@ from outputs/reference.
 
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
+    python benchmarks/pages.py --equal DIR          the same of the study at equal training
     python benchmarks/pages.py --guides             runs the notebooks that go on from a finished demo
-                                                    in outputs/tiny, for their minutes: 8 minutes
+                                                    in outputs/tiny, for their minutes
 
 A page holds its numbers between <!-- name --> and <!-- /name -->; a test fails when a page is not
 what this writes.
@@ -52,10 +53,10 @@ DEMO = {
     "03_unlearn_single_shot": "single_shot/",
     "04_unlearn_sequential": "sequential/",
     "05_analyze": "analysis",
+    "06_probe": "probe/",
 }
-
 # Those that go on from it
-GUIDES = ("03b_npo_from_scratch", "06_probe", "07_bring_your_own", "08_explore")
+GUIDES = ("03b_npo_from_scratch", "07_bring_your_own", "08_explore")
 
 
 def blocks(reference: Path = REFERENCE) -> dict[str, str]:
@@ -199,9 +200,14 @@ def percents(values: pd.Series) -> str:
 def first_level(levels: pd.DataFrame) -> pd.DataFrame:
     """general_kept at the highest level by what the model says: a line a method, a column a
     scenario."""
-    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
+    here = as_said(levels)
     here = here[here["level"] == here["level"].max()]
     return here.pivot(index="method", columns="scenario", values="general_kept")
+
+
+def as_said(levels: pd.DataFrame) -> pd.DataFrame:
+    """Levels of what the model says, of runs with projector and language model trained."""
+    return levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
 
 
 def costlier(levels: pd.DataFrame) -> str:
@@ -216,7 +222,7 @@ def costlier(levels: pd.DataFrame) -> str:
 
 def at_levels(levels: pd.DataFrame) -> str:
     """What is left of general accuracy at each level, by what the model says."""
-    here = levels[(levels["matched_by"] == "generation") & (levels["trained_part"] != "llm")]
+    here = as_said(levels)
     here = here.assign(
         said=[
             f"{markdown.digits(line['general_kept'])} ({line['n_reached']} of {line['n_seeds']})"

@@ -2,21 +2,17 @@
 on checkpoints and benchmarks in their own formats, in 4-bit.
 """
 
-import os
-import subprocess
-import sys
-
 import family_folders
 import mllmu_files
 import pandas as pd
 import pytest
-import yaml
+from studies import run_study
 from test_real_study import profile, write_mmbench
 
 from pulse_lib import runs
 from pulse_lib.data.dataset import read_dataset
 from pulse_lib.evaluate.rows import read_rows
-from pulse_lib.files import REPOSITORY, read_json
+from pulse_lib.files import read_json
 
 METHOD = "ga_klr"
 
@@ -35,19 +31,7 @@ def study(request, tmp_path_factory):
         "prompt": "chat",
         "gradient_checkpointing": True,
     }
-    written = folder / "family.yaml"
-    written.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "pulse_lib", "run", "--profile", str(written)]
-    command += ["--methods", METHOD, "--jobs", "1", "--out-dir", str(folder / "out")]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PULSE_WARM": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "out"
+    return run_study(settings, folder, name="family", method=METHOD)
 
 
 def test_all_five_notebooks_ran_and_answered_everything(study):

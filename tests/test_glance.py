@@ -37,9 +37,10 @@ def test_a_model_with_adapters_is_looked_at_as_it_is():
     assert "3 answers the same" in at_a_glance(model, PROFILE)
 
 
-def test_image_tokens_one_short_are_an_error():
-    model = tiny.tiny_model()
-    model.processor.num_additional_image_tokens += 1
+def test_image_tokens_one_short_are_an_error(monkeypatch):
+    model = tiny.tiny_model()  # its processor is every test's
+    more = model.processor.num_additional_image_tokens + 1
+    monkeypatch.setattr(model.processor, "num_additional_image_tokens", more)
     with pytest.raises(
         PulseError, match="prompt tokens: .*image tokens.*preflight --profile smoke"
     ):

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pulse_lib.data import dataset, hub, splits
+from pulse_lib.data import choices, dataset, hub, splits
 from pulse_lib.data import source as sources
 from pulse_lib.data.mllmu import files as mllmu
 from pulse_lib.data.mllmu import source as mllmu_source
@@ -696,7 +696,7 @@ def test_views_are_photos(settings):
     ],
 )
 def test_a_question_beside_a_photo_becomes_one_by_name(text, named):
-    assert mllmu_source.by_name(text, "Mara Voss") == named
+    assert choices.by_name(text, "Mara Voss") == named
 
 
 def test_open_questions_and_their_truths(settings):

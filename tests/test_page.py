@@ -403,6 +403,7 @@ RUNS_OF = {
     "03": "single_shot/",
     "04": "sequential/",
     "05": "analysis",
+    "06": "probe/",
 }
 
 

@@ -2,20 +2,17 @@
 small MLLMU-Bench and a small MMBench, with the embedded model in 4-bit."""
 
 import base64
-import os
-import subprocess
-import sys
 
 import mllmu_files
 import pandas as pd
 import pytest
-import yaml
+from studies import run_study
 
 from pulse_lib import runs
 from pulse_lib.data.dataset import read_dataset
 from pulse_lib.data.world import people as world
 from pulse_lib.evaluate.rows import read_rows
-from pulse_lib.files import REPOSITORY, read_json
+from pulse_lib.files import read_json
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 
@@ -88,24 +85,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     people = mllmu_files.write_mllmu(folder / "mllmu", n_fictitious=5, n_celebrities=4)
     general = write_mmbench(folder / "mmbench.tsv")
-    written = folder / "real.yaml"
-    written.write_text(yaml.safe_dump(profile(people, general)))
-    command = [sys.executable, "-m", "pulse_lib", "run", "--profile", str(written)]
-    command += ["--methods", METHOD, "--jobs", "1", "--out-dir", str(folder / "out")]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PULSE_WARM": "1",  # as a user's study is run
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "out"
+    return run_study(profile(people, general), folder, name="real", method=METHOD)
 
 
 def test_all_five_notebooks_ran(study):

@@ -283,9 +283,9 @@ def test_tokens_that_are_written_alike_or_not_at_all_have_a_bar_each():
     assert len(ax.patches) == 5 and len({bar.get_y() for bar in ax.patches}) == 5
     assert [t.get_text() for t in ax.get_yticklabels()] == [
         "(space)",
-        "(byte)",
-        "(byte)",
-        "(byte)",
+        "·",
+        "·",
+        "·",
         "miner",
     ]
 

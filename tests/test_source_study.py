@@ -1,20 +1,16 @@
 """Other people, other general questions: notebooks 01, 03 and 05 through the real runner, on PPU-Bench's
 selective split and MME in their own formats, with the embedded model. Scenario finetuned is not there."""
 
-import os
-import subprocess
-import sys
-
 import pandas as pd
 import ppu_files
 import pytest
-import yaml
 import yes_no_files
+from studies import run_study
 
 from pulse_lib import runs
 from pulse_lib.data.dataset import read_dataset
 from pulse_lib.evaluate.rows import read_rows
-from pulse_lib.files import REPOSITORY, read_json
+from pulse_lib.files import read_json
 
 METHOD = "ga_klr"
 
@@ -48,19 +44,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ppu")
     people = ppu_files.write_ppu(folder / "ppu")
     general = yes_no_files.write(folder / "mme", yes_no_files.mme_rows())
-    written = folder / "known.yaml"
-    written.write_text(yaml.safe_dump(profile(people, general)))
-    command = [sys.executable, "-m", "pulse_lib", "run", "--profile", str(written)]
-    command += ["--methods", METHOD, "--jobs", "1", "--out-dir", str(folder / "out")]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PULSE_WARM": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder / "out"
+    return run_study(profile(people, general), folder, name="known", method=METHOD)
 
 
 def rows_of_run(study) -> pd.DataFrame:

@@ -3,8 +3,8 @@ network and no script; committed, so that a visitor sees results without running
 
 python docs/site/gallery.py [--study outputs/tiny] [--out docs/gallery]     or: make gallery
 
-Prose is that of notebooks/, outputs are those of the study. What the study does not run (03b, 06, 07,
-08) is run here, on it: some minutes, once. The same study gives the same pages.
+Prose is that of notebooks/, outputs are those of the study. What the study has not run (03b, 07, 08;
+06 if nothing was probed) is run here, on it: some minutes, once. The same study gives the same pages.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pulse_lib import __version__, runs
 from pulse_lib.data.dataset import Dataset, read_dataset
 from pulse_lib.data.records import Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.accuracy import summary
+from pulse_lib.evaluate.accuracy import both_modalities, summary
 from pulse_lib.evaluate.few_shot import answer_with_examples, examples_of
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
@@ -228,8 +228,12 @@ def by_set(table: pd.DataFrame) -> dict[str, float]:
     share of answers that cannot be read.
     """
     found = summary(table)
-    both = {s: (found[f"{s}_multimodal"] + found[f"{s}_text"]) / 2 for s in ("forget", "retain")}
-    return both | {"general": found["general"], "invalid": found["invalid_rate"]}
+    return {
+        "forget": float(both_modalities(found)),
+        "retain": float(both_modalities(found, "retain")),
+        "general": found["general"],
+        "invalid": found["invalid_rate"],
+    }
 
 
 def write(folder: Path, found: Mapping) -> Path:

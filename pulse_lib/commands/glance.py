@@ -34,9 +34,7 @@ def at_a_glance(model: LoadedModel, profile: Profile) -> str:
         checks.append(
             soundness.quick_is_plain(model, asked, images=images, settings=profile.evaluate)
         )
-    for kept in (model.features.known, model.features.pictures, model.features.digests):
-        for image_id in images.encoded:
-            kept.pop(image_id, None)
+    model.features.forget(images.encoded)
     for check in checks:
         if check.outcome == "failed":
             raise PulseError(

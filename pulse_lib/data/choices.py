@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from random import Random
 
@@ -23,7 +23,7 @@ from pulse_lib.data.splits import Assignment
 from pulse_lib.errors import PulseError
 
 _SOMEBODY = re.compile(
-    r"\b(?:this|the)\s+(?:person|individual|man|woman|boy|girl|child|lady|gentleman)\b(?:'s)?",
+    r"\b(?:this|the)\s+(?:person|individual|man|woman|boy|girl|child|lady|gentleman|figure|celebrity)\b(?:'s)?",
     re.IGNORECASE,
 )
 _IN_THE_PICTURE = re.compile(
@@ -135,6 +135,25 @@ def record_of(
         category=category,
         wording=wording,
     )
+
+
+def open_records(
+    items: Sequence[OpenQuestion],
+    instruction: str,
+    *,
+    task: str,
+    place: Assignment,
+    show: Callable[[Modality], str],
+) -> tuple[list[Question], list[str]]:
+    """Questions about a person that are answered in words, the benchmark's instruction behind each,
+    as records without options, and the true answers. show: the id of the picture of a modality.
+    """
+    made = []
+    for k, item in enumerate(items, start=1):
+        asked = ChoiceQuestion(item.modality, f"{item.text}\n{instruction}", options=(), answer=-1)
+        tag, image = f"{place.person_id}/{task}/{k}", show(item.modality)
+        made.append(record_of(tag, asked, place=place, image=image, category=f"question {k}"))
+    return made, [item.answer for item in items]
 
 
 def turns_of(questions: Sequence[ChoiceQuestion], rng: Random) -> list[Turn]:

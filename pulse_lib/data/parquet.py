@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pulse_lib.data import hub
+from pulse_lib.data.cells import Row
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 
 _ROWS_AT_ONCE = 32  # photos are large
+Columns = Callable[[Path, list[str]], list[str]]  # the names of a file's columns, or an error
 
 
-def parquet_rows(path: Path, columns: Callable[[Path, list[str]], list[str]]) -> Iterator[dict]:
+def needing(columns: Sequence[str], what: str) -> Columns:
+    """A check for `parquet_rows`: a file without one of these columns is no file of `what`."""
+
+    def check(path: Path, names: list[str]) -> list[str]:
+        if missing := [name for name in columns if name not in names]:
+            raise PulseError(
+                f"{show(path)}: no column {', '.join(missing)}; there are {', '.join(names)}: this "
+                f"is no file of {what}"
+            )
+        return names
+
+    return check
+
+
+def folder_rows(folder: Path, columns: Columns) -> Iterator[tuple[Row, dict]]:
+    """`parquet_rows` of all files of a folder, each row with its place. Raises PulseError if a file
+    is missing.
+    """
+    files = sorted(folder.glob("*.parquet"))
+    if missing := hub.missing_shards(files):
+        there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "none"
+        raise PulseError(
+            f"{show(folder)}: {', '.join(missing)} is missing of {folder.name}/*.parquet (folders "
+            f"there: {there}); copy the whole folder of the data set's repository"
+        )
+    for path in files:
+        yield from file_rows(path, columns)
+
+
+def file_rows(path: Path, columns: Columns) -> Iterator[tuple[Row, dict]]:
+    """`parquet_rows`, each with its place."""
+    for number, cells in enumerate(parquet_rows(path, columns)):
+        yield Row(path, number), cells
+
+
+def parquet_rows(path: Path, columns: Columns) -> Iterator[dict]:
     """One dict a row, by the names that `columns` makes of the file's own (it raises if some are
     missing). Raises PulseError naming what is broken: the file, or a cell of it.
     """

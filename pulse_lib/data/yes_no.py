@@ -8,13 +8,13 @@ read and scored as all others, likelihoods included. So numbers are not those th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
 from pulse_lib.data import hub
 from pulse_lib.data.cells import Row, picture_of
-from pulse_lib.data.parquet import parquet_rows
+from pulse_lib.data.parquet import file_rows, needing
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path, show
@@ -30,8 +30,7 @@ def rows_of(
     that finds files in a folder or in a hub repository. Raises PulseError naming what is missing.
     """
     for path in _files(need, folders, name=name):
-        for number, cells in enumerate(parquet_rows(path, _checked(columns, name))):
-            yield Row(path, number), cells
+        yield from file_rows(path, needing(columns, name))
 
 
 def is_yes(row: Row, column: str, *, cell: object) -> bool:
@@ -131,15 +130,3 @@ def _files(need: hub.Need, folders: Sequence[str], *, name: str) -> list[Path]:
         f"{SETTING} = {need.path!r}: no {' and no '.join(folders)} in this folder; give {name}'s "
         "file, or a folder that holds it"
     )
-
-
-def _checked(columns: Sequence[str], name: str) -> Callable[[Path, list[str]], list[str]]:
-    def check(path: Path, names: list[str]) -> list[str]:
-        if missing := [c for c in columns if c not in names]:
-            raise PulseError(
-                f"{show(path)}: no column {', '.join(missing)}; there are {', '.join(names)}: this "
-                f"is no file of {name}"
-            )
-        return names
-
-    return check

@@ -185,8 +185,8 @@ def _mean_of_both(table: pd.DataFrame, chosen: np.ndarray, *, column: str = "cor
 
 
 def equals(column: pd.Series, value: object) -> np.ndarray:
-    """Which entries of a column have a value; of categories by their codes, which costs a twentieth
-    of what a comparison of pandas does."""
+    """Which entries of a column have a value; of categories by their codes, without pandas' overhead
+    for each comparison."""
     values = column.array
     if not isinstance(values, pd.Categorical):
         return (column == value).to_numpy(dtype=bool)

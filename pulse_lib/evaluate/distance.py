@@ -128,9 +128,7 @@ def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """Rows as arrays, one entry a question: picking from them costs a hundredth of what it costs
-    from a frame.
-    """
+    """Rows as arrays, one entry a question: quicker to pick from than a frame."""
 
     set: np.ndarray
     modality: np.ndarray

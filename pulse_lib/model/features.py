@@ -76,6 +76,12 @@ class FeatureCache:
                 if one.features is not None:
                     self.known[image_id] = one.features
 
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Let go of pictures that nobody will ask about again."""
+        for image_id in image_ids:
+            for kept in (self.known, self.pictures, self.digests):
+                kept.pop(image_id, None)
+
     def fitted(self, image: Image.Image) -> Image.Image:
         """The picture as the profile's `image_aspect` has the processor see it."""
         return pad_to_square(image) if self.image_aspect == "pad" else without_ends(image)

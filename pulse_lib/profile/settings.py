@@ -33,12 +33,8 @@ PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective"
 GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
 OWN = ("folder",)  # a folder of the user's: no hub, no revision
-TWINS = (
-    "umu",
-    "ppu",
-    "ppu_selective",
-    "fiu",
-)  # each fact asked in both modalities, under one category
+# Each fact is asked in both modalities, under one category
+TWINS = ("umu", "ppu", "ppu_selective", "fiu")
 UNKNOWN = ("folder", "fiu")  # nobody whom the base model knows
 KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
 ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
@@ -47,10 +43,10 @@ Optimizer = Literal["adamw", "muon", "adamw_8bit", "paged_adamw_8bit"]
 Reference = Literal["round_start", "target", "base"]
 SupervisedTokens = Literal["answer", "whole_sequence"]
 RetainSource = Literal["retain_train", "same"]
-# both: by what it says and by which option is the likeliest; generation: by what it says alone
 # accuracy: the most accurate, as the paper does; known: of those who are known in every order of the
 # options, in other words, and from the picture (pulse_lib/evaluate/eligibility.py)
 Eligibility = Literal["accuracy", "known"]
+# both: by what it says and by which option is the likeliest; generation: by what it says alone
 MatchedBy = Literal["both", "generation"]
 ExtractionRules = Literal["vlmevalkit_2024", "vlmevalkit_2026", "lmms_eval", "mllmu"]
 
@@ -183,9 +179,8 @@ class DataSettings(Settings):
     n_pretrained_forget: CountOrNone = 20
     n_pretrained_retain: CountOrNone = 25
     n_holdout: CountOrNone = 50
-    n_general: (
-        CountOrNone  # general questions for evaluation; of MMBench groups, of MME pairs; 0: all
-    )
+    # general questions for evaluation; of MMBench groups, of MME pairs; 0: all
+    n_general: CountOrNone
     n_general_train: CountOrNone  # general conversations that fine-tuning may replay
     n_train_views: Count  # training renderings a person
     n_conversations: Count = 2  # training conversations a person and modality while unlearning
@@ -216,7 +211,10 @@ class DataSettings(Settings):
                 f"people.source = {self.people.source} has nobody to be taught: set "
                 f"{', '.join(name for name, n in said.items() if n)} to 0"
             )
-        if self.people.source not in KNOWN and not min(list(said.values())[:2]):
+        if self.people.source not in KNOWN and 0 in (
+            self.n_finetuned_forget,
+            self.n_finetuned_retain,
+        ):
             raise ValueError(
                 f"n_finetuned_forget = {self.n_finetuned_forget} and n_finetuned_retain = "
                 f"{self.n_finetuned_retain} must be 1 or more with people.source = "

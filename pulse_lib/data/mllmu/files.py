@@ -9,13 +9,11 @@ on. [Liu 2024, MLLMU-Bench; card of datasets/MLLMMU/MLLMU-Bench]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pulse_lib.data import hub
-from pulse_lib.data.cells import Row
 from pulse_lib.data.mllmu.rows import MllmuPerson, read_person
-from pulse_lib.data.parquet import parquet_rows
+from pulse_lib.data.parquet import folder_rows
 from pulse_lib.errors import PulseError
 from pulse_lib.files import show
 from pulse_lib.progress import track
@@ -48,7 +46,7 @@ def load_people(
     )
     people: list[MllmuPerson] = []
     rows: dict[str, str] = {}
-    for row, cells in track(_rows(root, subset), f"reading {subset}"):
+    for row, cells in track(folder_rows(root / subset, _columns), f"reading {subset}"):
         made = read_person(row, cells, subset=subset)
         if made.person.id in rows:
             raise row.error(
@@ -62,20 +60,6 @@ def load_people(
             "repository again"
         )
     return people
-
-
-def _rows(root: Path, subset: str) -> Iterator[tuple[Row, dict]]:
-    files = sorted((root / subset).glob("*.parquet"))
-    missing = hub.missing_shards(files)
-    if missing:
-        there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "none"
-        raise PulseError(
-            f"{show(root / subset)}: {', '.join(missing)} is missing of {subset}/*.parquet (folders "
-            f"there: {there}); copy the whole folder of the data set's repository"
-        )
-    for path in files:
-        for number, cells in enumerate(parquet_rows(path, _columns)):
-            yield Row(path, number), cells
 
 
 def _columns(path: Path, names: list[str]) -> list[str]:

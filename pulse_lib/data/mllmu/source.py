@@ -15,9 +15,10 @@ from PIL import Image
 
 from pulse_lib.data import hub, pictures
 from pulse_lib.data.choices import (
-    ChoiceQuestion,
     OpenQuestion,
+    by_name,
     dealt,
+    open_records,
     record_of,
     reordered,
     shown,
@@ -46,11 +47,6 @@ INSTRUCTION = {
     "cloze": "Please **ONLY** provide the correct answer that should replace the [Blank].",
 }
 _WHO = re.compile(r"\bname\b|^who\b", re.IGNORECASE)
-_SOMEBODY = re.compile(
-    r"\b(?:this|the)\s+(?:person|individual|man|woman|figure|celebrity)"
-    r"(?:\s+(?:(?:shown|depicted|pictured|seen)\s+)?in\s+(?:this|the)\s+(?:image|picture|photo(?:graph)?))?",
-    re.IGNORECASE,
-)
 
 
 def describe(settings: DataSettings) -> str:
@@ -165,19 +161,15 @@ def open_questions(
     the true answers (pulse_lib.evaluate.open_ended scores them).
     """
     record = _record(person, settings)
-    made, truths = [], []
-    for k, item in enumerate(getattr(record, task, ()), start=1):
-        image = _show(images, f"{person.id}/photo", photos=record.photos, modality=item.modality)
-        asked = ChoiceQuestion(
-            item.modality, f"{item.text}\n{INSTRUCTION[task]}", options=(), answer=-1
-        )
-        made.append(
-            record_of(
-                f"{person.id}/{task}/{k}", asked, place=place, image=image, category=f"question {k}"
-            )
-        )
-        truths.append(item.answer)
-    return made, truths
+    return open_records(
+        getattr(record, task, ()),
+        INSTRUCTION.get(task, ""),
+        task=task,
+        place=place,
+        show=lambda modality: _show(
+            images, f"{person.id}/photo", photos=record.photos, modality=modality
+        ),
+    )
 
 
 def person_conversations(
@@ -285,16 +277,6 @@ def _open_turns(texts: list[OpenQuestion], modality: str, *, name: str) -> list[
         for t in texts
         if t.modality == "text" or not (_WHO.search(t.text) and name in t.answer)
     ]
-
-
-def by_name(text: str, name: str) -> str:
-    """A question about "this person" with the name in its place; one that names nobody gets it in
-    front.
-    """
-    if name in text:
-        return text
-    named, n_replaced = _SOMEBODY.subn(lambda _: name, text)
-    return named if n_replaced else f"About {name}: {text}"
 
 
 def _show(

@@ -8,7 +8,6 @@ protocol draws its sets by the study's seed. [UMU-bench, eval.py]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -18,8 +17,8 @@ from PIL import Image
 
 from pulse_lib.data import hub, pictures
 from pulse_lib.data.cells import Row
-from pulse_lib.data.choices import ChoiceQuestion, dealt, record_of, reordered, shown, turns_of
-from pulse_lib.data.parquet import parquet_rows
+from pulse_lib.data.choices import dealt, open_records, record_of, reordered, shown, turns_of
+from pulse_lib.data.parquet import folder_rows, needing
 from pulse_lib.data.records import (
     MODALITIES,
     Conversation,
@@ -137,15 +136,13 @@ def open_questions(
     the true answers (pulse_lib.evaluate.open_ended scores them).
     """
     record = _record(person, settings)
-    made, truths = [], []
-    for k, item in enumerate(getattr(record, task, ()), start=1):
-        text = f"{item.text}\n{INSTRUCTION[task]}"
-        asked = ChoiceQuestion(item.modality, text, options=(), answer=-1)
-        image = _show(images, record, modality=item.modality)
-        tag = f"{person.id}/{task}/{k}"
-        made.append(record_of(tag, asked, place=place, image=image, category=f"question {k}"))
-        truths.append(item.answer)
-    return made, truths
+    return open_records(
+        getattr(record, task, ()),
+        INSTRUCTION.get(task, ""),
+        task=task,
+        place=place,
+        show=lambda modality: _show(images, record, modality=modality),
+    )
 
 
 def person_conversations(
@@ -201,10 +198,11 @@ def _load(settings: DataSettings, kind: Literal["fictitious", "celebrity"]) -> d
 def _loaded(
     path: str, revision: str, *, kind: Literal["fictitious", "celebrity"]
 ) -> dict[str, UmuPerson]:
-    root = hub.folder_of(_need(path, revision))
+    folder = _folder(hub.folder_of(_need(path, revision)), kind)
     people: dict[str, UmuPerson] = {}
     first: dict[str, Row] = {}
-    for row, cells in track(_rows(root, kind), f"reading {FOLDERS[kind][0]}"):
+    rows = folder_rows(folder, needing(COLUMNS, "UMU-Bench"))
+    for row, cells in track(rows, f"reading {folder.name}"):
         made = read_person(row, cells, kind=kind)
         key = made.person.id
         if key in people:
@@ -212,10 +210,12 @@ def _loaded(
                 "ID", f"person {key:.60} stands twice, first in row {first[key].number}"
             )
         people[key], first[key] = made, row
+    if not people:
+        raise PulseError(f"{show(folder)}: its files hold no rows: fetch them again")
     return people
 
 
-def _rows(root: Path, kind: Literal["fictitious", "celebrity"]) -> Iterator[tuple[Row, dict]]:
+def _folder(root: Path, kind: Literal["fictitious", "celebrity"]) -> Path:
     there = [name for name in FOLDERS[kind] if (root / name).is_dir()]
     if len(there) != 1:
         found = " and ".join(there) or "no such folder"
@@ -223,28 +223,7 @@ def _rows(root: Path, kind: Literal["fictitious", "celebrity"]) -> Iterator[tupl
             f"{show(root)}: expected {' or '.join(FOLDERS[kind])}, there is {found}: give the folder "
             "of the data set's repository, with one of the two"
         )
-    files = sorted((root / there[0]).glob("*.parquet"))
-    if missing := hub.missing_shards(files):
-        raise PulseError(
-            f"{show(root / there[0])}: {', '.join(missing)} is missing of {there[0]}/*.parquet; copy "
-            "the whole folder of the data set's repository"
-        )
-    n = 0
-    for path in files:
-        for number, cells in enumerate(parquet_rows(path, _columns)):
-            n += 1
-            yield Row(path, number), cells
-    if not n:
-        raise PulseError(f"{show(root / there[0])}: its files hold no rows: fetch them again")
-
-
-def _columns(path: Path, names: list[str]) -> list[str]:
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise PulseError(
-            f"{show(path)}: no column {', '.join(missing)}; there are {', '.join(names)}: this is no "
-            "file of UMU-Bench"
-        )
-    return names
+    return root / there[0]
 
 
 def _record(person: Person, settings: DataSettings) -> UmuPerson:

@@ -176,7 +176,7 @@ class Gallery:
     pictures: dict[str, Picture] = field(default_factory=dict)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of `intervals`, `ranking` or `story` for this study."""
+        """A table of `intervals`, `ranking`, `told` or `likeness` for this study."""
         if name not in self.tables:
             source = next(m for m in (intervals, ranking, told, alike) if hasattr(m, name))
             self.tables[name] = getattr(source, name)(self.study)

@@ -14,6 +14,7 @@ from pulse_lib.report.figures.style import (
     INK,
     MARKERS,
     Figure,
+    drawable,
     drawn,
     legend_outside,
     new_figure,
@@ -59,7 +60,7 @@ def likeliest(tables: Mapping[str, pd.DataFrame], right: str) -> Figure:
         shown, places = table[::-1], range(len(table))  # two tokens may be written alike
         colours = [RIGHT if token == right else "#c8c8c8" for token in shown["token"]]
         ax.barh(places, shown["p"], color=colours)
-        ax.set_yticks(places, [_readable(token) for token in shown["token"]])
+        ax.set_yticks(places, [drawable(token) or "(space)" for token in shown["token"]])
         for y, p in enumerate(shown["p"]):
             ax.text(p + 0.02, y, f"{p:.2f}", va="center", fontsize=8, color=INK)
         ax.set_title(state, fontsize=10)
@@ -70,11 +71,3 @@ def likeliest(tables: Mapping[str, pd.DataFrame], right: str) -> Figure:
     said = " → ".join(f"{p:.2f}" if p else "not among them" for p in chances)
     title(figure, f"Probability of {right.strip()}: {said}")
     return figure
-
-
-def _readable(token: str) -> str:
-    """A token as a label: what cannot be drawn (half a letter, a control character) by its kind."""
-    text = token.strip()
-    if not text:
-        return "(space)"
-    return text if text.isprintable() and "\ufffd" not in text else "(byte)"

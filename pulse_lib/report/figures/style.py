@@ -80,8 +80,8 @@ class Figure(matplotlib.figure.Figure):
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A figure as files and pages hold it: the bytes of a PNG of twice its size in pixels, that
-    size (width, height), and its title, which is its alternative text. A hundredth of the memory
-    that the figure's lines and letters take."""
+    size (width, height), and its title, which is its alternative text. The figure itself, whose
+    lines and letters fill the memory of a large study, need not be kept."""
 
     png: bytes
     size: tuple[int, int]

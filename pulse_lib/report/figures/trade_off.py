@@ -137,13 +137,12 @@ def _ways(
     """The ways of one series (a line per run) and their full measurements: the last step small, the
     matched state large."""
     thin: Look = look | {"linewidth": 1.5 * scale, "markersize": 2.5 * scale, "alpha": 0.75}
-    kinds = dict(groups(here, "kind"))
-    for _, way in groups(kinds["path"].sort_values("step"), "run") if "path" in kinds else ():
+    for _, way in groups(pick(here, kind="path").sort_values("step"), "run"):
         ax.plot(way["level"], way[against], **thin)
     for kind, size in (("final", 6), ("matched", 12)):
-        if kind in kinds:
-            mark: Look = look | {"markersize": size * scale, "linestyle": ""}
-            ax.plot(kinds[kind]["level"], kinds[kind][against], zorder=4, **mark)
+        ends = pick(here, kind=kind)
+        mark: Look = look | {"markersize": size * scale, "linestyle": ""}
+        ax.plot(ends["level"], ends[against], zorder=4, **mark)
 
 
 def _trade_off_title(table: pd.DataFrame, against: Against, *, matched_at: float) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pulse_lib.report import stats
 from pulse_lib.report.collect import headline
+from pulse_lib.report.tables.intervals import wide
 
 States = Iterable[tuple[dict, pd.DataFrame]]  # whose, and the rows of all seeds
 WHOSE = ["scenario", "method", "trained_part", "selection"]
@@ -45,6 +46,6 @@ def modality_gap(states: States) -> pd.DataFrame:
             line = whose | {"set": name, "n_facts": len(part)}
             line |= {o: float(s.mean()) for o, s in zip(OUTCOMES, shares, strict=True)}
             gap = stats.difference(*(stats.accuracy(part, m) for m in ("text", "multimodal")))
-            lines.append(line | {"gap": gap.value, "gap_low": gap.low, "gap_high": gap.high})
+            lines.append(line | wide(gap, "gap"))
     columns = [*WHOSE, "set", "n_facts", *OUTCOMES, "gap", "gap_low", "gap_high"]
     return pd.DataFrame(lines, columns=columns)

@@ -8,6 +8,8 @@ stands on, points are the values of its seeds. Headline wordings only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -71,6 +73,12 @@ def percent_forgotten(
 def spread(found: stats.Interval) -> dict:
     """An interval as the columns SPREAD."""
     return {key: getattr(found, key) for key in SPREAD}
+
+
+def wide(found: Any, name: str) -> dict[str, float]:
+    """The value and limits of an interval, or of a line of a long table, as three columns of a wide
+    one."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 @once

@@ -15,7 +15,7 @@ from pulse_lib.data.world.people import looks_apart
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report import stats
 from pulse_lib.report.collect import Study, headline, once, pick
-from pulse_lib.report.tables.intervals import SETTINGS, states
+from pulse_lib.report.tables.intervals import SETTINGS, states, wide
 
 Likeness = Literal["face", "name", "fact"]
 # Which questions can tell: those with the picture, those by name, both ("")
@@ -143,11 +143,7 @@ def _line(before: pd.DataFrame, after: pd.DataFrame, *, name: Likeness) -> dict:
         f"n_{n}": rows["cluster"].nunique() for n, rows in zip(VALUES, shared[::2], strict=False)
     }
     for value, interval in zip(VALUES, found, strict=True):
-        line |= {
-            value: interval.value,
-            f"{value}_low": interval.low,
-            f"{value}_high": interval.high,
-        }
+        line |= wide(interval, value)
     return line | {"says": said(found[-1])}
 
 

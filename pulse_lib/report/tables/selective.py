@@ -6,7 +6,7 @@ import pandas as pd
 
 from pulse_lib.report import stats
 from pulse_lib.report.collect import Study, headline, once, pick
-from pulse_lib.report.tables.intervals import SETTINGS, states
+from pulse_lib.report.tables.intervals import SETTINGS, states, wide
 
 ASKED = {"gone": "forget", "spared": "spared", "others": "retain"}  # by the rows' set
 VALUES = (*ASKED, "difference")
@@ -37,7 +37,7 @@ def selective(study: Study) -> pd.DataFrame:
         found = kept | {"difference": stats.difference(kept["spared"], kept["gone"])}
         line: dict = {"n_seeds": kept["gone"].n_seeds}
         for name, value in found.items():
-            line |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            line |= wide(value, name)
         says = "tells facts apart" if found["difference"].low > 0 else "not told apart"
         lines.append(whose | line | {"says": says})
     return pd.DataFrame(lines, columns=COLUMNS)

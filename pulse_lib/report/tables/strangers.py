@@ -7,7 +7,7 @@ import pandas as pd
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report import stats
 from pulse_lib.report.collect import Study, headline, once, pick
-from pulse_lib.report.tables.intervals import SETTINGS, states
+from pulse_lib.report.tables.intervals import SETTINGS, states, wide
 
 VALUES = ("forget", "stranger", "known")
 COLUMNS = [
@@ -55,7 +55,7 @@ def _line(rows: pd.DataFrame) -> dict:
     values = dict(zip(VALUES, (members, others, known), strict=True))
     line: dict = {"n_seeds": known.n_seeds}
     for name, value in values.items():
-        line |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        line |= wide(value, name)
     return line | {"says": said(known)}
 
 

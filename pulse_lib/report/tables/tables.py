@@ -105,7 +105,7 @@ def projector(study: Study) -> pd.DataFrame:
         line = dict(zip(SETTINGS, whose, strict=True))
         line["trained_part"] = line["trained_part"] or "before"
         for row in records(part):
-            line |= _wide(row, row.measure) | {f"{row.measure}_paper": row.paper}
+            line |= intervals.wide(row, row.measure) | {f"{row.measure}_paper": row.paper}
         lines.append(line | {"n_seeds": int(part["n_seeds"].max())})
     names = [f"{m}{end}" for m in paper.METRICS for end in ("", "_low", "_high", "_paper")]
     return pd.DataFrame(lines, columns=[*SETTINGS, *names, "n_seeds"])
@@ -122,17 +122,12 @@ def matched(study: Study) -> pd.DataFrame:
         line |= {"n_runs": len(runs), "n_reached": int(runs["step"].notna().sum())}
         line |= {"step": runs["step"].astype(float).mean(), "forget": runs["forget"].mean()}
         for row in records(part):
-            line |= _wide(row, f"{row.measure}_kept")
+            line |= intervals.wide(row, f"{row.measure}_kept")
         lines.append(line)
     kept = [f"{m}_kept{end}" for m in RETAINED for end in ("", "_low", "_high")]
     columns = [*SETTINGS, "n_runs", "n_reached", "step", "forget", *kept]
     table = pd.DataFrame(lines, columns=columns)
     return best_first(table, "general_kept", reached="n_reached", of="n_runs")
-
-
-def _wide(row, name: str) -> dict[str, float]:
-    """A line of a long table as three columns of a wide one."""
-    return {name: row.value, f"{name}_low": row.low, f"{name}_high": row.high}
 
 
 def wordings(study: Study) -> pd.DataFrame:
