@@ -29,7 +29,8 @@ from pulse_lib.study.jobs import ENDED, job_command, job_file, slug
 try:
     options = grid.options_from_texts(**config)
     SPECS = grid.study(options)
-    PLAN = grid.plan(load_profile(options.profile), SPECS, rebuild=options.rebuild)
+    PROFILE = load_profile(options.profile)
+    PLAN = grid.plan(PROFILE, SPECS, rebuild=options.rebuild)
 except PulseError as error:
     raise WorkflowError(str(error)) from None
 
@@ -94,7 +95,8 @@ for kind, row in KINDS.items():
             f"{OUT}/.logs/{{run}}.done",
         wildcard_constraints:
             run=names(kind),
-        priority: row.priority
+        priority:
+            lambda wildcards: grid.priority(TODO[wildcards.run], PROFILE),
         threads: 1
         resources:
             gpu=1 if CARDS and row.inputs is not None else 0,  # what reads all others loads no model

@@ -18,6 +18,7 @@ from pulse_lib import progress, runs
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
 from pulse_lib.methods import METHODS
+from pulse_lib.profile import load_profile
 from pulse_lib.runs.manifest import found_runs, reading_all
 from pulse_lib.study import batch, grid, jobs
 
@@ -55,6 +56,22 @@ def test_every_run_stands_after_its_inputs_and_in_its_own_folder(kit):
 def test_without_the_finetuned_scenario_there_is_no_target_and_no_sequence(kit):
     specs = grid.study(grid.Options(methods=["npo"], scenarios=["pretrained"], **kit.shared))
     assert [spec.kind for spec in specs] == ["data", "single_shot", "analysis"]
+
+
+def test_the_longest_run_of_a_kind_begins_first():
+    methods = ["ga", "ga_klr", "npo", "oracle"]
+    options = grid.Options(methods=methods, scenarios=["finetuned"], probes=["ga"])
+    tuned = {"finetuned": {"npo": {"epochs": 9, "learning_rate": 1e-3}}}
+    profile = load_profile("tiny").with_values(tuned=tuned)
+    by_urgency = sorted(grid.study(options), key=lambda spec: -grid.priority(spec, profile))
+    assert [spec.kind for spec in by_urgency[:2]] == ["data", "target"]
+    sequences, shots = (
+        [spec.parameters["method"] for spec in by_urgency if spec.kind == kind]
+        for kind in ("sequential", "single_shot")
+    )
+    # 9 epochs of NPO; two epochs of two passes, with a retain loss; of one; the oracle is taught anew
+    assert sequences == ["npo", "ga_klr", "ga"] and shots == ["oracle", *sequences, "ga"]
+    assert [spec.kind for spec in by_urgency[2:7]] == ["sequential"] * 3 + ["probe"] * 2
 
 
 def test_options_from_texts():

@@ -57,7 +57,8 @@ PACE = 0.75
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
-N_MEASURED = 5  # measurements an epoch
+N_LOOKS = 40  # measurements of a whole trial, however many steps it has
+N_MEASURED = 5  # measurements an epoch, with goal end_point
 END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
 
 Goal = Literal["matched", "end_point"]
@@ -237,8 +238,13 @@ def _drawn(task: Task, drawn: Mapping[str, float]) -> Task:
 def _single_shot(task: Task, _settings: Profile) -> dict:
     from pulse_lib.unlearn.single_shot import unlearn_single_shot
 
-    stops = {"stop_forget": _goal(task.unlearn), "stop_utility": GIVE_UP}
-    outcome = unlearn_single_shot(replace(task, unlearn=replace(task.unlearn, **stops)))
+    rules = {
+        "path_every": max(1, _n_steps(task) // N_LOOKS),
+        "path_dense_below": 0.0,
+        "stop_forget": _goal(task.unlearn),
+        "stop_utility": GIVE_UP,
+    }
+    outcome = unlearn_single_shot(replace(task, unlearn=replace(task.unlearn, **rules)))
     step = outcome.matched_step or outcome.final_step
     worth = score(outcome.trajectory, outcome.matched_step, by=task.unlearn.matched_by)
     return worth | {"step": step, "n_steps": _n_steps(task)}
@@ -297,7 +303,9 @@ def _mark(of: TrialSet, settings: Profile) -> object:
     if of.strategy:
         held = dict(get_strategy(of.strategy).coefficients)
         own = {"policy": of.strategy, "coefficients": held, "n_asked": N_ASKED}
-    if of.goal == "end_point":
+    elif of.goal == "matched":
+        own = {"n_looks": N_LOOKS}
+    else:
         own = {"goal": [END_POINT, TOLERANCE, N_MEASURED, END_FACTORS]}
     if rates := rates_of(settings.unlearn):  # only then: trials of earlier versions stay theirs
         own["rates"] = rates

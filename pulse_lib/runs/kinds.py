@@ -41,7 +41,7 @@ class RunKind:
     # Fields of the profile that decide its result, "model.*" for all of a section; axes may be
     # filled in. With unlearn.learning_rate come the method's hyperparameters, both as resolved.
     depends_on: tuple[str, ...] = ()
-    priority: int = 0  # which of the runs that can start does
+    priority: int = 0  # which of the runs that can start does: grid.priority
     analysed: bool = True  # whether the analysis reads its rows
 
 
@@ -113,7 +113,7 @@ KINDS: dict[Kind, RunKind] = {
     "sequential": RunKind(
         "04_unlearn_sequential",
         "sequential",
-        priority=10,  # longer than a single-shot run: first, so that none is left alone at the end
+        priority=10,  # longer than a single-shot run, as probes are: first
         folder="sequential/{method}-{strategy}-{trained_part}-order-{order}-seed-{seed}",
         axes=("method", "strategy", "trained_part", "order", "seed"),
         inputs=lambda axes: ("data", "target"),
@@ -138,6 +138,7 @@ KINDS: dict[Kind, RunKind] = {
         folder="probe/{run}-{state}",
         axes=("run", "state"),
         inputs=lambda axes: _probed(axes),
+        priority=5,
         files=("probes.parquet", "summary.csv", "verdict.json"),
         depends_on=(*_ASKING, "probe.*", "finetune.*", "unlearn.matched_at"),
         analysed=False,
