@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+import random_llava
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaConfig
 
-from pulse_lib.assets import embedded_folder
 from pulse_lib.commands import gpus
 from pulse_lib.data.records import Conversation, ImageStore, Question, Turn
 from pulse_lib.errors import PulseError
@@ -29,16 +29,10 @@ from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import drop_adapter, stack
-from pulse_lib.model.families import family_of
-from pulse_lib.model.load import (
-    LoadedModel,
-    compute_dtype,
-    mend_quantised,
-    wrap_model,
-)
+from pulse_lib.model.load import LoadedModel, compute_dtype
 from pulse_lib.model.memory import llava_1_5_config
 from pulse_lib.model.prompts import encode_conversations, encode_questions
-from pulse_lib.profile import EvaluateSettings, ModelSettings, UnlearnSettings
+from pulse_lib.profile import EvaluateSettings, UnlearnSettings
 from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.task import Target, Task
 
@@ -47,94 +41,6 @@ N_QUESTIONS = 64
 BATCH = 4  # conversations a step
 WARM_UP = 3  # first steps, not timed: kernels are chosen and memory is taken
 TEXT = "Which of the following statements about what is shown here can be inferred from it? "
-
-
-def random_model(config: LlavaConfig, device: str | torch.device, seed: int = 0) -> LoadedModel:
-    """A LLaVA of that shape with random weights, its language model in NF4 with double
-    quantisation, the rest in the device's dtype, as `load_model` would leave the real one.
-
-    Built without memory first; then one layer at a time is drawn on the device and quantised there,
-    so that the peak is the model and one layer.
-    """
-    import bitsandbytes as bnb
-
-    device, processor = torch.device(device), _processor(config)
-    dtype = compute_dtype(device)
-    config.image_token_index = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    with torch.device("meta"):
-        network = LlavaForConditionalGeneration(config).to(dtype)
-    generator = torch.Generator(device).manual_seed(seed)
-    others = tuple(family_of(config.model_type).not_quantised(config))
-
-    def drawn(shape: torch.Size, name: str) -> torch.Tensor:
-        if name.endswith("bias"):
-            return torch.zeros(shape, dtype=dtype, device=device)
-        if len(shape) == 1 and "class_embedding" not in name:
-            return torch.ones(shape, dtype=dtype, device=device)  # norms
-        return torch.randn(shape, dtype=dtype, device=device, generator=generator) * 0.02
-
-    for name, module in list(network.named_modules()):
-        if isinstance(module, torch.nn.Linear) and not name.startswith(others):
-            layer = bnb.nn.Linear4bit(
-                module.in_features,
-                module.out_features,
-                bias=False,
-                compute_dtype=dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-                device="meta",
-            )
-            layer.weight = bnb.nn.Params4bit(
-                drawn(module.weight.shape, name),
-                requires_grad=False,
-                compress_statistics=True,
-                quant_type="nf4",
-                module=layer,
-            ).to(device)
-            network.set_submodule(name, layer)
-    for name, module in network.named_modules():
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_meta:
-                weight = drawn(parameter.shape, f"{name}.{key}")
-                setattr(module, key, torch.nn.Parameter(weight, requires_grad=False))
-    _fill_buffers(network, device)
-    network.tie_weights()
-    network.requires_grad_(False)
-    network.config.use_cache = False
-    mend_quantised(network, "4bit")
-    return wrap_model(
-        network,
-        processor,
-        settings=ModelSettings(
-            path="random", load="4bit", answer_form="letter", prompt="vicuna_v1"
-        ),
-    )
-
-
-def _fill_buffers(network: LlavaForConditionalGeneration, device: torch.device) -> None:
-    """What is computed rather than learned: rotary frequencies, and positions of the patches."""
-    rotary = network.model.language_model.rotary_emb
-    network.model.language_model.rotary_emb = type(rotary)(network.config.text_config).to(device)
-    for name, module in network.named_modules():
-        for key, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_meta and key == "position_ids":
-                module.register_buffer(
-                    key, torch.arange(buffer.shape[-1], device=device)[None], persistent=False
-                )
-            elif buffer.is_meta:
-                raise PulseError(
-                    f"gpu-check: this transformers version has a new buffer {name}.{key}"
-                )
-
-
-def _processor(config: LlavaConfig):
-    """The embedded model's tokenizer (nothing is downloaded), with this model's picture size."""
-    processor = AutoProcessor.from_pretrained(embedded_folder(), backend="pil")
-    side = config.vision_config.image_size
-    processor.patch_size = config.vision_config.patch_size
-    processor.image_processor.size = {"shortest_edge": side}
-    processor.image_processor.crop_size = {"height": side, "width": side}
-    return processor
 
 
 # --- what is asked and taught -----------------------------------------------------------------
@@ -315,7 +221,7 @@ def check_size(
     peak = gpus.peak_tflops(gpus.recognised(gpu), dtype)
     start_peak(device)
     begun = clock(device)
-    model = random_model(config, device)
+    model = random_llava.in_4bit(config, device)
     result = {
         "size": name,
         "device": gpu or "cpu",

@@ -27,27 +27,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import get_args
 
+import random_llava
 import torch
-from gpu_check import pictures, random_model
-from transformers import (
-    AutoProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-)
+from gpu_check import pictures
 
-from pulse_lib.assets import embedded_folder
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
-from pulse_lib.model.load import LoadedModel, load_model, wrap_model
-from pulse_lib.model.memory import llava_1_5_config
+from pulse_lib.model.load import LoadedModel, load_model
 from pulse_lib.model.prompts import encode_questions
 from pulse_lib.profile import EvaluateSettings, ModelSettings
 
-SIZES = ("embedded", "100m", "7b", "13b")
+SIZES = get_args(random_llava.Size)
 N_NEW = 2  # tokens of an answer: a letter and the end; a random model says two others
 WORDS = "name city job pet food what which where is this person the of from a does has".split()
 
@@ -81,40 +74,13 @@ def main() -> None:
         )
 
 
-def model_of(size: str) -> LoadedModel:
+def model_of(size: random_llava.Size) -> LoadedModel:
     """A model of that size; random weights but for the embedded one."""
     if size == "embedded":
         return load_model(ModelSettings(path="embedded"))
     if size in ("7b", "13b"):
-        return random_model(llava_1_5_config(size), "cuda")
-    processor = AutoProcessor.from_pretrained(embedded_folder(), backend="pil")
-    processor.patch_size = 14
-    processor.image_processor.size = {"shortest_edge": 336}
-    processor.image_processor.crop_size = {"height": 336, "width": 336}
-    vision = CLIPVisionConfig(
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=14,
-        num_attention_heads=6,
-        image_size=336,
-        patch_size=14,
-    )
-    text = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=640,
-        intermediate_size=1728,
-        num_hidden_layers=12,
-        num_attention_heads=10,
-        num_key_value_heads=10,
-        max_position_embeddings=2048,
-    )
-    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    torch.manual_seed(0)
-    network = LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=text, image_token_index=image)
-    )
-    settings = ModelSettings(path="random", answer_form="letter", prompt="vicuna_v1")
-    return wrap_model(network.requires_grad_(False), processor, settings=settings)
+        return random_llava.in_4bit(random_llava.config_of(size), "cuda")
+    return random_llava.plain(random_llava.config_of(size))
 
 
 def asked_of(n_pictures: int) -> dict[str, list[Question]]:

@@ -36,18 +36,16 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import random_llava
 import torch
 from PIL import Image
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from pulse_lib.data.records import Conversation, ImageStore, Turn
 from pulse_lib.methods import get
 from pulse_lib.model.adapters import add_adapter, stack, trained_parameters
 from pulse_lib.model.forward import IGNORE, collate
-from pulse_lib.model.load import LoadedModel, wrap_model
+from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
-from pulse_lib.pretrain.build import build_model
-from pulse_lib.profile import ModelSettings
 from pulse_lib.train import losses
 from pulse_lib.train.optim import make_optimizer, set_rate
 from pulse_lib.train.reference import reference_values
@@ -55,47 +53,15 @@ from pulse_lib.train.terms import backward_term
 
 METHODS = ("ga", "ga_klr", "npo")
 RATE = 1e-5
-# width, layers, vocabulary of the LM; width, layers of the tower; pixels, pixels a patch
-SIZES = {"embedded": (), "100m": (768, 10, 32_000, 512, 8, 336, 14)}
 
 
-def random_model(size: str) -> LoadedModel:
-    """A LLaVA with random weights; its words and its processor's settings are the embedded model's,
-    but for the picture's size."""
-    network, processor = build_model(0)
-    if SIZES[size]:
-        width, layers, vocabulary, tower, tower_layers, pixels, patch = SIZES[size]
-        config = copy.deepcopy(network.config).to_dict()
-        config["text_config"] |= {
-            "hidden_size": width,
-            "intermediate_size": width * 8 // 3,
-            "num_hidden_layers": layers,
-            "num_attention_heads": width // 64,
-            "num_key_value_heads": width // 64,
-            "head_dim": 64,
-            "vocab_size": vocabulary,
-        }
-        config["vision_config"] |= {
-            "hidden_size": tower,
-            "intermediate_size": 4 * tower,
-            "num_hidden_layers": tower_layers,
-            "num_attention_heads": tower // 64,
-            "image_size": pixels,
-            "patch_size": patch,
-        }
-        config["image_seq_length"] = (pixels // patch) ** 2
-        torch.manual_seed(0)
-        network = LlavaForConditionalGeneration(LlavaConfig(**config))
-        processor.patch_size = patch
-        for name in ("size", "crop_size"):
-            old = getattr(processor.image_processor, name)
-            setattr(processor.image_processor, name, dict.fromkeys(dict(old), pixels))
-    network = network.float().eval().requires_grad_(False)
-    model = wrap_model(network, processor, settings=ModelSettings(path=f"benchmarks/{size}"))
+def model_of(size: random_llava.Size, **options: int) -> LoadedModel:
+    """A LLaVA with random weights and an adapter to train. options: of random_llava.config_of."""
+    model = random_llava.plain(random_llava.config_of(size, **options))
     add_adapter(model, "unlearn", trained_part="projector+llm", rank=8, alpha=16, seed=0)
     with torch.no_grad():  # B is not 0: every gradient is there to be compared
         generator = torch.Generator().manual_seed(1)
-        for key, weight in network.named_parameters():
+        for key, weight in model.network.named_parameters():
             if "lora_B" in key:
                 weight.copy_(1e-3 * torch.randn(weight.shape, generator=generator))
     stack(model, [], train="unlearn")
@@ -120,8 +86,8 @@ def conversations(images: ImageStore, group: str, n: int) -> list[Conversation]:
 class Bench:
     """A model, a forget and a retain batch, and how each side takes a step on them."""
 
-    def __init__(self, size: str, batch: int):
-        self.model, self.images = random_model(size), ImageStore()
+    def __init__(self, size: random_llava.Size, batch: int, **options: int):
+        self.model, self.images = model_of(size, **options), ImageStore()
         sides = {"forget": "forget", "retain": "retain_train"}
         made = {s: conversations(self.images, group, batch) for s, group in sides.items()}
         self.batches = {s: encode_conversations(self.model, c) for s, c in made.items()}
@@ -304,7 +270,7 @@ def _highest() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=list(SIZES), default="100m")
+    parser.add_argument("--size", choices=["embedded", "100m"], default="100m")
     parser.add_argument("--batch", type=int, default=2, help="conversations a step")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file to write")

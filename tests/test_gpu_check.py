@@ -10,11 +10,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks import gpu_check
 from pulse_lib.commands import gpus
 from pulse_lib.errors import PulseError
+from pulse_lib.files import REPOSITORY
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import ModelSettings
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import gpu_check
+import random_llava
 
 CPU = torch.device("cpu")
 
@@ -51,9 +55,9 @@ def anatomy(network):
 def test_the_random_model_is_made_as_the_loader_makes_one(tmp_path):
     torch.manual_seed(0)
     LlavaForConditionalGeneration(tiny_config()).save_pretrained(tmp_path)
-    gpu_check._processor(tiny_config()).save_pretrained(tmp_path)
+    random_llava.processor_of(tiny_config()).save_pretrained(tmp_path)
     loaded = load_model(ModelSettings(path=str(tmp_path), load="4bit"), "cpu")
-    made = gpu_check.random_model(tiny_config(), "cpu")
+    made = random_llava.in_4bit(tiny_config(), "cpu")
     assert anatomy(made.network) == anatomy(loaded.network)
     expected = dict(loaded.network.named_buffers())
     found = dict(made.network.named_buffers())
@@ -61,8 +65,8 @@ def test_the_random_model_is_made_as_the_loader_makes_one(tmp_path):
     assert all(torch.equal(found[k], expected[k]) for k in found)
     assert made.n_image_tokens == loaded.n_image_tokens == 4
     assert not any(p.requires_grad for p in made.network.parameters())
-    again = gpu_check.random_model(tiny_config(), "cpu", seed=0)
-    other = gpu_check.random_model(tiny_config(), "cpu", seed=1)
+    again = random_llava.in_4bit(tiny_config(), "cpu", seed=0)
+    other = random_llava.in_4bit(tiny_config(), "cpu", seed=1)
     states = [m.network.state_dict() for m in (made, again, other)]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     key = "model.language_model.layers.1.mlp.up_proj.weight"
@@ -104,7 +108,7 @@ def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
     assert found["answering"]["tokens_per_prompt"] > 4 + 50
     assert set(found["estimate"]) == {"estimate_gib", "measured_gib", "gap_gib", "within"}
     assert "npo: FAILED: step 3" in capsys.readouterr().out
-    model = gpu_check.random_model(tiny_config(), "cpu")
+    model = random_llava.in_4bit(tiny_config(), "cpu")
     measured = gpu_check.measure_unlearning(model, "ga", 0.5, 4)
     per_step = gpus.step_flops(
         model.network.config, 1, sequences=1, checkpointing=False

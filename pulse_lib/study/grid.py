@@ -299,7 +299,8 @@ def priority(spec: RunSpec, profile: Profile) -> float:
     A length is counted in passes over the forget people, two a step with a retain loss; a run that
     fine-tunes anew is longer than any.
     """
-    kind, axes = KINDS[spec.kind].priority, spec.parameters
+    kind = KINDS[spec.kind].priority
+    axes = {name: str(value) for name, value in spec.parameters.items()}
     if spec.kind not in ("single_shot", "sequential"):
         return kind
     method, scenario = get(axes["method"]), axes.get("scenario", "finetuned")
