@@ -45,6 +45,7 @@ PARTS = {
         "Until a run can begin",
         ["starts.py", "--notebooks", "01_build_datasets,03_unlearn_single_shot"],
     ),
+    "straight": ("The cost of a person, of a request and of an image token", ["straight.py"]),
     "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "30,60,120,180"]),
 }
 TITLES = {name: title for name, (title, _) in PARTS.items()} | {"demo": "The demo, run by run"}
@@ -81,6 +82,8 @@ AIMS = (
     Aim("memory of a GA+KLR step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "ga_klr"),)),
     Aim("memory of an NPO step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "npo"),)),
     Aim("a step on 25 requests' adapters, against five", "steps", "ratio", "at most", 1.05, (("method", "ga, sequential"),)),
+    Aim("a person among 160, against one among 20", "straight", "against_first", "at most", 1.05, (("people", 160),)),
+    Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),)),
     Aim("people are asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "people"),)),
     Aim("MMBench is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "mmbench"),)),
     Aim("text is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "text"),), TEXT),

@@ -192,6 +192,9 @@ def changes(page, box, act) -> None:
 def use(page, box) -> int:
     """Use every control of a panel; returns how many changed the picture."""
     used = 0
+    for i in range(box.locator("input[type=checkbox]").count()):  # "only changed" may hide all
+        box.locator("input[type=checkbox]").nth(i).click()
+        page.wait_for_timeout(800)
     handle = box.locator(".noUi-handle")
     if handle.count():  # before the filters, which may leave a single answer
         handle.first.focus()
@@ -212,9 +215,6 @@ def use(page, box) -> int:
             select.select_option(index=(now + 1) % len(options))
             page.wait_for_timeout(1500)  # not every choice is another picture
             used += picture(box) != was
-    for i in range(box.locator("input[type=checkbox]").count()):
-        box.locator("input[type=checkbox]").nth(i).click()
-        page.wait_for_timeout(800)
     return used
 
 
