@@ -109,12 +109,28 @@ def test_a_page_of_the_gallery_finds_guides_and_notebooks_from_the_site(build, t
     build.gather(tmp_path / "source", tmp_path / "nothing")
     pages = list((tmp_path / "source" / "extra" / "gallery").glob("*.html"))
     assert len(pages) == len(NOTEBOOKS) + 1
-    assert "](gallery/index.html)" in (tmp_path / "source" / "index.md").read_text()
+    assert '<a href="gallery/index.html">' in (tmp_path / "source" / "index.md").read_text()
     for path in pages:
         for where in re.findall(r'href="((?!https?:|#|data:)[^"#]+)', path.read_text()):
             guide = re.fullmatch(r"\.\./guides/(\w+)\.html", where)
             file = f"guides/{guide[1]}.md" if guide else f"extra/gallery/{where}"
             assert (tmp_path / "source" / file).is_file(), (path.name, where)
+
+
+def test_the_report_finds_its_figures_and_tables_from_the_site(build, tmp_path):
+    analysis = tmp_path / "study" / "analysis"
+    for name in ("figures/a.png", "tables/b.csv"):
+        (analysis / name).parent.mkdir(parents=True)
+        (analysis / name).write_text("x")
+    links = '<a href="figures/a.png">a</a><a href="tables/b.csv">b</a>'
+    run = '<td><a href="../single_shot/x/notebook.ipynb" target="_blank">03</a></td>'
+    (analysis / "report.html").write_text(links + run)
+    build.gather(tmp_path / "source", tmp_path / "study")
+    assert '<a href="report.html">' in (tmp_path / "source" / "index.md").read_text()
+    extra = tmp_path / "source" / "extra"
+    assert (extra / "report.html").read_text() == links + "<td>03</td>"
+    for where in re.findall('href="([^"]+)', links):
+        assert (extra / where).is_file()
 
 
 def test_links_of_a_guide_lead_into_the_site_or_to_the_repository(build):

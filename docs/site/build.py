@@ -124,6 +124,11 @@ def gallery_page(text: str) -> str:
     return re.sub(r'href="\.\./(\w+)\.md', r'href="../guides/\1.html', text)
 
 
+def report_page(text: str) -> str:
+    """The report for the site: figures and tables lie beside it, the runs' notebooks do not."""
+    return re.sub(r'<a href="\.\./[^"]*\.ipynb"[^>]*>(.*?)</a>', r"\1", text)
+
+
 def page(text: str) -> str:
     """A guide for the site: what lies outside of docs/ is linked where the repository shows it."""
     text = re.sub(r"\]\(\.\./notebooks/(\w+)\.ipynb", r"](../notebooks/\1.ipynb", text)
@@ -159,7 +164,10 @@ def gather(source: Path, study: Path) -> list[str]:
         titles.append(path.stem)
     report = study / "analysis" / "report.html"
     if report.is_file():
-        shutil.copy(report, source / "extra" / "report.html")
+        text = report_page(report.read_text(encoding="utf-8"))
+        (source / "extra" / "report.html").write_text(text, encoding="utf-8")
+        for beside in ("figures", "tables"):
+            shutil.copytree(report.parent / beside, source / "extra" / beside)
     else:
         missing.append(f"no report in {study}: run make demo")
     (source / "extra" / "gallery").mkdir()
@@ -181,16 +189,18 @@ def index(notebooks: list[str], with_report: bool) -> str:
     paragraphs = re.split(r"\n\n", readme.partition("\n")[2].strip())
     first = next(text for text in paragraphs if not text.startswith("[!["))  # not the badges
     figure = ROOT / "outputs" / "reference" / "tiny" / "figure5.png"
+    # Links as HTML: Sphinx takes those of Markdown for pages and modules of its own
+    report, gallery = (
+        f'**<a href="{to}">{name}</a>**'
+        for to, name in (("report.html", "The report"), ("gallery/index.html", "The gallery"))
+    )
     lines = ["# PULSE kit", "", re.sub(r"\s*\n\s*", " ", first), ""]
     if figure.is_file():
         lines += [f"![What is left over five requests, one after another]({figure.name})", ""]
     if with_report:
-        lines += [
-            "**[The report](report.html)** has all findings, figures and tables on one page.",
-            "",
-        ]
+        lines += [f"{report} has all findings, figures and tables on one page.", ""]
     if (ROOT / "docs" / "gallery" / "index.html").is_file():
-        lines += ["**[The gallery](gallery/index.html)**: the notebooks of the reference run.", ""]
+        lines += [f"{gallery}: the notebooks of the reference run.", ""]
     lines += [
         f"Code, issues and how to start: [{repository().partition('//')[2]}]({repository()}).",
         "",

@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -259,6 +260,18 @@ def site(study, tmp_path_factory) -> Path:
     build = [sys.executable, str(REPOSITORY / "docs" / "site" / "build.py")]
     subprocess.run([*build, "--study", str(study[0]), "--out", str(out)], check=True)
     return out
+
+
+def test_every_link_of_the_site_leads_somewhere(site):
+    nowhere = set()
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        here = set(re.findall(r'\bid="([^"]+)"', text))
+        for link in re.findall(r'<a [^>]*href="((?![a-z]+:)[^"]+)"', text):
+            file, _, part = unquote(link).partition("#")
+            if not (path.parent / file).exists() or (not file and part and part not in here):
+                nowhere.add((path.relative_to(site).as_posix(), link))
+    assert sorted(nowhere) == []
 
 
 def looked_at(browser, path: Path, *, width: int, scheme: str) -> list[str]:
