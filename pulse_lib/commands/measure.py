@@ -165,7 +165,7 @@ def open_task(state: ModelState, task: str) -> OpenTask:
     if not isinstance(source, OpenSource):
         raise PulseError(
             f"{state.name}: data.people.source = {settings.people.source} has no {task} questions: "
-            "take a profile with data.people.source = mllmu, umu or fiu, or leave it out with --what "
+            "take a profile with data.people.source = mllmu, umu, fiu or clear, or leave it out with --what "
             "mmbench"
         )
     manifest = runs.require(state.data, "01_build_datasets", checksums=True)

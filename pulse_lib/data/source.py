@@ -173,6 +173,7 @@ PEOPLE: dict[PeopleSource, str] = {
     "ppu": "pulse_lib.data.ppu.source",
     "ppu_selective": "pulse_lib.data.ppu.selective",
     "fiu": "pulse_lib.data.fiu.source",
+    "clear": "pulse_lib.data.clear.source",
 }
 GENERAL: dict[GeneralSource, str] = {
     "world": "pulse_lib.data.world.source",

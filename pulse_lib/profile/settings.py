@@ -29,13 +29,13 @@ PromptName = Literal["plain", "vicuna_v1", "mllmu", "chat"]
 # in the size and tiles that the checkpoint's processor gives it, many more tokens
 ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
-PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective", "fiu"]
+PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective", "fiu", "clear"]
 GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
 OWN = ("folder",)  # a folder of the user's: no hub, no revision
 # Each fact is asked in both modalities, under one category
 TWINS = ("umu", "ppu", "ppu_selective", "fiu")
-UNKNOWN = ("folder", "fiu")  # nobody whom the base model knows
+UNKNOWN = ("folder", "fiu", "clear")  # nobody whom the base model knows
 KNOWN = ("ppu", "ppu_selective")  # real people only: nobody to be taught
 ONLY_SCORED = ("mmbench", "folder", "pope", "mme")  # general questions that are never trained on
 # The last two keep Adam's moments in 8 bits (bitsandbytes); paged: in CPU memory when the GPU's is full
@@ -136,7 +136,7 @@ class PeopleSettings(Settings):
     """Where people come from."""
 
     source: PeopleSource = "world"
-    # mllmu, umu, ppu, fiu: MLLMU-, UMU-, PPU- and FIUBench, a local folder or a hub id;
+    # mllmu, umu, ppu, fiu, clear: MLLMU-, UMU-, PPU- and FIUBench, CLEAR, a local folder or a hub id;
     # ppu_selective: of people to forget, the sensitive facts only; folder: photos and questions.csv
     path: Text = ""
     revision: Text = ""  # hub revision to pin; "" for a folder
