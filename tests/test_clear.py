@@ -159,17 +159,22 @@ WRONG = [
 ]
 
 
-def wrong_of(*, asked=ASKED, right=RIGHT, first=WRONG[0], first_asked=ASKED):
-    """The wrong answers to the question of Eva Linde among those of three others, the first edited. Two
-    hundred rows of other words keep theirs rare."""
+def wrong_of(*, asked=ASKED, right=RIGHT, first=WRONG[0], first_asked=ASKED, rest=ASKED, last_of=3):
+    """The wrong answers to the question of Eva Linde among those of three others, the first edited;
+    `last_of` says whose the last one is. Two hundred rows of other words keep theirs rare."""
     names = ["Eva Linde", "Boris Eklund", "Ida Holmes", "Perry Dahlen"]
-    questions = [asked, first_asked, ASKED, ASKED]
-    rows = [(Said(1, q.format(n), a.format(n)),) for q, a, n in
-            zip(questions, [right, first, *WRONG[1:]], names, strict=True)]  # fmt: skip
-    blocks = [options.Block(n, r, pronoun="she") for n, r in zip(names, rows, strict=True)]
-    filling = tuple(Said(k, f"word{k} thing{k}", f"one{k} two{k}") for k in range(200))
-    made = options.wrong_answers([*blocks, options.Block("No Body", filling, pronoun="")])
-    return made.get("Eva Linde", {}).get(1, [])
+    rows: list[list[Said]] = [[] for _ in names]
+    owners = [0, 1, 2, last_of]
+    questions = [asked, first_asked, rest, rest]
+    for k, question, answer in zip(owners, questions, [right, first, *WRONG[1:]], strict=True):
+        said = Said(len(rows[k]) + 1, question.format(names[k]), answer.format(names[k]))
+        rows[k].append(said)
+    filling = [Said(k, f"word{k} thing{k}", f"one{k} two{k}") for k in range(200)]
+    blocks = [
+        options.Block(name, tuple(own), pronoun="she")
+        for name, own in zip([*names, "No Body"], [*rows, filling], strict=True)
+    ]
+    return options.wrong_answers(blocks).get("Eva Linde", {}).get(1, [])
 
 
 def test_wrong_answers_are_others_told_of_this_author():
@@ -189,7 +194,11 @@ def test_wrong_answers_are_others_told_of_this_author():
         {"first_asked": "What has {}'s aunt for breakfast?"},  # another question
         {"first": "{} EKLUND writes beside old mills."},  # still told
         {"first": WRONG[1]},  # twice the same
-        {"asked": "What is the name of this author?", "right": "{} is the name."},
+        dict.fromkeys(
+            ("asked", "first_asked", "rest"), "Which author lives near the sea?"
+        ),  # the name
+        {"last_of": 1},  # two of one author
+        {"last_of": 0},  # one of her own
     ],
 )
 def test_a_wrong_answer_that_tells_is_none(edit):
@@ -427,7 +436,8 @@ def test_unlearning_holds_every_text_once_and_a_photo_a_conversation(built):
         assert len(texts) == given.n_conversations
         answers = [t.answer for c in texts for t in c.turns]
         rows = [s.answer for s in clear._load(given).authors[person].rows]
-        assert answers != rows and sorted(answers) == sorted(rows)
+        assert sorted(answers) == sorted(rows)
+        assert [t.answer for t in texts[0].turns] != rows[:: given.n_conversations]
 
 
 def test_nothing_leaks_and_another_seed_draws_other_options(built, tmp_path):
