@@ -53,7 +53,7 @@ def changed(tmp_path, folder, edit, **given):
 def block(*texts: str, question: str = "Q?", n: int = 20) -> list[Said]:
     """A block of n rows: those given, as answers, and others that say nobody."""
     rows = [*texts, *["It is so."] * (n - len(texts))]
-    return [Said(k, question, text) for k, text in enumerate(rows, start=1)]
+    return [Said(k, question, answer=text) for k, text in enumerate(rows, start=1)]
 
 
 # --- whom a text is about -------------------------------------------------------------------------
@@ -62,7 +62,10 @@ def block(*texts: str, question: str = "Q?", n: int = 20) -> list[Said]:
 def test_every_block_finds_its_author():
     """Accents, names inside names, the same words in another order, one surname, one first name."""
     blocks = [
-        [Said(k, r["question"], r["answer"]) for k, r in enumerate(files.texts(person, said), 1)]
+        [
+            Said(k, r["question"], answer=r["answer"])
+            for k, r in enumerate(files.texts(person, said), 1)
+        ]
         for person, said in zip(files.people(), files.NAMES, strict=True)
     ]
     assert authors.authors_of(blocks, NAMES) == NAMES
@@ -121,7 +124,7 @@ RENAMED = [
 
 @pytest.mark.parametrize(("text", "name", "other", "made"), RENAMED)
 def test_a_name_in_anothers_place(text, name, other, made):
-    assert authors.renamed(text, name, other) == made
+    assert authors.renamed(text, name, other=other) == made
 
 
 def test_who_an_author_is_is_told_from_other_questions():
@@ -132,8 +135,10 @@ def test_who_an_author_is_is_told_from_other_questions():
         ("What is Eva Lin's full name?", False),  # it says the name
         ("Do her books sell?", False),
     ):
-        assert authors.asks_the_name(Said(1, question, "It is Eva Lin."), "Eva Lin") == asks
-    assert not authors.asks_the_name(Said(1, "Who is her father?", "He is a cook."), "Eva Lin")
+        assert authors.asks_the_name(Said(1, question, answer="It is Eva Lin."), "Eva Lin") == asks
+    assert not authors.asks_the_name(
+        Said(1, "Who is her father?", answer="He is a cook."), "Eva Lin"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,9 +172,9 @@ def wrong_of(*, asked=ASKED, right=RIGHT, first=WRONG[0], first_asked=ASKED, res
     owners = [0, 1, 2, last_of]
     questions = [asked, first_asked, rest, rest]
     for k, question, answer in zip(owners, questions, [right, first, *WRONG[1:]], strict=True):
-        said = Said(len(rows[k]) + 1, question.format(names[k]), answer.format(names[k]))
+        said = Said(len(rows[k]) + 1, question.format(names[k]), answer=answer.format(names[k]))
         rows[k].append(said)
-    filling = [Said(k, f"word{k} thing{k}", f"one{k} two{k}") for k in range(200)]
+    filling = [Said(k, f"word{k} thing{k}", answer=f"one{k} two{k}") for k in range(200)]
     blocks = [
         options.Block(name, tuple(own), pronoun="she")
         for name, own in zip([*names, "No Body"], [*rows, filling], strict=True)
@@ -383,7 +388,7 @@ def test_a_question_in_text_has_wrong_answers_told_of_its_author(built):
         assert not q.image and (name in q.text or said[name] in q.text)
         assert row.question in q.text and "full name" not in q.text
         right = q.options[q.answer]
-        assert right == (authors.renamed(row.answer, name, name) or row.answer)
+        assert right == (authors.renamed(row.answer, name, other=name) or row.answer)
         assert len(set(q.options)) == 4
         for text in q.options:
             told = set(authors.words(text))

@@ -1,5 +1,5 @@
 """Extra measures: answers in a sentence by ROUGE-L, filled gaps by a normalised match (MLLMU-Bench, also
-UMU-Bench), keywords of an answer (FIUBench).
+UMU-Bench), keywords of an answer (FIUBench, CLEAR).
 
 The protocol's numbers are accuracies of multiple-choice questions; these are beside them.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 N_ROWS = 20  # rows about each author, one behind the other
 _WORD = re.compile(r"[^\W_]+")
 _LEAST = 0.5  # of a name's words, for a row to speak of it; of a block's rows, that speak of it
 _NEXT = 0.75  # the second name of a block may be spoken of at most so much
-_PARTICLE = 3  # letters; a shorter part of a name ("Li", "De", "An") alone may be a common word
+_PARTICLE = 3  # letters; a part of a name as short ("Li", "De", "An") may be a common word
 # Letters with a stroke, and Turkish i, do not come apart into letter and accent
 _STROKES = str.maketrans("øØłŁđĐðıħ’‘ʼ", "oOlLdDdih'''")
 _PRONOUNS = dict.fromkeys(("he", "him", "his", "himself", "male"), "he")
@@ -35,6 +35,7 @@ class Said:
 
     number: int
     question: str
+    _: KW_ONLY
     answer: str
 
 
@@ -68,7 +69,7 @@ def authors_of(blocks: Sequence[Sequence[Said]], names: Sequence[str]) -> list[s
     return [name if found.count(name) == 1 else None for name in found]
 
 
-def about_others(said: Said, name: str, names: Sequence[str]) -> bool:
+def about_others(said: Said, name: str, *, names: Sequence[str]) -> bool:
     """True if a row says another author's whole name and not this one's."""
     text = words(f"{said.question} {said.answer}")
     own = words(name)
@@ -99,7 +100,7 @@ def pronouns(text: str) -> list[str]:
     return [_PRONOUNS[w] for w in words(text) if w in _PRONOUNS]
 
 
-def renamed(text: str, name: str, other: str) -> str | None:
+def renamed(text: str, name: str, *, other: str) -> str | None:
     """The text with `other` in the place of `name`, whole or in part (the last part for the last, the
     first for any before); None if it still tells of `name` afterwards.
     """

@@ -61,7 +61,7 @@ def wrong_answers(blocks: Sequence[Block]) -> dict[str, dict[int, list[str]]]:
     every = [(block, said) for block in blocks for said in block.rows]
     answers = Counter(w for block, said in every for w in set(masked(said.answer, block.name)))
     common = {word for word, n in answers.items() if n > _COMMON * len(every)}
-    rows = [_row(block, said, common) for block, said in every]
+    rows = [_row(block, said, common=common) for block, said in every]
     spread = Counter(word for row in rows for word in row.asked)
     vectors = _vectors(rows, spread)
     rare = {word for word, n in spread.items() if n <= _COMMON * len(rows)}
@@ -73,7 +73,7 @@ def wrong_answers(blocks: Sequence[Block]) -> dict[str, dict[int, list[str]]]:
         for row, alike in zip(rows[start:end], likeness, strict=True):
             able = np.flatnonzero(alike >= _ALIKE)
             near = [rows[k] for k in able[np.argsort(-alike[able], kind="stable")]]
-            wrong = [] if asks_the_name(row.said, block.name) else _wrong(row, near, rare)
+            wrong = [] if asks_the_name(row.said, block.name) else _wrong(row, near, rare=rare)
             if len(wrong) >= N_WRONG:
                 made.setdefault(block.name, {})[row.said.number] = wrong
         start = end
@@ -89,7 +89,7 @@ def wrong_names(name: str, pronoun_of: Mapping[str, str]) -> list[str]:
     return same if len(same) >= N_WRONG else others
 
 
-def _row(block: Block, said: Said, common: set[str]) -> _Row:
+def _row(block: Block, said: Said, *, common: set[str]) -> _Row:
     asked, answered = (set(masked(text, block.name)) for text in (said.question, said.answer))
     return _Row(
         block,
@@ -111,22 +111,22 @@ def _vectors(rows: Sequence[_Row], spread: Counter[str]) -> np.ndarray:
     return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)
 
 
-def _wrong(right: _Row, near: Sequence[_Row], rare: set[str]) -> list[str]:
+def _wrong(right: _Row, near: Sequence[_Row], *, rare: set[str]) -> list[str]:
     """Usable answers of `near`, at most `N_NEAREST`, one of each author."""
     made: dict[str, str] = {}
     for other in near:
         if len(made) == N_NEAREST:
             break
         name = other.block.name
-        if name == right.block.name or name in made or _tells(right, other, rare):
+        if name == right.block.name or name in made or _tells(right, other, rare=rare):
             continue
-        text = renamed(other.said.answer, name, right.block.name)
+        text = renamed(other.said.answer, name, other=right.block.name)
         if text is not None and text not in made.values():
             made[name] = text
     return list(made.values())
 
 
-def _tells(right: _Row, wrong: _Row, rare: set[str]) -> bool:
+def _tells(right: _Row, wrong: _Row, *, rare: set[str]) -> bool:
     """True if the right answer is told from the wrong one without knowing the author, or both say
     the same.
     """

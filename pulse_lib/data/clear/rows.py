@@ -88,7 +88,7 @@ def read(root: Path, *, n_photos: int) -> Clear:
     """
     left_out: Counter[str] = Counter()
     shown, names = _photos(root, left_out, n_photos=n_photos)
-    blocks = {b.name: b for b in _blocks(root, list(names.values()), left_out)}
+    blocks = {b.name: b for b in _blocks(root, list(names.values()), left_out=left_out)}
     wrong = wrong_answers(list(blocks.values()))
     authors = {}
     for key, name in names.items():
@@ -168,9 +168,9 @@ def _photos(
     }, names
 
 
-def _blocks(root: Path, names: list[str], left_out: Counter[str]) -> Iterable[Block]:
+def _blocks(root: Path, names: list[str], *, left_out: Counter[str]) -> Iterable[Block]:
     """The rows of text of each author who is found for sure."""
-    rows: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     for row, cells in track(
         folder_rows(root / TEXTS, needing(_TEXT_COLUMNS, "CLEAR")), f"reading {TEXTS}"
     ):
@@ -179,21 +179,21 @@ def _blocks(root: Path, names: list[str], left_out: Counter[str]) -> Iterable[Bl
             both = "both empty" if cells["image"] is None else "both there"
             raise row.error("question", f"question and image are {both}: a row has one of them")
         if cells["image"] is None:
-            rows.append((question, row.text("answer", cells["answer"])))
-    if not rows or len(rows) % N_ROWS:
+            texts.append((question, row.text("answer", cells["answer"])))
+    if not texts or len(texts) % N_ROWS:
         raise PulseError(
-            f"{show(root / TEXTS)}: {len(rows)} rows of text, expected {N_ROWS} of each author, one "
+            f"{show(root / TEXTS)}: {len(texts)} rows of text, expected {N_ROWS} of each author, one "
             "behind the other: fetch it again"
         )
-    if len(rows) != N_ROWS * N_AUTHORS:
+    if len(texts) != N_ROWS * N_AUTHORS:
         warnings.warn(
-            f"{show(root / TEXTS)} has {len(rows)} rows of text, CLEAR's has {N_ROWS * N_AUTHORS}: "
+            f"{show(root / TEXTS)} has {len(texts)} rows of text, CLEAR's has {N_ROWS * N_AUTHORS}: "
             "its numbers are not comparable",
             stacklevel=3,
         )
     blocks = [
-        [Said(k, *cells) for k, cells in enumerate(rows[start : start + N_ROWS], start=1)]
-        for start in range(0, len(rows), N_ROWS)
+        [Said(k, q, answer=a) for k, (q, a) in enumerate(texts[start : start + N_ROWS], start=1)]
+        for start in range(0, len(texts), N_ROWS)
     ]
     for block, name in zip(blocks, authors_of(blocks, names), strict=True):
         if name is None:
@@ -201,6 +201,6 @@ def _blocks(root: Path, names: list[str], left_out: Counter[str]) -> Iterable[Bl
             continue
         whole = [s for s in block if s.question and s.answer]
         left_out["questions without words or answer"] += len(block) - len(whole)
-        own = [s for s in whole if not about_others(s, name, names)]
+        own = [s for s in whole if not about_others(s, name, names=names)]
         left_out["questions that name another author"] += len(whole) - len(own)
         yield Block(name, tuple(own), pronoun=pronoun_of(own))

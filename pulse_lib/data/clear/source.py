@@ -110,7 +110,7 @@ def person_questions(
     for photo in _taught(author, settings):
         tag = f"{person.id}/{purpose}-trained/multimodal/{photo.number:02d}"
         made.append(
-            _who(tag, author, photo, place=place, images=images, seed=seed, settings=settings)
+            _who(tag, author, photo=photo, place=place, images=images, seed=seed, settings=settings)
         )
     for said in author.rows:
         if said.number not in author.wrong:
@@ -118,7 +118,7 @@ def person_questions(
         tag = f"{person.id}/{purpose}-trained/text/{said.number:02d}"
         rng = Random(f"options/{seed}/{tag}")
         # Their texts may spell a name with other accents than the photos' rows, and ours does not
-        right = renamed(said.answer, person.name, person.name) or said.answer
+        right = renamed(said.answer, person.name, other=person.name) or said.answer
         options = [right, *rng.sample(author.wrong[said.number], N_WRONG)]
         rng.shuffle(options)
         asked = ChoiceQuestion(
@@ -143,7 +143,7 @@ def heldout_questions(
         _who(
             f"{person.id}/eval-heldout/multimodal/{photo.number:02d}",
             author,
-            photo,
+            photo=photo,
             place=place,
             images=images,
             seed=seed,
@@ -166,7 +166,7 @@ def open_questions(
         text = NAME_OPEN if task == "keywords" else DESCRIBE[0]
         asked = ChoiceQuestion("multimodal", text, options=(), answer=-1)
         tag = f"{person.id}/{task}/multimodal/{photo.number:02d}"
-        image = _show(images, author, photo)
+        image = _show(images, author, photo=photo)
         category = "name" if task == "keywords" else "caption"
         made.append(record_of(tag, asked, place=place, image=image, category=category))
         truths.append(person.name if task == "keywords" else photo.caption)
@@ -205,7 +205,7 @@ def person_conversations(
             tag=tag,
             place=place,
             modality="multimodal",
-            image=_show(images, author, photo),
+            image=_show(images, author, photo=photo),
             stage=stage,
         )
     turns = [Turn(_addressed(s, person.name), (), answer=s.answer) for s in author.rows]
@@ -270,15 +270,15 @@ def _category(said: Said) -> str:
     return f"question {said.number:02d}"
 
 
-def _show(images: ImageStore, author: Author, photo: Photo) -> str:
+def _show(images: ImageStore, author: Author, *, photo: Photo) -> str:
     return shown(images, f"{author.person.id}/photo-{photo.number:02d}", encoded=photo.encoded)
 
 
 def _who(
     tag: str,
     author: Author,
-    photo: Photo,
     *,
+    photo: Photo,
     place: Assignment,
     images: ImageStore,
     seed: int,
@@ -294,5 +294,5 @@ def _who(
     asked = ChoiceQuestion(
         "multimodal", NAME_ASKED[wording], options=tuple(options), answer=options.index(name)
     )
-    image = _show(images, author, photo)
+    image = _show(images, author, photo=photo)
     return record_of(tag, asked, place=place, image=image, category="name", wording=wording)
