@@ -76,7 +76,7 @@ class _Shown:
     """A photo before it is decoded."""
 
     row: Row
-    cell: dict | bytes
+    cell: bytes
     _: KW_ONLY
     caption: str
     digest: bytes
