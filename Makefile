@@ -23,7 +23,7 @@ help:
 	@echo "make lab            the notebooks in JupyterLab; begin with 01_build_datasets"
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
-	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 1 to 3 minutes"
+	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 2 to 5 minutes"
 	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 20 to 30 minutes on two cores"
 	@echo "make oracles        the embedded model without the people that SEEDS=$(SEEDS) forget: 20 to 30 minutes a seed on two cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
@@ -98,8 +98,10 @@ oracles: $(READY)
 
 .PHONY: check-intervals
 check-intervals: $(READY)
-	@echo "Intervals: coverage over 1,100 cells, 4,000 replicates each; into outputs/reference/intervals.json."
+	@echo "Intervals: coverage over 1,100 cells, 4,000 replicates each; into outputs/reference/intervals.json;"
+	@echo "then of distances to the oracle: 126 cells, 2,000 replicates each; into outputs/reference/distance_intervals.json."
 	@$(PY) benchmarks/intervals.py --out outputs/reference/intervals.json
+	@$(PY) benchmarks/distance_intervals.py --out outputs/reference/distance_intervals.json
 
 gpu-check: $(READY)
 	@echo "GPU check: LLaVA-1.5-7B and 13B shapes with random weights in 4-bit; results in outputs/reference/gpu."

@@ -83,11 +83,11 @@ def measure(cell: Cell, replicates: int) -> dict[str, dict[str, float]]:
     truth, right = _draw(cell, sides, rng=rng, replicates=replicates)
     found = {side: side_limits(cell, right[side]) for side in sides}
     if "before" not in cell:
-        return {"accuracy": _covered(found["after"], truth["after"])}
+        return {"accuracy": covered(found["after"], truth["after"])}
     gone, kept = truth["after"] - truth["before"], truth["after"] / truth["before"]
     return {
-        "difference": _covered(limits.difference(found["after"], found["before"]), gone),
-        "share": _covered(limits.ratio(found["after"], found["before"]), kept),
+        "difference": covered(limits.difference(found["after"], found["before"]), gone),
+        "share": covered(limits.ratio(found["after"], found["before"]), kept),
     }
 
 
@@ -151,7 +151,7 @@ def _beta_grid(p: float, rho: float) -> np.ndarray:
     return scipy_stats.beta.ppf((np.arange(GRID) + 0.5) / GRID, p * size, (1 - p) * size)
 
 
-def _covered(found: Limits, truth: float) -> dict[str, float]:
+def covered(found: Limits, truth: float) -> dict[str, float]:
     inside = (found.low <= truth + 1e-12) & (found.high >= truth - 1e-12)
     return {"coverage": float(inside.mean()), "width": float(np.median(found.high - found.low))}
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as made
+from scipy import stats as scipy_stats
 
 from pulse_lib.evaluate import distance as d
-from pulse_lib.report import collect
+from pulse_lib.report import collect, stats
 from pulse_lib.report.figures import distance as figures
 from pulse_lib.report.tables import distance as table
-from pulse_lib.report.tables import tables
+from pulse_lib.report.tables import distance_limits, tables
 
 
 def rows(logliks, answers=None, group="forget", **columns):
@@ -28,6 +29,10 @@ def rows(logliks, answers=None, group="forget", **columns):
             "option_loglik": [list(map(float, v)) for v in logliks],
         }
     ).assign(**columns)
+
+
+def apart(model, oracle):
+    return d.distances(d.paired(d.answers(model), d.answers(oracle)))
 
 
 def of_shares(shares, n_options=4):
@@ -92,10 +97,17 @@ def of_sets(forget, retain, general):
 
 def test_the_oracle_is_at_no_distance_from_itself_and_order_does_not_count():
     oracle = of_sets([0.1, 0.2, 0.6], [0.9, 0.8], [0.9])
-    found = d.distances(oracle.sample(frac=1, random_state=0), oracle)
+    found = apart(oracle.sample(frac=1, random_state=0), oracle)
     for name in ("forget_ks", "forget_js", "retain_js", "general_js", "distance", "forget_quality"):
         assert found[name] == pytest.approx(0), name
     assert found["agree_said"] == found["agree_likeliest"] == 1
+
+
+def test_a_question_with_more_options_that_only_one_was_asked_changes_nothing():
+    oracle = of_sets([0.1, 0.2], [0.9], [0.9])
+    wider = rows(of_shares([0.5], 6), question_id="six options")
+    for pair in ((pd.concat([oracle, wider]), oracle), (oracle, pd.concat([oracle, wider]))):
+        assert apart(*pair) == apart(oracle, oracle)
 
 
 def test_only_questions_that_both_were_asked_in_trained_wordings_count():
@@ -108,15 +120,15 @@ def test_only_questions_that_both_were_asked_in_trained_wordings_count():
             rows([[-1.0]], question_id="one option"),
         ]
     )
-    assert d.distances(more, oracle) == d.distances(oracle, oracle)
+    assert apart(more, oracle) == apart(oracle, oracle)
     other = rows(of_shares([0.01]), question_id="other wording", wording="heldout")
-    assert d.distances(more, pd.concat([oracle, other])) == d.distances(oracle, oracle)
+    assert apart(more, pd.concat([oracle, other])) == apart(oracle, oracle)
 
 
 def test_answers_agree_by_what_is_said_and_by_the_likeliest():
     oracle = rows(of_shares([0.9, 0.9, 0.9, 0.1]), extracted=["A", "B", None, None])
     model = rows(of_shares([0.9, 0.1, 0.9, 0.1]), extracted=["A", "C", None, "A"])
-    found = d.distances(model, oracle)
+    found = apart(model, oracle)
     assert found["agree_said"] == 0.5  # A and nothing
     assert found["agree_likeliest"] == 0.75
 
@@ -127,7 +139,7 @@ def test_ks_alone_calls_a_broken_model_perfect():
     oracle = of_sets(forget, [0.97] * 4, [0.97] * 4)
     broken = of_sets(forget[::-1], [0.25] * 4, [0.25] * 4)
     before = of_sets([0.97] * 4, [0.97] * 4, [0.97] * 4)
-    found, knows = d.distances(broken, oracle), d.distances(before, oracle)
+    found, knows = apart(broken, oracle), apart(before, oracle)
     assert found["forget_ks"] == 0 and found["forget_quality"] == 0
     assert found["distance"] > 0.25 > knows["retain_js"] + knows["general_js"]
 
@@ -174,7 +186,7 @@ def test_a_line_is_what_the_rows_of_the_two_runs_give(study):
         study.full_rows(where.format(method)).query("state == 'final'")
         for method in ("npo", "oracle")
     )
-    expected = d.distances(model, oracle)
+    expected = apart(model, oracle)
     found = table.distance(study).query(
         "scenario == 'finetuned' and method == 'npo' and selection == 'final'"
     )
@@ -245,6 +257,148 @@ def test_the_broken_model_that_ks_likes_best_is_found():
     )
     assert found["method"] == "npo"
     assert table.fooled(lines({"method": "ga", "forget_ks": 0.2})) is None
+
+
+def people_asked(n=20, questions=5, seed=0):
+    """A model, and an oracle that was asked the same of n people; as many retain people, and general
+    questions of their own."""
+    rng = np.random.default_rng(seed)
+    sizes = {"forget": n * questions, "retain": n * questions, "general": n}
+    sides = [
+        pd.concat(
+            [rows(of_shares(rng.uniform(0.05, 0.95, k)), group=g) for g, k in sizes.items()],
+            ignore_index=True,
+        )
+        for _ in range(2)
+    ]
+    per = {"forget": questions, "retain": questions, "general": 1}
+    unit = np.concatenate([np.arange(k) // per[g] for g, k in sizes.items()])
+    return sides[0], sides[1].assign(unit=unit)
+
+
+def limits_apart(model, oracle):
+    return distance_limits.of_people(d.paired(d.answers(model), d.answers(oracle)))
+
+
+def test_a_divergence_has_the_limits_of_an_accuracy_of_the_same_mean():
+    """Where each question's divergence is 0 or 1 it is one."""
+    known, other = [[0.0, -1e9]], [[-1e9, 0.0]]
+    apart_ = [k < count for count in [0, 1, 2, 3, 4, 5] * 5 for k in range(5)]
+    model = rows([(other if far else known)[0] for far in apart_], group="retain")
+    people = np.repeat(np.arange(30), 5)
+    oracle = rows(known * len(apart_), group="retain").assign(unit=people)
+    found = limits_apart(model, oracle)
+    counted = pd.DataFrame({"correct": apart_, "cluster": people.astype(str), "seed": 0})
+    expected = stats.accuracy(counted)
+    assert (found["retain_js_low"], found["retain_js_high"]) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    assert np.isnan(found["forget_ks_low"]) and np.isnan(found["distance_high"])
+
+
+def test_people_and_not_answers_are_what_limits_count():
+    model, oracle = people_asked()
+    alone = oracle.assign(unit=np.arange(len(oracle)))
+    # of one person all answers alike: a fifth of the answers says as much
+    alike = [
+        side.assign(
+            option_loglik=[side["option_loglik"][i // 5 * 5] for i in range(200)]
+            + list(side["option_loglik"][200:])
+        )
+        for side in (model, oracle)
+    ]
+    by_person, by_answer = (
+        limits_apart(*alike),
+        limits_apart(alike[0], alone.assign(option_loglik=alike[1]["option_loglik"])),
+    )
+    for name in ("forget_ks", "retain_js"):
+        wide, narrow = (f[f"{name}_high"] - f[f"{name}_low"] for f in (by_person, by_answer))
+        assert wide > 1.2 * narrow, name
+
+
+def test_the_limits_of_distance_are_the_means_of_its_parts():
+    found = limits_apart(*people_asked())
+    for end in ("low", "high"):
+        parts = [found[f"{name}_{end}"] for name in ("forget_ks", "retain_js", "general_js")]
+        assert found[f"distance_{end}"] == pytest.approx(np.mean(parts))
+
+
+def test_of_several_seeds_no_limit_is_inside_the_peoples_or_the_seeds():
+    names = distance_limits.WITH_LIMITS
+    seeds = pd.DataFrame(
+        [
+            dict.fromkeys(names, v)
+            | {f"{n}_low": v - 0.05 for n in names}
+            | {f"{n}_high": v + 0.07 for n in names}
+            for v in (0.2, 0.3, 0.4)
+        ]
+    )
+    found = distance_limits.of_seeds(seeds)
+    # Wilson's for as many answers as make three seeds differ by 0.1, t with two degrees of freedom
+    n, q = 0.3 * 0.7 * 3 / 0.01, scipy_stats.t.ppf(0.975, 2)
+    middle, scale = 0.3 + q * q / (2 * n), 1 + q * q / n
+    half = q * np.sqrt(0.3 * 0.7 / n + (q / (2 * n)) ** 2)
+    own = (0.3 - (middle - half) / scale, (middle + half) / scale - 0.3)
+    assert found["forget_js_low"] == pytest.approx(0.3 - np.hypot(0.05, own[0]))
+    assert found["distance_high"] == pytest.approx(0.3 + np.hypot(0.07, own[1]))
+    one = distance_limits.of_seeds(seeds.head(1))
+    assert (one["forget_ks_low"], one["forget_ks_high"]) == pytest.approx((0.15, 0.27))
+    gap = seeds.assign(forget_ks=[0.2, np.nan, np.nan])  # a seed that was not asked does not count
+    assert distance_limits.of_seeds(gap)["forget_ks_high"] == pytest.approx(0.27)
+
+
+def test_every_distance_lies_within_its_limits_and_the_oracle_is_at_none(study):
+    found = table.distance(study)
+    assert list(found.columns[-10:]) == distance_limits.LIMITS
+    for name in distance_limits.WITH_LIMITS:
+        low, high = found[f"{name}_low"], found[f"{name}_high"]
+        assert ((low >= 0) & (low <= found[name]) & (found[name] <= high) & (high <= 1)).all()
+        mine = (found["method"] == "oracle").to_numpy()
+        assert (high[mine] == 0).all() and (high[~mine] > 0).all()
+
+
+def test_a_tables_limits_have_people_as_units(study):
+    where = "single_shot/finetuned/{}-projector+llm-seed-0"
+    model, oracle = (
+        study.full_rows(where.format(method)).query("state == 'final'")
+        for method in ("npo", "oracle")
+    )
+    unit = stats.clusters(oracle)
+    assert unit[oracle["set"] == "forget"].nunique() == 10
+    expected = limits_apart(model, oracle.assign(unit=pd.factorize(unit)[0]))
+    found = table.distance(study).query(
+        "scenario == 'finetuned' and method == 'npo' and selection == 'final'"
+    )
+    for name, value in expected.items():
+        assert found[name].iloc[0] == pytest.approx(value), name
+
+
+def test_who_is_nearest_is_not_said_where_intervals_overlap(study):
+    near = table.distance(study)
+    figure = figures.oracle_distance(near)
+    assert len(figure.axes[0].collections[0].get_segments()) == len(
+        near[near["scenario"] == "finetuned"]
+    )
+    said = figure.get_suptitle().replace("\n", " ")
+    assert "cannot be told" in said
+    methods = near["method"].isin(["ga", "ga_klr", "npo"])
+    best = near.loc[methods, "forget_ks"].idxmin()
+    sure = near.assign(
+        forget_ks_low=near["forget_ks"] - 1e-9, forget_ks_high=near["forget_ks"] + 1e-9
+    )
+    said = figures.oracle_distance(sure).get_suptitle().replace("\n", " ")
+    assert "cannot be told" not in said and f"KS {near['forget_ks'][best]:.2f}" in said
+
+
+def test_what_is_said_of_a_broken_model_says_how_many_ks_cannot_tell_from_it(study):
+    broken = {"retain_kept": 0.02, "general_kept": 0.0, "forget_quality": -1.0}
+    found = lines(
+        {"method": "ga", "forget_ks": 0.1} | broken,
+        {"method": "npo", "forget_ks": 0.2},
+        {"method": "ga_klr", "forget_ks": 0.5},
+    ).assign(forget_ks_low=[0.0, 0.1, 0.4], forget_ks_high=[0.15, 0.3, 0.6])
+    said = table.said(study, found)
+    assert "(0.10 [0.00, 0.15]) it is number 1 of 3, with 1 that cannot be told from it" in said
 
 
 def test_the_figure_names_the_nearest_and_what_it_keeps(study):

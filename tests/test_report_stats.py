@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
+from benchmarks import distance_intervals as of_distances
 from benchmarks import intervals as simulation
+from pulse_lib.files import REPOSITORY, read_json
 from pulse_lib.report import limits, seeds, stats
+from pulse_lib.report.tables import distance_limits
 
 
 def rows_of(values, clusters, seed=0, set_name="forget", modality="text") -> pd.DataFrame:
@@ -389,6 +392,48 @@ def test_units_are_people_then_groups_then_questions():
     assert list(stats.clusters(rows)) == ["p", "g", "3"]
 
 
+# --- the largest gap ------------------------------------------------------------------------------
+
+
+def gap_of(x, y, unit=None):
+    unit = np.arange(len(x)) if unit is None else unit
+    return limits.largest_gap(np.asarray(x), np.asarray(y), unit=unit, level=0.95)
+
+
+def test_the_largest_gap_is_the_ks_statistic_of_scipy():
+    rng = np.random.default_rng(5)
+    for digits in (1, 6):  # with many ties, and with none
+        x, y = (rng.random((2, 20, 40)) ** [[[2]], [[1]]]).round(digits)
+        found = limits.largest_gap(x, y, unit=np.arange(40) // 5, level=0.95)
+        expected = [scipy_stats.ks_2samp(a, b).statistic for a, b in zip(x, y, strict=True)]
+        assert found.value == pytest.approx(expected)
+        assert ((found.low <= found.value) & (found.value <= found.high)).all()
+
+
+def test_the_upper_limit_is_that_of_a_difference_of_shares_at_the_gap():
+    x, y = np.arange(60) / 60, np.arange(60) / 60 + 0.3005
+    found = gap_of(x, y)  # the gap is 19/60 from 0.3 on, where 19 of x and none of y are
+    asked, units = np.ones((1, 60)), np.arange(60)
+    first, none = (
+        limits.accuracy(asked, right, cell_seeds=np.zeros(1), units=units, level=0.95)
+        for right in ((x[None] <= 0.31) * 1.0, np.zeros((1, 60)))
+    )
+    assert found.value == pytest.approx(19 / 60)
+    assert found.high == pytest.approx(limits.difference(first, none).high)
+    assert found.low < limits.difference(first, none).low  # the place was chosen
+    assert gap_of(y, x).high == pytest.approx(found.high)  # whoever is above
+
+
+def test_no_gap_is_certain():
+    """Neither of two that agree on every question nor of two that share none."""
+    x = np.linspace(0.1, 0.4, 50)
+    assert gap_of(x, x).value == 0 == gap_of(x, x).low and gap_of(x, x).high > 0
+    apart = gap_of(x, x + 0.5)
+    assert apart.value == 1 == apart.high and 0.7 < apart.low < 1
+    alone = gap_of(x, x + 0.5, unit=np.zeros(50, dtype=int))
+    assert (alone.low, alone.high) == (0, 1)  # one person says nothing about others
+
+
 # --- coverage -------------------------------------------------------------------------------------
 
 
@@ -421,6 +466,46 @@ def test_the_simulation_measures_the_reports_own_limits():
             once = stats.accuracy(pd.concat(frames))
             batch = found.value[i], found.low[i], found.high[i]
             assert limits_of(once) == pytest.approx(batch, abs=1e-9)
+
+
+@pytest.mark.parametrize("side", ["alike", "half known", "known"])
+def test_limits_of_distances_cover_what_they_should(side):
+    """On one seed and on three (the long simulation is `make check-intervals`)."""
+    for seeds_ in (1, 3):
+        cell = of_distances._cell(20, 5, side, rho=0.3, link=0.5, seeds=seeds_, seed_sd=0.5)
+        for quantity, found in of_distances.measure(cell, 200).items():
+            assert found["coverage"] >= 0.93, (quantity, seeds_)
+            assert found["width"] < 0.7
+
+
+def test_the_guide_says_how_often_limits_of_distances_cover():
+    said = (REPOSITORY / "docs" / "intervals.md").read_text()
+    names = {"ks": "KS", "js": "JS", "distance": "`distance`"}
+    names |= {f"{name}, seeds": f"{text}, 2 to 5 seeds" for name, text in names.items()}
+    measured = read_json(REPOSITORY / "outputs" / "reference" / "distance_intervals.json")["report"]
+    assert set(measured) == set(names)
+    for name, found in measured.items():
+        assert of_distances.passes(found), name
+        numbers = " | ".join(f"{found[key]:.3f}" for key in ("lowest", "mean", "median_width"))
+        assert f"| {names[name]} | {found['cells']} | {numbers} |" in said
+
+
+def test_the_simulation_joins_seeds_as_the_report_does():
+    rng = np.random.default_rng(2)
+    cell = of_distances._cell(12, 5, "near", rho=0.3, link=0.5, seeds=3, seed_sd=0.5)
+    found = [of_distances._one_seed(cell, rng=rng, replicates=4) for _ in range(3)]
+    joined = of_distances._joined([one["distance"] for one in found])
+    for i in range(4):
+        seeds_ = pd.DataFrame(
+            {
+                f"{name}{end}": [getattr(one["distance"], of)[i] for one in found]
+                for name in distance_limits.WITH_LIMITS
+                for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
+            }
+        )
+        line = distance_limits.of_seeds(seeds_)
+        assert line["distance_low"] == pytest.approx(joined.low[i])
+        assert line["distance_high"] == pytest.approx(joined.high[i])
 
 
 def test_a_short_simulation_passes_and_draws_what_it_says():

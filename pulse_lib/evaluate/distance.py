@@ -6,8 +6,9 @@ left out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,73 @@ def forget_quality(ratios: np.ndarray, others: np.ndarray) -> float:
         return float(np.log10(ks_2samp(ratios, others).pvalue))
 
 
-def distances(rows: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
-    """DISTANCES of one model state from the oracle, on the questions that both were asked in trained
-    wordings; NaN for a set that was not asked.
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A model's answers to the questions with several options in trained wordings, one entry a
+    question: quicker to pick from than a frame.
+    """
+
+    question_id: pd.Index
+    set: np.ndarray
+    modality: np.ndarray
+    unit: np.ndarray  # whom or what it is about, where the rows say that; else 0
+    answer: np.ndarray
+    extracted: np.ndarray  # "" for none
+    logliks: np.ndarray  # (questions, most options), -inf where there are fewer
+    shares: np.ndarray  # each option's probability among the options of its question
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """The right option's."""
+        return _picked(self.shares, self.answer)
+
+    def at(self, which: np.ndarray) -> Answers:
+        """Those to the questions at these places."""
+        return Answers(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+
+def answers(rows: pd.DataFrame) -> Answers:
+    """The answers in some rows (columns NEEDED; `unit`, a number, may be there)."""
+    several = np.array([len(values) > 1 for values in rows["option_loglik"]], dtype=bool)
+    rows = rows[several & (rows["wording"] == "trained").to_numpy()]
+    logliks = _table(rows["option_loglik"].to_numpy())
+    return Answers(
+        question_id=pd.Index(rows["question_id"]),
+        **{name: rows[name].to_numpy() for name in ("set", "modality", "answer")},
+        unit=rows["unit"].to_numpy() if "unit" in rows else np.zeros(len(rows), dtype=int),
+        extracted=rows["extracted"].fillna("").to_numpy(),
+        logliks=logliks,
+        shares=softmax(logliks, axis=1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A model's and the oracle's answers to the questions that both were asked, in one order."""
+
+    model: Answers
+    oracle: Answers
+
+    @functools.cached_property
+    def js(self) -> np.ndarray:
+        """The Jensen-Shannon divergence of the two on each question, bits."""
+        p, q = self.model.shares, self.oracle.shares
+        width = min(
+            p.shape[1], q.shape[1]
+        )  # a question that only one was asked may have more options
+        return _divergences(p[:, :width], q[:, :width])
+
+
+def paired(model: Answers, oracle: Answers) -> Pair:
+    """The two on the questions that both were asked."""
+    order = oracle.question_id.get_indexer(model.question_id)
+    if (order < 0).any():
+        model = model.at(order >= 0)
+    return Pair(model=model, oracle=oracle.at(order[order >= 0]))
+
+
+def distances(pair: Pair) -> dict[str, float]:
+    """DISTANCES of one model state from the oracle; NaN for a set that was not asked.
 
     forget_ks, forget_quality: `ks` of `right_shares`, and `forget_quality`, on forget people.
     forget_js, retain_js, general_js: `js` of each set, the mean of both modalities. truth_ratio: the
@@ -82,20 +147,19 @@ def distances(rows: pd.DataFrame, oracle: pd.DataFrame) -> dict[str, float]:
     the distribution says something; about the others the oracle knows the answers, and a model that
     broke is far from them.
     """
-    a, b = _paired(rows, oracle)
-    p, q = (softmax(x.logliks, axis=1) for x in (a, b))
-    apart, found = _divergences(p, q), dict.fromkeys(DISTANCES, float("nan"))
+    a, b = pair.model, pair.oracle
+    found = dict.fromkeys(DISTANCES, float("nan"))
     for group in ("forget", "retain", "general"):
         here = a.set == group
         by_modality = [
-            apart[here & (a.modality == m)].mean() for m in sorted(set(a.modality[here]))
+            pair.js[here & (a.modality == m)].mean() for m in sorted(set(a.modality[here]))
         ]
         found[f"{group}_js"] = float(np.mean(by_modality)) if by_modality else float("nan")
     forget = a.set == "forget"
     if not forget.any():
         return found
     ratios, aims = (_truth_ratios(x.logliks[forget], x.answer[forget]) for x in (a, b))
-    forget_ks = ks(*(_picked(s[forget], x.answer[forget]) for s, x in ((p, a), (q, b))))
+    forget_ks = ks(a.right[forget], b.right[forget])
     likeliest, aim = (x.logliks[forget].argmax(axis=1) for x in (a, b))
     return found | {
         "distance": float(np.mean([forget_ks, found["retain_js"], found["general_js"]])),
@@ -124,40 +188,6 @@ def privleak(auc_of_run: Any, auc_of_oracle: Any) -> Any:
     people still show, below it if their absence does; of numbers or columns. [MUSE, Shi et al. 2024, arXiv 2407.06460]
     """
     return (auc_of_run - auc_of_oracle) / auc_of_oracle
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """Rows as arrays, one entry a question: quicker to pick from than a frame."""
-
-    set: np.ndarray
-    modality: np.ndarray
-    answer: np.ndarray
-    extracted: np.ndarray  # "" for none
-    logliks: np.ndarray  # (questions, most options), -inf where there are fewer
-
-
-def _paired(rows: pd.DataFrame, oracle: pd.DataFrame) -> tuple[_Asked, _Asked]:
-    """The questions with several options that both were asked in trained wordings, in the same
-    order.
-    """
-    a, b = (_headline(part) for part in (rows, oracle))
-    order = pd.Index(b["question_id"]).get_indexer(pd.Index(a["question_id"]))
-    return _arrays(a[order >= 0]), _arrays(b.iloc[order[order >= 0]])
-
-
-def _headline(rows: pd.DataFrame) -> pd.DataFrame:
-    several = np.array([len(values) > 1 for values in rows["option_loglik"]], dtype=bool)
-    return rows[several & (rows["wording"] == "trained").to_numpy()]
-
-
-def _arrays(rows: pd.DataFrame) -> _Asked:
-    names = ("set", "modality", "answer")
-    return _Asked(
-        **{name: rows[name].to_numpy() for name in names},
-        extracted=rows["extracted"].fillna("").to_numpy(),
-        logliks=_table(rows["option_loglik"].to_numpy()),
-    )
 
 
 def _table(logliks: Collection[Sequence[float]]) -> np.ndarray:

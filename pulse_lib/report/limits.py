@@ -62,18 +62,84 @@ def accuracy(
     low, high = wilson(value, n_effective, quantile=_t(level, len(units) - 1))
     if len(seeds) == 1:
         return Limits(value=value, low=low, high=high, score=score, units=units, n=n_effective)
-    low_s, high_s = _spread_of_seeds(by_seed, value=value, level=level)
     seeds_of_unit = np.stack([(asked[place == s] > 0).any(axis=0) for s in range(len(seeds))])
-    # Luck with questions that all seeds share is not in the spread of seeds: it comes on top
-    add = np.hypot if (seeds_of_unit.sum(axis=0) > 1).any() else np.maximum
+    shared = bool((seeds_of_unit.sum(axis=0) > 1).any())
+    low, high = over_seeds(by_seed, low, high=high, shared=shared, level=level)
     return Limits(
         value=value,
-        low=np.clip(value - add(value - low, value - low_s), 0.0, 1.0),
-        high=np.clip(value + add(high - value, high_s - value), 0.0, 1.0),
+        low=low,
+        high=high,
         score=by_seed - value[..., None],
         units=seeds,
         n=np.full_like(value, len(seeds)),
     )
+
+
+def over_seeds(
+    by_seed: np.ndarray, low: np.ndarray, *, high: np.ndarray, shared: bool, level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The limits of the mean of seeds' own values (..., seeds; each 0-1): those that people give it
+    (low, high) joined with the seeds' own spread, nowhere inside either.
+
+    shared: seeds ask about the same people or questions. Luck with these is not in the spread of
+    seeds: it comes on top.
+    """
+    value = np.clip(by_seed.mean(axis=-1), 0.0, 1.0)
+    low_s, high_s = _spread_of_seeds(by_seed, value=value, level=level)
+    add = np.hypot if shared else np.maximum
+    return (
+        np.clip(value - add(value - low, value - low_s), 0.0, 1.0),
+        np.clip(value + add(high - value, high_s - value), 0.0, 1.0),
+    )
+
+
+def largest_gap(x: np.ndarray, y: np.ndarray, *, unit: np.ndarray, level: float) -> Limits:
+    """The Kolmogorov-Smirnov statistic of two models' values (..., answers) for the same questions,
+    with limits for other people; unit: the number of each answer's person, from 0.
+
+    At the point of the largest gap it is a difference of two shares of answers that are at or below
+    it, and so are its limits. The true gap is at least as large anywhere: the upper limit is that of
+    this point. But the point was chosen because luck made it large, and of two models with the same
+    distribution too the largest gap is above 0: the lower limit goes by the quantile of a largest
+    gap [Kolmogorov 1933], half an interval's risk below it.
+    """
+    at, first, second = _at_or_below(x, y)
+    person = np.equal.outer(unit, np.arange(unit.max() + 1)).astype(float)
+    asked, units = person.sum(axis=0)[None], np.arange(person.shape[1])
+    chosen = 2 * scipy_stats.kstwobign.ppf((1 + level) / 2)  # in deviations of a share of one half
+    found = []
+    for one in (2 * scipy_stats.norm.cdf(chosen) - 1, level):
+        shares = (
+            accuracy(
+                asked, (w @ person)[..., None, :], cell_seeds=np.zeros(1), units=units, level=one
+            )
+            for w in (first, second)
+        )
+        found.append(difference(*shares))
+    lower, upper = found
+    return Limits(
+        value=at,
+        low=np.clip(lower.low, 0.0, 1.0),
+        high=np.clip(upper.high, 0.0, 1.0),
+        score=upper.score,
+        units=units,
+        n=upper.n,
+    )
+
+
+def _at_or_below(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the largest gap of two distribution functions, which answers are at or below its place on
+    the side that has more there, and on the other)."""
+    both, n = np.concatenate([x, y], axis=-1), x.shape[-1]
+    order = np.argsort(both, axis=-1, kind="stable")
+    values = np.take_along_axis(both, order, axis=-1)
+    gaps = np.cumsum(np.where(order < n, 1, -1), axis=-1)
+    gaps[..., :-1][values[..., :-1] == values[..., 1:]] = 0  # a step ends with the last of its ties
+    place = np.abs(gaps).argmax(axis=-1)[..., None]
+    gap, point = (np.take_along_axis(a, place, axis=-1) for a in (gaps, values))
+    below, others = x <= point, y <= point
+    first, second = np.where(gap >= 0, below, others), np.where(gap >= 0, others, below)
+    return np.abs(gap[..., 0]) / n, first, second
 
 
 def wilson(

@@ -11,10 +11,20 @@ import numpy as np
 import pandas as pd
 
 from pulse_lib.evaluate.accuracy import both_modalities, nan_mean, retained_share
-from pulse_lib.evaluate.distance import DISTANCES, NEEDED, agreement_of_ranks, distances
+from pulse_lib.evaluate.distance import (
+    DISTANCES,
+    NEEDED,
+    agreement_of_ranks,
+    answers,
+    distances,
+    paired,
+)
 from pulse_lib.methods import METHODS, retrains
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report.collect import Run, Study, groups
+from pulse_lib.report.stats import clusters
+from pulse_lib.report.tables import distance_limits
+from pulse_lib.report.tables.distance_limits import LIMITS
 from pulse_lib.report.tables.intervals import SETTINGS
 from pulse_lib.report.tables.placebo import PLACEBOS
 from pulse_lib.report.words import SCENARIOS as WORDS
@@ -22,11 +32,11 @@ from pulse_lib.report.words import SELECTIONS, label
 
 KEPT = ("retain_kept", "general_kept")
 SAID = ("forget", "forget_likelihood")  # accuracies, mean of both modalities
-COLUMNS = [*SETTINGS, "selection", "n_seeds", *SAID, *DISTANCES, *KEPT]
+COLUMNS = [*SETTINGS, "selection", "n_seeds", *SAID, *DISTANCES, *KEPT, *LIMITS]
 # Those that a page has room for
 SHOWN = [
     *("scenario", "method", "selection", *SAID, "forget_ks", "forget_js"),
-    *("retain_js", "general_js", "distance", *KEPT),
+    *("retain_js", "general_js", "distance", "distance_low", "distance_high", *KEPT),
 ]
 # Metrics by which methods can be ranked, and whether more is better
 RANKED: dict[str, bool] = {
@@ -66,12 +76,14 @@ def undefined(study: Study) -> list[tuple[str, int]]:
 def distance(study: Study) -> pd.DataFrame:
     """One line per method and state of a scenario, with the oracle, `before` and `base` (which never
     met them either: how near two strangers are), means over the seeds that have an oracle, the
-    nearest first. Columns COLUMNS: `evaluate.distance.distances` from the oracle, and beside them
-    what is kept (0-1) of retain and general accuracy. Empty where no oracle ran.
+    nearest first. Columns COLUMNS: `evaluate.distance.distances` from the oracle, beside them
+    what is kept (0-1) of retain and general accuracy, and last the 95 % limits of the distances
+    (`distance_limits`). Empty where no oracle ran.
     """
     lines = []
     for (scenario, seed), oracle in oracles(study).items():
-        aims = _rows_of(study, oracle.name, state="final")
+        asked = _rows_of(study, oracle.name, state="final", more=("person_id", "group"))
+        aims = answers(asked.assign(unit=pd.factorize(clusters(asked))[0]))
         states = _untouched(study, scenario, seed=seed)
         was = next((study.summaries[name, s, 0] for name, s in states if s == "before"), {})
         states += [
@@ -85,12 +97,17 @@ def distance(study: Study) -> pd.DataFrame:
             if len(here) and (name, state) != (oracle.name, "matched"):
                 rows = _rows_of(study, name, state=state, scenario=scenario)
                 whose = _whose(here, scenario, state=state)
-                line = distances(rows, aims) | _accuracies(study, name, state=state)
-                lines.append(whose | line | _kept(was, study.summaries[name, state, 0]))
+                pair = paired(answers(rows), aims)
+                line = whose | distances(pair) | _accuracies(study, name, state=state)
+                line |= _kept(was, study.summaries[name, state, 0])
+                itself = name == oracle.name
+                of = distance_limits.of_itself if itself else distance_limits.of_people
+                lines.append(line | of(pair))
     if not lines:
         return pd.DataFrame(columns=COLUMNS)
     grouped = pd.DataFrame(lines).groupby([*SETTINGS, "selection"], sort=False)
     table = grouped.mean().assign(n_seeds=grouped.size()).reset_index()
+    table[LIMITS] = [list(distance_limits.of_seeds(seeds).values()) for _, seeds in grouped]
     order = [m for m in SCENARIOS if m in set(table["scenario"])]
     keyed = table.assign(at=table["scenario"].map({s: i for i, s in enumerate(order)}))
     keyed = keyed.sort_values(["at", "distance"], kind="stable")
@@ -142,8 +159,10 @@ def _methods(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["method"].isin(others)]
 
 
-def _rows_of(study: Study, run: str, *, state: str, scenario: str = "") -> pd.DataFrame:
-    rows = study.full_rows(run, ("state", "scenario", *NEEDED))
+def _rows_of(
+    study: Study, run: str, *, state: str, scenario: str = "", more: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    rows = study.full_rows(run, ("state", "scenario", *NEEDED, *more))
     wanted = rows["state"] == state
     if scenario:
         wanted &= rows["scenario"] == scenario
@@ -202,11 +221,16 @@ def said(study: Study, table: pd.DataFrame) -> str:
     ]
     worst = fooled(table) if len(table) else None
     if worst is not None:
-        rank = int((_methods(table)["forget_ks"] < worst["forget_ks"]).sum()) + 1
+        every = _methods(table)
+        rank = int((every["forget_ks"] < worst["forget_ks"]).sum()) + 1
+        alike = every["forget_ks_low"] <= worst["forget_ks_high"]
+        alike &= every["forget_ks_high"] >= worst["forget_ks_low"]
         lines.append(
             f"{label(worst['method'])}, {SELECTIONS[worst['selection']]}, keeps "
             f"{worst['retain_kept']:.0%} of retain and {worst['general_kept']:.0%} of general "
-            f"accuracy: broken. By KS on forget people ({worst['forget_ks']:.2f}) it is number {rank} "
-            f"of {len(_methods(table))}, and its forget quality is 10^{worst['forget_quality']:.1f}"
+            f"accuracy: broken. By KS on forget people ({worst['forget_ks']:.2f} "
+            f"[{worst['forget_ks_low']:.2f}, {worst['forget_ks_high']:.2f}]) it is number {rank} of "
+            f"{len(every)}, with {int(alike.sum()) - 1} that cannot be told from it, and its forget "
+            f"quality is 10^{worst['forget_quality']:.1f}"
         )
     return "\n".join(lines)
