@@ -8,7 +8,7 @@ OUT ?= outputs/pretrain-tiny
 TORCH_INDEX ?=
 DEMO ?=
 # What 06 probes in the demo; that a state was reached is known of profile tiny alone
-PROBED ?= $(if $(filter tiny,$(PROFILE)),--probes single_shot/finetuned/npo-projector+llm-seed-0@matched)
+PROBED ?= $(if $(filter tiny,$(PROFILE)),--probes single_shot/pretrained/npo-projector+llm-seed-0@matched)
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -5,6 +5,7 @@ study does without one.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,3 +271,10 @@ def test_a_shipped_oracle_is_whole_described_and_of_tiny(folder):
     pattern = load_profile("tiny").unlearn.oracle_model
     assert (REPOSITORY / pattern.replace("{seed}", str(seed))).name == folder.name
     assert card["command"].endswith(f"oracles --profile tiny --seeds {seed}")
+
+
+def test_the_profile_says_which_are_shipped():
+    seeds = sorted(folder.name.removeprefix("tiny-seed-") for folder in SHIPPED)
+    profile = (REPOSITORY / "params" / "tiny.yaml").read_text()
+    said = re.search(r"th(?:at|ose) of seeds? (.*) (?:is|are) shipped", profile)
+    assert said and re.findall(r"\d+", said[1]) == seeds

@@ -4,6 +4,7 @@ projector alone is broken, one that declines, one behind a gate.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.distance import privleak
 from pulse_lib.evaluate.generate import answer_questions
-from pulse_lib.files import write_json
+from pulse_lib.files import REPOSITORY, write_json
 from pulse_lib.model.adapters import add_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import answer_tokens, encode_behind, encode_questions
@@ -795,3 +796,8 @@ def test_a_run_is_drawn_condition_by_condition(asked):
     ax = figures.relearning(verdict.summary(pd.concat(steps)), "x").get_axes()[0]
     assert list(ax.get_lines()[0].get_xdata()) == [0, 1, 4]
     assert "nothing to draw" in figures.relearning(table, "x").get_axes()[0].texts[0].get_text()
+
+
+def test_the_guides_first_run_is_the_one_that_the_demo_probes():
+    first = re.search(r"-p run (\S+) -p state (\S+)", (REPOSITORY / "docs/probes.md").read_text())
+    assert f"--probes {first[1]}@{first[2]})" in (REPOSITORY / "Makefile").read_text()
