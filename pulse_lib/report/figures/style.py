@@ -37,6 +37,7 @@ INK = "#333333"
 DPI = 96  # at which a figure is shown
 FILE_DPI = 2 * DPI  # of its pixels, in files too: sharp on any screen
 MANY = 6  # more series than this in one panel cannot be told apart
+TITLE, ENTRY = 0.7, 0.2  # inches: what a legend leaves for the title, and one of its lines
 NOTHING_YET = "No complete {} run in this study yet, so there is nothing to draw."
 
 C = TypeVar("C", bound=FigureCanvasBase)
@@ -228,9 +229,11 @@ def dot(label: str, **look: Any) -> Line2D:
 
 
 def legend_outside(figure: Figure, handles: Iterable[Any]) -> None:
-    """A legend of labelled handles right of all axes, in two columns when it is long."""
+    """A legend of labelled handles right of all axes, in as many columns as the figure's height asks
+    for."""
     handles = list(handles)
-    columns = 1 if len(handles) <= 24 else 2
+    fit = max(1, int((figure.get_figheight() - TITLE) / ENTRY))
+    columns = max(1, -(-len(handles) // fit))
     figure.legend(handles=handles, loc="outside right center", ncols=columns, frameon=False)
 
 
