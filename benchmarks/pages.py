@@ -3,6 +3,7 @@ from outputs/reference.
 
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
+    python benchmarks/pages.py --three DIR          the same of the study of all methods on three seeds
     python benchmarks/pages.py --equal DIR          the same of the study at equal training
     python benchmarks/pages.py --guides             runs the notebooks that go on from a finished demo
                                                     in outputs/tiny, for their minutes
@@ -39,6 +40,11 @@ PAGES = (REPOSITORY / "README.md", DOCS / "results.md", DOCS / "why_numbers_diff
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
+# Of the study of all methods on three seeds
+THREE = REFERENCE / "three_seeds"
+THREE_TABLES = """ranking after_requests single_shot sequential ledger ledger_numbers at_level
+distance strangers about""".split()
+THREE_FIGURES = ("matched", "after_requests", "figure5")
 # Of the study at equal training
 EQUAL = REFERENCE.parent / "tiny-equal"
 EQUAL_TABLES = """single_shot sequential ledger ledger_numbers at_level matched
@@ -63,7 +69,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
     """Every block of the pages by its name, from the tables in a folder."""
     single = pd.read_csv(reference / "single_shot.csv")
     three = reference / "three_seeds"
-    ranking = pd.read_csv(three / "ranking.csv")
+    ranking, verdicts = (pd.read_csv(three / f"{name}.csv") for name in ("ranking", "ledger"))
     times = pd.read_csv(reference / "times.csv")
     guides = pd.read_csv(reference / "times_guides.csv").set_index("notebook")["seconds"]
     ledger = pd.read_csv(reference / "ledger.csv")
@@ -77,6 +83,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **{f"minutes {n.partition('_')[0]}": f"{guides[n] / 60:.1f}" for n in GUIDES},
         **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
+        **{f"three verdicts {w}": block(markdown.findings(verdicts, w)) for w in ("paper", "kit")},
         **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
         "equal": equal(EQUAL),
         "equal outcome": equal_outcome(
@@ -258,14 +265,18 @@ def last_round(rounds: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def ranked(ranking: pd.DataFrame) -> str:
-    """Methods by what they keep at matched forgetting, of the version that knew no ranks yet."""
+    """Methods by what they keep at matched forgetting, with the ranks that they may have, and what
+    they keep where forgetting as said alone comes down to the level."""
     return markdown.table(
-        ["method", "kept", "general kept", "seeds", "seconds"],
+        ["method", "kept", "general kept", "ranks", "kept, by what it says", "seeds", "seconds"],
         [
             [
                 series_label(line["method"], line["trained_part"]),
-                markdown.digits(line["kept"]),
-                markdown.digits(line["general_kept"]),
+                *(markdown.digits(line[name]) for name in ("kept", "general_kept")),
+                "-"
+                if pd.isna(line["rank_from"])
+                else f"{line['rank_from']:.0f} to {line['rank_to']:.0f}",
+                markdown.digits(line["kept_at_level_generation"]),
                 f"{line['n_reached']} of {line['n_seeds']}",
                 markdown.whole(line["seconds"]),
             ]
@@ -353,11 +364,14 @@ def pages(content: dict[str, str]) -> dict[Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--demo", type=Path, help="a finished demo's folder")
+    parser.add_argument("--three", type=Path, help="the finished study of all methods, three seeds")
     parser.add_argument("--equal", type=Path, help="the finished study of profile tiny-equal")
     parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
     given = parser.parse_args()
     if given.demo:
         take_over(given.demo, REFERENCE, tables=TABLES, figures=FIGURES)
+    if given.three:
+        take_over(given.three, THREE, tables=THREE_TABLES, figures=THREE_FIGURES)
     if given.equal:
         take_over(given.equal, EQUAL, tables=EQUAL_TABLES, figures=EQUAL_FIGURES)
     if given.guides:

@@ -26,7 +26,7 @@ from pulse_lib.profile import load_profile, profile_path
 from pulse_lib.runs.identity import explain, identity
 from pulse_lib.strategies import STRATEGIES
 from pulse_lib.study import grid
-from pulse_lib.unlearn import sequential
+from pulse_lib.unlearn import sequential, single_shot
 from pulse_lib.unlearn.sequential import run_sequential
 
 # --- what a trial sets --------------------------------------------------------------------------
@@ -426,6 +426,24 @@ def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_
         options = grid.Options(profile="smoke", out_dir=str(tmp_path / "out"), sequential=[pair])
         search.search(options, pairs=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("epochs", [2, 30, 300])
+def test_a_trial_is_measured_as_often_however_many_steps_it_has(folder, monkeypatch, epochs):
+    of = trials.TrialSet("smoke", "finetuned", method="ga", trials=1, seed=trials.SEED, out=folder)
+    task, asked = replace(trials.task_of(of, load_profile("smoke")), epochs=epochs), []
+
+    def looks(carried_out):
+        asked.append(carried_out.unlearn)
+        raise PulseError("seen")
+
+    monkeypatch.setattr(single_shot, "unlearn_single_shot", looks)
+    with pytest.raises(PulseError, match="seen"):
+        trials._single_shot(task, load_profile("smoke"))
+    steps = task.unlearn.n_steps(len(task.forget), epochs)
+    n_looks = steps // asked[0].path_every
+    assert asked[0].path_dense_below == 0.0  # and none beside
+    assert n_looks == steps or trials.N_LOOKS <= n_looks < 2 * trials.N_LOOKS
 
 
 def test_trials_of_other_settings_are_not_mixed(folder, monkeypatch):
