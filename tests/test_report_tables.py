@@ -605,6 +605,18 @@ def test_ranks_have_intervals_from_two_seeds_on(tmp_path, study):
             assert line["rank_from"] <= line["rank"] <= line["rank_to"]
 
 
+def test_a_method_that_ran_on_one_seed_takes_none_from_the_others(tmp_path):
+    out = made.write_study(
+        tmp_path / "out", ("ga", "npo", "xyz"), seeds=(0, 1, 2), llm=(), sequential=()
+    )
+    whole = collect.collect(out, made.PROFILE)
+    dropped = [r for r in whole.runs if "xyz" in r.name and r.parameter("seed") > 0]
+    fewer = dataclasses.replace(whole, runs=tuple(r for r in whole.runs if r not in dropped))
+    ranks = ranking.ranking(fewer).set_index("method")["rank_to"]
+    assert len(dropped) == 4 and ranks["xyz"].isna().all()
+    assert ranks["ga"].notna().all() and ranks["npo"].notna().all()
+
+
 def _seeds_of(study, scenario: str, method: str):
     """(summary before, summary at the matched step) of each seed."""
     single = tables.single_shot(study).query(f"scenario == '{scenario}'").set_index("seed")

@@ -54,7 +54,7 @@ def ranking(study: Study) -> pd.DataFrame:
 
     numbers: "searched" if the profile holds hyperparameters of a search for the method, else "as given".
     rank_from, rank_to: the ranks that the method may have (see `seeds.rank_sets`), all at once, among
-    those that reached the level on every seed, on the seeds that these share; empty below two seeds.
+    those that reached the level on each of the seeds that most methods ran on; empty below two seeds.
     kept_at_level: `kept` of table `at_level`, interpolated; the last column goes by generation alone.
     """
     table = matched_runs(study)
@@ -76,12 +76,13 @@ def ranking(study: Study) -> pd.DataFrame:
 
 
 def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
-    """rank_from and rank_to of the methods (index SETTINGS) of each scenario."""
+    """rank_from and rank_to of the methods (index SETTINGS) of each scenario that reached the level
+    on each of the seeds that most methods ran on: an oracle of one seed takes no seed from the rest."""
     found = []
     for _, there in groups(runs, "scenario"):
         kept = there.pivot(index=SETTINGS, columns="seed", values="kept")
-        ran = there.assign(ran=1).pivot(index=SETTINGS, columns="seed", values="ran")
-        whole = kept[(kept.notna() | ran.isna()).all(axis=1)].dropna(axis=1)  # reached where run
+        ran = there.assign(ran=True).pivot(index=SETTINGS, columns="seed", values="ran").notna()
+        whole = kept.loc[:, list(ran.value_counts().idxmax())].dropna()
         if len(whole) and whole.shape[1] > 1:
             found.append(rank_sets(whole))
     ranks = pd.concat(found) if found else pd.DataFrame(columns=["from", "to"], dtype="Int64")
