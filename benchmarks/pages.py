@@ -43,7 +43,7 @@ FIGURES = ("story", "figure4_matched", "figure5")
 # Of the study of all methods on three seeds
 THREE = REFERENCE / "three_seeds"
 THREE_TABLES = """ranking after_requests single_shot sequential ledger ledger_numbers at_level
-distance strangers about""".split()
+distance strangers power about""".split()
 THREE_FIGURES = ("matched", "after_requests", "figure5")
 # Of the study at equal training
 EQUAL = REFERENCE.parent / "tiny-equal"

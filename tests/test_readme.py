@@ -61,6 +61,10 @@ def test_the_ranking_is_the_reference_ranking(after, scenario):
         [
             series_label(line["method"], line["trained_part"]),
             *(two_digits(line[name]) for name in ("kept", "general_kept")),
+            "-"
+            if np.isnan(line["rank_to"])
+            else f"{line['rank_from']:.0f} to {line['rank_to']:.0f}",
+            two_digits(line["kept_at_level_generation"]),
             f"{line['n_reached']} of {line['n_seeds']}",
             "-" if np.isnan(line["seconds"]) else f"{line['seconds']:.0f}",
         ]
@@ -137,6 +141,7 @@ def test_what_is_left_after_five_requests_is_counted_from_the_table():
 def test_the_one_configuration_that_forgets_and_keeps_is_as_told():
     table = pd.read_csv(THREE_SEEDS / "after_requests.csv")
     assert len(table) == 10 and "One configuration of ten forgets five times" in README
+    assert table["n_seeds"].eq(3).all() and "on three seeds: experts behind a gate" in README
     assert table.loc[table["aim"], "policy"].tolist() == ["experts"]
     assert (table.loc[table["aim"], ["retain_kept", "general_kept"]] >= 0.9).all(axis=None)
 
