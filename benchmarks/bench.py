@@ -71,8 +71,8 @@ ASIDE = ("kit_wall_s", "loop_wall_s", "ratio_cpu", "kit_with_likelihoods_s")
 
 NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
 TAIL = (
-    "fine-tuning is half of it, and the other core has no work for its last part; then runs of unequal "
-    "length leave a core idle at the end (the demo's table below)"
+    "fine-tuning, on one core, is half of it; probes and single-shot runs fill the other core meanwhile, and the "
+    "runs after it both (the demo's table below)"
 )
 DRAWING = "drawing and saving the figures is more than half of it"
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"

@@ -120,7 +120,8 @@ def at_matched(table: pd.DataFrame, matched_at: float = MATCHED_AT) -> Figure:
     metrics: tuple[Metric, ...] = ("general", "retain_multimodal", "retain_text")
     figure, axes = dot_grid(rows, [heading(metric) for metric in metrics], inches=0.36)
     every = series_looks(table)
-    remark = {"va": "center", "fontsize": 8, "color": "#888888", "style": "italic"}
+    remark: Look = {"va": "center", "fontsize": 8, "color": "#888888", "style": "italic"}
+    above = remark | {"va": "bottom"}  # of the line: an interval may begin at 0
     for line, scenario in zip(axes, order, strict=True):
         for ax, metric in zip(line, metrics, strict=True):
             for row in records(pick(table, scenario=scenario, measure=metric)):
@@ -129,7 +130,7 @@ def at_matched(table: pd.DataFrame, matched_at: float = MATCHED_AT) -> Figure:
                 if np.isnan(row.value):
                     ax.text(2, y, f"{matched_at:g} not reached", **remark)
                 elif row.n_seeds < row.n_runs:
-                    ax.text(2, y, f"{row.n_seeds} of {row.n_runs} seeds", **remark)
+                    ax.text(2, y - 0.1, f"{row.n_seeds} of {row.n_runs} seeds", **above)
             first = ax in axes[0]
             reference_line(ax, 100, text="before" if first else "", axis="x", side="left")
     for ax in axes[-1]:

@@ -82,7 +82,7 @@ def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
     for _, there in groups(runs, "scenario"):
         kept = there.pivot(index=SETTINGS, columns="seed", values="kept")
         ran = there.assign(ran=True).pivot(index=SETTINGS, columns="seed", values="ran").notna()
-        whole = kept.loc[:, list(ran.value_counts().idxmax())].dropna()
+        whole = kept.loc[:, list(ran.value_counts().index[0])].dropna()
         if len(whole) and whole.shape[1] > 1:
             found.append(rank_sets(whole))
     ranks = pd.concat(found) if found else pd.DataFrame(columns=["from", "to"], dtype="Int64")
