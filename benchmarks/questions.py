@@ -153,7 +153,7 @@ def compared(
 
     def kit(fresh: bool, with_loglik: bool = False) -> list[str]:
         if fresh:
-            model.features.known.clear()
+            model.features.forget(list(model.features.known))
         answers = answer_questions(
             model, asked, images=images, settings=settings, with_loglik=with_loglik
         )

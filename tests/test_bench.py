@@ -103,3 +103,13 @@ def test_the_times_of_a_demo_are_those_of_its_manifests(kit):
     assert [row["began"] for row in rows[:3]] == [0, 50, 100]
     assert [row["seconds"] for row in rows] == [40, 90, 20, 150, 140]
     assert rows[0]["peak_mib"] == 101 and runs.require(specs[0].folder, specs[0].notebook)
+
+
+def test_asking_is_measured_more_than_once_with_the_same_answers():
+    rows = bench.run_part(
+        "questions",
+        ["questions.py", "--size", "embedded", "--pictures", "1", "--repeats", "2"],
+        seconds=300,
+    )["rows"]
+    assert {row["questions"] for row in rows} == {"people", "text", "mmbench"}
+    assert all(row["same_answers"] == 1 for row in rows)
