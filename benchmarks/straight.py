@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import random_llava
 import steps
 import torch
 
@@ -92,7 +93,7 @@ def requests(n: int) -> dict[str, float]:
 
 def tokens(n: int) -> dict[str, float]:
     """Seconds of a step about pictures of so many tokens."""
-    bench = steps.Bench("100m", 2, pixels=round(n**0.5) * steps.random_llava.PATCH)
+    bench = steps.Bench("100m", 2, pixels=round(n**0.5) * random_llava.PATCH)
     seconds = _step(bench.kit("ga"))
     return {"image_tokens": n, "step_s": seconds, "a_token_ms": round(1000 * seconds / n, 3)}
 

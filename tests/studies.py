@@ -1,4 +1,4 @@
-"""A whole study in a test, as a user runs one."""
+"""A whole study in a test, as a user runs one, and the counts of a small one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import DataSettings, PeopleSettings
 
 
 def run_study(profile: dict, folder: Path, *, name: str, method: str) -> Path:
@@ -29,3 +30,23 @@ def run_study(profile: dict, folder: Path, *, name: str, method: str) -> Path:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "out"
+
+
+def few_fictitious(source: str, path: Path, **counts: int) -> DataSettings:
+    """A handful of people of a source whose people are all fictitious; counts: what is other."""
+    values = {
+        "n_finetuned_forget": 2,
+        "n_finetuned_retain": 2,
+        "n_finetuned_retain_train": 2,
+        "n_requests": 2,
+        "n_holdout": 1,
+        "n_candidates": 0,
+        "n_pretrained_forget": 0,
+        "n_pretrained_retain": 0,
+        "n_general": 4,
+        "n_general_train": 0,
+        "n_train_views": 1,
+        "n_heldout_wordings": 1,
+    }
+    people = PeopleSettings(source=source, path=str(path))
+    return DataSettings(people=people, **(values | counts))

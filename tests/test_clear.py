@@ -7,6 +7,7 @@ import clear_files as files
 import pyarrow as pa
 import pytest
 from mllmu_files import picture
+from studies import few_fictitious
 
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.clear import authors, options
@@ -17,7 +18,7 @@ from pulse_lib.data.source import OpenSource, general_of, hub_needs, source_of
 from pulse_lib.data.splits import Assignment
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import open_ended
-from pulse_lib.profile import DataSettings, PeopleSettings, load_profile
+from pulse_lib.profile import DataSettings, load_profile
 from pulse_lib.study import grid
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not comparable")
@@ -26,22 +27,7 @@ SECOND = "fictitious-mai-phuong-tran"
 
 
 def settings(path, **counts) -> DataSettings:
-    values = {
-        "n_finetuned_forget": 2,
-        "n_finetuned_retain": 2,
-        "n_finetuned_retain_train": 2,
-        "n_requests": 2,
-        "n_holdout": 1,
-        "n_candidates": 0,
-        "n_pretrained_forget": 0,
-        "n_pretrained_retain": 0,
-        "n_general": 4,
-        "n_general_train": 0,
-        "n_train_views": 2,
-        "n_heldout_wordings": 1,
-    }
-    people = PeopleSettings(source="clear", path=str(path))
-    return DataSettings(people=people, **(values | counts))
+    return few_fictitious("clear", path, **({"n_train_views": 2} | counts))
 
 
 def changed(tmp_path, folder, edit, **given):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fiu_files as files
 import pytest
+from studies import few_fictitious
 
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.fiu import source as fiu
@@ -14,29 +15,14 @@ from pulse_lib.data.splits import Assignment
 from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import open_ended
-from pulse_lib.profile import DataSettings, PeopleSettings, load_profile
+from pulse_lib.profile import DataSettings, load_profile
 from pulse_lib.study import grid
 
 KEYS = list(world.ATTRIBUTES)
 
 
 def settings(path, **counts) -> DataSettings:
-    values = {
-        "n_finetuned_forget": 2,
-        "n_finetuned_retain": 2,
-        "n_finetuned_retain_train": 2,
-        "n_requests": 2,
-        "n_holdout": 1,
-        "n_candidates": 0,
-        "n_pretrained_forget": 0,
-        "n_pretrained_retain": 0,
-        "n_general": 4,
-        "n_general_train": 0,
-        "n_train_views": 1,
-        "n_heldout_wordings": 1,
-    }
-    people = PeopleSettings(source="fiu", path=str(path))
-    return DataSettings(people=people, **(values | counts))
+    return few_fictitious("fiu", path, **counts)
 
 
 def changed(tmp_path, edit):

@@ -44,6 +44,7 @@ RESULTS, METHODS, DIFFERENCES = (
 )
 SEEN = re.sub(r"<!--.*?-->", "", README)  # as a host shows it
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
+DOCS = REPOSITORY / "docs"
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 TEXTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -669,6 +670,50 @@ def test_no_matched_state_is_told_from_a_stranger():
     matched = near[near["selection"] == "matched"]
     assert len(matched) > 6 and (matched["forget_ks_low"] <= base["forget_ks_high"]).all()
     assert "told from those of a stranger" in RESULTS
+
+
+def test_what_the_probes_guide_says_of_distances_is_in_the_table():
+    near = pd.read_csv(THREE / "distance.csv").fillna({"selection": ""})
+    near = near.set_index(["scenario", "method", "trained_part", "selection"]).sort_index()
+    fine, before = near.loc["finetuned"], near.loc["pretrained"]
+    methods = fine.drop(["oracle", "base", "before"], level="method")
+    both = "projector+llm"
+    npo, wga = fine.loc[("npo", both, "final")], fine.loc[("wga", both, "final")]
+    base, was = (fine.xs(name, level="method").iloc[0] for name in ("base", "before"))
+    assert methods["forget_ks"].idxmin() == ("wga", both, "final")
+    assert npo["forget_ks_low"] <= min(wga["forget_ks_high"], base["forget_ks_high"])
+    oracle, old = before.loc[("oracle", both, "final")], before.xs("before", level="method").iloc[0]
+    paper = before.loc[["ga", "ga_klr", "npo"]]["distance"]
+    assert paper.idxmin() == ("ga_klr", both, "matched")
+    said = (DOCS / "probes.md").read_text()
+    said = said[said.index("**KS alone") : said.index("Under the probes")]
+    numbers = re.findall(r"\b\d\.\d\d\b", said)
+    js = methods["forget_js"]
+    values = [
+        *(line["forget_ks"] for line in (npo, wga, base)),
+        *(npo["distance"], wga["distance"]),
+        *(base["forget_js"], js.min(), js.max(), was["forget_js"]),
+        *(oracle[c] for c in ("forget", "forget_likelihood")),
+        0.25,  # chance
+        *(oracle[c] for c in ("retain_kept", "general_kept")),
+        *(paper.min(), old["distance"], before.loc[("ga", both, "final"), "distance"]),
+    ]
+    assert numbers == [f"{value:.2f}" for value in values]
+    kept = [f"{100 * npo[c]:.0f} %" for c in ("retain_kept", "general_kept")]
+    assert f"keeps {kept[0]} of retain and {kept[1]} of general" in said
+
+
+def test_what_is_said_of_clears_texts_is_what_was_measured():
+    found = json.loads((REFERENCE.parent / "clear_texts.json").read_text())
+    said = (DOCS / "data.md").read_text()
+    assert found["wrong"] == 0 and f"{found['found']} blocks found, none wrong" in said
+    assert (
+        found["found_when_shifted"] == 1 and "with the rows shifted by five, one is taken" in said
+    )
+    share = round(100 * found["with_options"] / found["texts"])
+    assert f"{found['with_options']:,} questions ({share}%) have three wrong answers" in said
+    low, high = (round(100 * f(found["guessed"].values())) for f in (min, max))
+    assert f"is right in {low} to {high}% of them" in said
 
 
 def test_what_so_many_seeds_show_is_in_the_table_of_power():

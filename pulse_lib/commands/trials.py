@@ -57,9 +57,8 @@ PACE = 0.75
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
-N_LOOKS = (
-    40  # measurements of a whole trial at least, however many steps it has; below 80 steps, at each
-)
+# Measurements of a whole trial at least, however many steps it has; below 80 steps at each
+N_LOOKS = 40
 N_MEASURED = 5  # measurements an epoch, with goal end_point
 END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
 

@@ -121,9 +121,8 @@ class Pair:
     def js(self) -> np.ndarray:
         """The Jensen-Shannon divergence of the two on each question, bits."""
         p, q = self.model.shares, self.oracle.shares
-        width = min(
-            p.shape[1], q.shape[1]
-        )  # a question that only one was asked may have more options
+        # A question that only one was asked may have had more options
+        width = min(p.shape[1], q.shape[1])
         return _divergences(p[:, :width], q[:, :width])
 
 

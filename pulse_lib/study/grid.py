@@ -294,21 +294,20 @@ def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:
 
 def priority(spec: RunSpec, profile: Profile) -> float:
     """Which of the runs that can start does, the highest first: by kind, and within a kind the
-    longest, so that none is left alone at the end. Below 1 above its kind's own.
+    longest, so that none is left alone at the end.
 
     A length is counted in passes over the forget people, two a step with a retain loss; a run that
     fine-tunes anew is longer than any.
     """
     kind = KINDS[spec.kind].priority
-    axes = {name: str(value) for name, value in spec.parameters.items()}
     if spec.kind not in ("single_shot", "sequential"):
         return kind
+    axes = {name: str(value) for name, value in spec.parameters.items()}
     method, scenario = get(axes["method"]), axes.get("scenario", "finetuned")
     if method.procedure == "retrain":
         return kind + 1
-    tuned, _ = profile.unlearn_for(scenario, method.id, strategy=axes.get("strategy", ""))
-    epochs = {"finetuned": tuned.epochs_finetuned, "pretrained": tuned.epochs_pretrained}[scenario]
-    passes = epochs * (2 if method.retain_loss else 1)
+    unlearn, _ = profile.unlearn_for(scenario, method.id, strategy=axes.get("strategy", ""))
+    passes = unlearn.epochs(scenario) * (2 if method.retain_loss else 1)
     return kind + passes / (1 + passes)
 
 

@@ -17,15 +17,14 @@ from pulse_lib.data.clear.authors import Said, asks_the_name, masked, pronouns, 
 
 N_WRONG = 3
 N_NEAREST = 6  # wrong answers to draw from
-# Set on TOFU's 4,000 texts, so that who knows nobody and takes the option with most words of the
-# question, the longest, the shortest, the one most or least like the others is right in 22 to 27% of
-# the questions (chance: 25%). They leave 27% of the questions; looser ones leave more, and tell more.
+# Set on TOFU's texts, so that who knows nobody and takes the option with most words of the question, the
+# longest, the shortest, the one most or least like the others is right about as often as by chance
+# (benchmarks/clear_texts.py). Looser ones leave more questions, and tell more.
 _ALIKE = 0.5  # cosine of two questions' words, weighted by rarity, at least
 _SAME = 0.5  # two answers with more of what they tell in common say the same
 _LENGTHS = (0.5, 2.0)  # of a wrong answer, in lengths of the right one
-_COMMON = (
-    0.03  # a word in more of the questions gives nothing away, in more of the answers tells nothing
-)
+# A word in more of the questions gives nothing away, in more of the answers tells nothing
+_COMMON = 0.03
 _YES_NO = ("yes", "no")
 
 
