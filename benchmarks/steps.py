@@ -18,14 +18,17 @@ The last layer, which the kit reads at the answers alone, counts in full: on the
 it is a fourth of the LM, the share can pass 1.
 
 Peak memory is that of a fresh process a side, less what it held once the model was there: Linux'
-VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. The loop's
-second model counts in it.
+VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. What making the
+model left free in the heap is given back first: else a step takes it again, and seems to need less. The
+loop's second model counts in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
+import gc
 import json
 import platform
 import statistics
@@ -252,6 +255,8 @@ def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 2) ->
 
 def peak(side: str, method_id: str, bench: Bench) -> float:
     """MiB that this process took for one step above the loaded model; Linux only."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is what is held now
     before = _highest()
     step = bench.kit(method_id) if side == "kit" else bench.loop(method_id)
