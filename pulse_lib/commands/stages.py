@@ -95,7 +95,8 @@ def stages(profile: Profile) -> list[Stage]:
 
 def _epochs(profile: Profile, scenario: Scenario) -> int:
     """Epochs of that one of the paper's methods which takes most of them, as `tuned` has it."""
-    given = profile.unlearn.epochs(scenario)
+    u = profile.unlearn
+    given = {"finetuned": u.epochs_finetuned, "pretrained": u.epochs_pretrained}[scenario]
     tuned = (tuned_for(profile.tuned, scenario, method=method) for method in PAPER_METHODS)
     return max(int(values.get(EPOCHS, given)) for values in tuned)
 

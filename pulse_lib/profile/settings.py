@@ -295,10 +295,6 @@ class UnlearnSettings(Settings):
     # {seed} stands for the seed: a model pre-trained without the forget people, for method oracle
     oracle_model: Text = ""
 
-    def epochs(self, scenario: str) -> int:
-        """Passes over each person in a scenario."""
-        return {"finetuned": self.epochs_finetuned, "pretrained": self.epochs_pretrained}[scenario]
-
     @model_validator(mode="after")
     def _searched(self) -> Self:
         if not self.search_from <= self.search_to or bool(self.search_from) != bool(self.search_to):

@@ -307,7 +307,7 @@ def priority(spec: RunSpec, profile: Profile) -> float:
     if method.procedure == "retrain":
         return kind + 1
     unlearn, _ = profile.unlearn_for(scenario, method.id, strategy=axes.get("strategy", ""))
-    passes = unlearn.epochs(scenario) * (2 if method.retain_loss else 1)
+    passes = getattr(unlearn, f"epochs_{scenario}") * (2 if method.retain_loss else 1)
     return kind + passes / (1 + passes)
 
 

@@ -154,7 +154,7 @@ class Task:
             images=images,
             unlearn=unlearn,
             evaluate=settings.evaluate,
-            epochs=unlearn.epochs(scenario),
+            epochs=unlearn.epochs_finetuned if finetuned else unlearn.epochs_pretrained,
             trained_part=trained_part,
             strategy=way,
             people=data.people,
