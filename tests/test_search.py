@@ -348,6 +348,51 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     assert done(tmp_path, 2) == both  # one go gives the same
 
 
+def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path):
+    """So that it never stores worse values than those that stand."""
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("extends: smoke\ntuned: {pretrained: {ga_retain: {learning_rate: 0.004}}}\n")
+    shutil.copytree(folder, tmp_path / "out")
+    of = trials.TrialSet(
+        str(profile),
+        "pretrained",
+        method="ga_retain",
+        trials=1,
+        seed=trials.SEED,
+        out=tmp_path / "out",
+    )
+    of.file.unlink(missing_ok=True)
+    settings = load_profile(str(profile))
+    assert trials.missing(of, settings) == [0, trials.EARLIER]
+    first, before = trials.run_trials(of)
+    assert before["trial"] == trials.EARLIER
+    assert before["values"] == first["values"] | {"learning_rate": 0.004}
+    task = trials.task_of(of, settings)
+    unlearn = replace(task.unlearn, learning_rate=0.004)
+    assert {k: before[k] for k in ("score", "reached", "step")} == {
+        k: v
+        for k, v in trials._single_shot(replace(task, unlearn=unlearn), settings).items()
+        if k in ("score", "reached", "step")
+    }
+    assert trials.missing(of, settings) == []
+    assert trials.missing(replace(of, trials=3), settings) == [1, 2]
+    # Found again, it is not tried again
+    file = of.file.read_text()
+    other = settings.with_values(tuned={"pretrained": {"ga_retain": {"learning_rate": 3e-3}}})
+    assert trials.missing(of, other) == [] and of.file.read_text() == file
+    to_end = replace(of, goal="end_point")
+    assert trials.earlier(to_end, settings) is None
+    for name in ("tiny", "tiny-equal"):
+        held = load_profile(name)
+        for scenario, found in held.tuned.items():
+            for key, values in found.items():
+                method, _, strategy = key.partition("/")
+                of = trials.TrialSet(
+                    name, scenario, method=method, trials=1, seed=0, out=tmp_path, strategy=strategy
+                )
+                assert values.items() <= trials.earlier(of, held).items()
+
+
 @pytest.mark.parametrize("policy", ["adapter_per_request", "one_adapter", "experts"])
 def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, policy, monkeypatch):
     seen = []

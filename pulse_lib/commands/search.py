@@ -19,7 +19,7 @@ import pandas as pd
 
 from pulse_lib import runs
 from pulse_lib.commands.end_point import steps_an_epoch
-from pulse_lib.commands.trials import SEED, Goal, TrialSet, read_trials, run_trials
+from pulse_lib.commands.trials import SEED, Goal, TrialSet, missing, read_trials, run_trials
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
@@ -101,7 +101,7 @@ def search(
         TrialSet(profile, SEQUENTIAL, method=m, trials=trials, seed=seed, out=out, strategy=s)
         for m, s in sequential
     ]
-    todo = [of for of in sets if len(read_trials(of, settings)) < trials]
+    todo = [of for of in sets if missing(of, settings)]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             for done in as_completed([pool.submit(run_trials, of) for of in todo]):
@@ -112,7 +112,8 @@ def search(
     found = [
         trial | {"values": json.dumps(trial["values"])}
         for of in sets
-        for trial in read_trials(of, settings)[:trials]
+        for trial in read_trials(of, settings)
+        if trial["trial"] < trials
     ]
     table = pd.DataFrame(found)
     write_csv(out / ("trials.csv" if goal == "matched" else f"trials-{goal}.csv"), table)

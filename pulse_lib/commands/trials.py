@@ -1,8 +1,8 @@
 """One trial of a search: what it sets, what it is worth, and the file that keeps it.
 
 A single-shot trial is a run without the full evaluation that ends once it is matched. A sequential
-one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands; the
-others multiply the learning rate, the retain weight and the method's coefficients by factors from
+one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands, without
+what a search found; trial EARLIER is what an earlier search found; the others multiply the learning rate, the retain weight and the method's coefficients by factors from
 FACTORS, spread evenly over the range (on a log scale) however few they are. A lower rate has more
 epochs: PACE.
 
@@ -47,6 +47,7 @@ from pulse_lib.strategies import get_strategy
 if TYPE_CHECKING:  # torch: loaded by workers only
     from pulse_lib.unlearn.task import Task
 
+EARLIER = -1  # number of the trial of the values that the profile's `tuned` holds
 SEED = 1000  # of the dataset, the target and the adapters that are searched on
 # The lowest rate is a tenth of the lowest that earlier searches of 0.1 to 3 found: slow runs keep more
 FACTORS = {"learning_rate": (0.03, 3.0), "retain_weight": (0.3, 30.0)}
@@ -180,9 +181,10 @@ def run_trials(of: TrialSet) -> list[dict]:
     settings = load_profile(of.profile)
     known, task = read_trials(of, settings), task_of(of, settings)
     worth = _after_requests if of.strategy else _END[of.goal]
-    for number in range(len(known), of.trials):
+    for number in missing(of, settings):
         ends = of.goal == "end_point"
-        drawn = draw(
+        drawn = earlier(of, settings) if number == EARLIER else None
+        drawn = drawn or draw(
             task.method,
             task.unlearn.learning_rate,
             epochs=task.epochs,
@@ -207,6 +209,35 @@ def run_trials(of: TrialSet) -> list[dict]:
         known.append(found)
         _append(of, settings, trial=found)
     return known
+
+
+def missing(of: TrialSet, settings: Profile) -> list[int]:
+    """Numbers of the trials that the set's file does not hold yet."""
+    known = read_trials(of, settings)
+    held = {t["trial"] for t in known}
+    numbers = [n for n in range(of.trials) if n not in held]
+    found = earlier(of, settings)
+    again = found is not None and found not in [t["values"] for t in known]
+    return [*numbers, *([EARLIER] if again else [])]
+
+
+def earlier(of: TrialSet, settings: Profile) -> dict[str, float] | None:
+    """What the profile's `tuned` holds for a set, as `draw` gives it, so that a search never ends with
+    worse values than it began with; None if it holds nothing, and towards an end point.
+    """
+    values = settings.tuned.get(of.scenario, {}).get(of.name)
+    if not values or of.goal == "end_point":
+        return None
+    scenario = "finetuned" if of.strategy else of.scenario
+    unlearn, _ = settings.unlearn_for(scenario, of.method, strategy=of.strategy)
+    own = get(of.method).hyperparameters
+    return {
+        "learning_rate": unlearn.learning_rate,
+        **{name: values.get(name, start) for name, start in own.items()},
+        "epochs": unlearn.epochs_finetuned
+        if scenario == "finetuned"
+        else unlearn.epochs_pretrained,
+    }
 
 
 def task_of(of: TrialSet, settings: Profile) -> Task:
