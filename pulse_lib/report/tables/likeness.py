@@ -89,8 +89,12 @@ def likeness(study: Study) -> pd.DataFrame:
     difference seen".
     """
     lines, told = [], _told(study)
+    known: dict[int, pd.DataFrame] = {}  # methods have rows before in common
     for whose, before, after in states(study):
-        parts = [_retain(rows, told, scenario=whose["scenario"]) for rows in (before, after)]
+        scenario = whose["scenario"]
+        if id(before) not in known:
+            known[id(before)] = _retain(before, told, scenario=scenario)
+        parts = [known[id(before)], _retain(after, told, scenario=scenario)]
         for name, modality in ASKED.items():
             line = _line(*(_asked(part, modality) for part in parts), name=name)
             if line:
