@@ -33,6 +33,7 @@ class _State:
     line: float = 0.0  # when the last line was printed
     file: float = 0.0  # when the file was last written
     begun: float = 0.0
+    of: str = ""  # what stands before its label
 
 
 _state = _State()
@@ -43,6 +44,11 @@ def is_batch() -> bool:
     return (
         os.environ.get("PULSE_BATCH") == "1" or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
     )
+
+
+def belongs_to(what: str) -> None:
+    """Name what the loops of this process belong to, in front of their lines."""
+    _state.of = what
 
 
 def track(iterable: Iterable, label: str, *, total: int | None = None) -> Iterator:
@@ -64,6 +70,7 @@ def step(label: str, i: int, *, n: int | None, **numbers: float) -> None:
     """Report that `i` of `n` (None: unknown) steps of `label` are done; `numbers` (loss=...,
     forget=...) are shown with it.
     """
+    label = f"{_state.of}: {label}" if _state.of else label
     now = time.monotonic()
     last = n is not None and i >= n
     if label != _state.label:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from pulse_lib import runs
+from pulse_lib import progress, runs
 from pulse_lib.commands import end_point, search, trials
 from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data import dataset, splits
@@ -146,6 +146,16 @@ def test_a_trial_that_is_not_matched_is_worth_less_the_less_it_forgot():
     assert trials.score(PATH, None) == {"score": pytest.approx(-0.55), "reached": False}
     assert trials.score(PATH.iloc[:2], None)["score"] == pytest.approx(-0.9)
     assert trials.score(PATH, None, by="generation")["score"] == pytest.approx(-0.3)
+
+
+def test_what_came_of_a_trial_is_told_in_a_line():
+    trial = {"reached": True, "step": 12, "score": 0.314, "seconds": 41.2}
+    trial["values"] = {"learning_rate": 6e-3, "epochs": 2}
+    values = "(learning_rate 0.006, epochs 2; 41 s)"
+    assert trials.told(trial) == f"reached at step 12, keeps 0.31 {values}"
+    assert trials.told(trial | {"reached": False, "score": -0.6}) == f"not reached, -0.60 {values}"
+    failed = trial | {"reached": False, "score": -1.0, "error": "loss is nan"}
+    assert trials.told(failed) == f"ended by an error: loss is nan {values}"
 
 
 def ending(*forget: float, every: int = 5) -> pd.DataFrame:
@@ -348,7 +358,7 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     assert done(tmp_path, 2) == both  # one go gives the same
 
 
-def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path):
+def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monkeypatch):
     """So that it never stores worse values than those that stand."""
     profile = tmp_path / "mine.yaml"
     profile.write_text("extends: smoke\ntuned: {pretrained: {ga_retain: {learning_rate: 0.004}}}\n")
@@ -364,6 +374,7 @@ def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path):
     of.file.unlink(missing_ok=True)
     settings = load_profile(str(profile))
     assert trials.missing(of, settings) == [0, trials.EARLIER]
+    monkeypatch.setattr(progress, "_state", progress._State())
     first, before = trials.run_trials(of)
     assert before["trial"] == trials.EARLIER
     assert before["values"] == first["values"] | {"learning_rate": 0.004}
@@ -374,6 +385,13 @@ def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path):
         for k, v in trials._single_shot(replace(task, unlearn=unlearn), settings).items()
         if k in ("score", "reached", "step")
     }
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if "unlearning" not in line] == [
+        f"pretrained/ga_retain, {name}: {trials.told(trial)}"
+        for name, trial in (("trial 0", first), ("earlier values", before))
+    ]
+    named = ("pretrained/ga_retain, trial 0: ", "pretrained/ga_retain, earlier values: ")
+    assert all(line.startswith(named) for line in said)
     assert trials.missing(of, settings) == []
     assert trials.missing(replace(of, trials=3), settings) == [1, 2]
     # Found again, it is not tried again

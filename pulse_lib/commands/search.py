@@ -19,7 +19,16 @@ import pandas as pd
 
 from pulse_lib import runs
 from pulse_lib.commands.end_point import steps_an_epoch
-from pulse_lib.commands.trials import SEED, Goal, TrialSet, missing, read_trials, run_trials
+from pulse_lib.commands.trials import (
+    SEED,
+    Goal,
+    TrialSet,
+    missing,
+    read_trials,
+    run_trials,
+    told,
+    told_number,
+)
 from pulse_lib.errors import PulseError
 from pulse_lib.files import replace_file, show, write_csv
 from pulse_lib.methods import get
@@ -104,11 +113,11 @@ def search(
     todo = [of for of in sets if missing(of, settings)]
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(run_trials, of) for of in todo]):
-                best = max(done.result(), key=lambda t: t["score"])
-                log(
-                    f"{best['scenario']}/{best['method']}: best {best['score']:.3f} {best['values']}"
-                )
+            submitted = [pool.submit(run_trials, of) for of in todo]
+            for n, done in enumerate(as_completed(submitted), start=1):
+                top = max(done.result(), key=lambda t: t["score"])
+                name = f"{top['scenario']}/{top['method']}"
+                log(f"{n} of {len(todo)} done, {name}: {told_number(top['trial'])}, {told(top)}")
     found = [
         trial | {"values": json.dumps(trial["values"])}
         for of in sets

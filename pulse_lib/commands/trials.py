@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
-from pulse_lib import runs
+from pulse_lib import progress, runs
 from pulse_lib.commands.end_point import TOLERANCE, refined, score_end, whole_epochs
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
@@ -197,6 +198,8 @@ def run_trials(of: TrialSet) -> list[dict]:
         if ends and number % 3:
             drawn = refined(known[-1], whole_epochs(settings)) or drawn
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
+        name = f"{of.scenario}/{of.name}, {told_number(number)}"
+        progress.belongs_to(name)
         started = time.monotonic()
         try:
             found |= worth(_drawn(task, drawn), settings)
@@ -208,7 +211,25 @@ def run_trials(of: TrialSet) -> list[dict]:
         found |= {"seconds": round(time.monotonic() - started, 1), "values": drawn | ended}
         known.append(found)
         _append(of, settings, trial=found)
+        print(f"{name}: {told(found)}", file=sys.stderr, flush=True)
     return known
+
+
+def told_number(number: int) -> str:
+    """A trial as a line of the log calls it."""
+    return "earlier values" if number == EARLIER else f"trial {number}"
+
+
+def told(trial: Mapping) -> str:
+    """What came of a trial, in a few words."""
+    tried = ", ".join(f"{name} {value:g}" for name, value in trial["values"].items())
+    if error := trial.get("error"):
+        came = f"ended by an error: {error}"
+    elif trial["reached"]:
+        came = f"reached at step {trial['step']}, keeps {trial['score']:.2f}"
+    else:
+        came = f"not reached, {trial['score']:.2f}"
+    return f"{came} ({tried}; {trial['seconds']:.0f} s)"
 
 
 def missing(of: TrialSet, settings: Profile) -> list[int]:
