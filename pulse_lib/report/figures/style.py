@@ -57,6 +57,7 @@ METRIC_LOOKS: dict[Metric, Look] = {
 _CONTEXT: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
+    "axes.titley": 1.0,  # above the panel; looked for, it costs a tenth of a drawing
     "axes.labelsize": 10,
     "axes.labelcolor": INK,
     "axes.edgecolor": "#999999",
@@ -333,8 +334,9 @@ def png(figure: Figure, dpi: int = FILE_DPI) -> bytes:
     buffer = io.BytesIO()
     with _drawn_once(figure, FigureCanvasAgg, dpi=dpi) as canvas:
         canvas.draw()
-        opaque = np.asarray(canvas.buffer_rgba())[..., :3]
-        Image.fromarray(opaque).save(buffer, "png", dpi=(dpi, dpi), compress_level=3)
+        size = canvas.get_width_height()
+        opaque = Image.frombytes("RGB", size, canvas.buffer_rgba(), "raw", "RGBX")
+    opaque.save(buffer, "png", dpi=(dpi, dpi), compress_level=3)
     return buffer.getvalue()
 
 

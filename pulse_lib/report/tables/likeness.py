@@ -134,7 +134,7 @@ def _asked(rows: pd.DataFrame, modality: str) -> pd.DataFrame:
 def _line(before: pd.DataFrame, after: pd.DataFrame, *, name: Likeness) -> dict:
     by = None if ASKED[name] else "modality"
     groups = [
-        [rows[rows[name].map(lambda flag, w=wanted: flag is w)] for rows in (before, after)]
+        [rows[(rows[name] == wanted).to_numpy(bool)] for rows in (before, after)]
         for wanted in (True, False)
     ]
     if any(rows.empty for pair in groups for rows in pair):
