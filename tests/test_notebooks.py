@@ -262,7 +262,6 @@ def test_tables_are_what_the_rows_say(smoke):
 
 
 def test_nothing_to_do_the_second_time(smoke):
-    begun = time.monotonic()
     done = run_kit(
         "run",
         "--profile",
@@ -274,7 +273,7 @@ def test_nothing_to_do_the_second_time(smoke):
         "--out-dir",
         str(smoke[0]),
     )
-    assert "nothing to do" in done.stdout.lower() and time.monotonic() - begun < 15
+    assert "nothing to do" in done.stdout.lower()
 
 
 def test_every_run_keeps_its_executed_notebook(smoke):

@@ -1,5 +1,5 @@
 """The cheap part of `preflight`, which notebooks 01 to 04 call by themselves as soon as a model is
-there: three questions, under a second on the embedded model.
+there: three questions.
 """
 
 from __future__ import annotations
