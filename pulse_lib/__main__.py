@@ -19,6 +19,8 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import INSTALLED, KIT, from_here, write_error
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pulse_lib.study.grid import Options
 
 app = typer.Typer(
@@ -270,10 +272,7 @@ def compare(
     ours, theirs = results.results(str(from_here(a))), results.results(other)
     found = results.compare(ours, theirs)
     for frame in (found.verdicts, found.ranks, found.numbers[found.numbers["outside"]]):
-        shown = Table(*frame.columns)
-        for row in frame.itertuples(index=False):
-            shown.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-        _console().print(shown)
+        _print_frame(frame)
     print(f"A {ours.folder}: {ours.origin}\nB {theirs.folder}: {theirs.origin}\n{found.sentence}")
 
 
@@ -424,12 +423,7 @@ def measure(
         print("Stopped. The same command goes on with what is left.", file=sys.stderr)
         raise typer.Exit(130) from None
     for name, found in tables.items():
-        table = Table(title=f"{name}: {chosen.name}", title_justify="left")
-        for column in found.columns:
-            table.add_column(column, overflow="fold")
-        for row in found.itertuples(index=False):
-            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
-        _console().print(table)
+        _print_frame(found, title=f"{name}: {chosen.name}")
     print(f"written to {out}")
 
 
@@ -437,12 +431,7 @@ def _adopt(model: Path, base: Path | None, *, run: Path) -> None:
     from pulse_lib.commands.outside import adopt
 
     name, found = adopt(model, base, run=run)
-    table = Table(title=name, title_justify="left")
-    for column in found.columns:
-        table.add_column(column, overflow="fold")
-    for row in found.itertuples(index=False):
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
-    _console().print(table)
+    _print_frame(found, title=name)
     print(f"in the study now: python -m pulse_lib notebook 06 -p run {name} probes it")
 
 
@@ -631,6 +620,16 @@ def lab() -> None:
         words.append("--allow-root")
         print("warning: you are root, so that whoever opens this page is root too", file=sys.stderr)
     os.execv(sys.executable, words)
+
+
+def _print_frame(frame: "pd.DataFrame", *, title: str = "") -> None:
+    """A data frame as a table of the command line, fractions to three digits."""
+    table = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(column, overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+    _console().print(table)
 
 
 def _console() -> Console:
