@@ -116,7 +116,7 @@ def compat(
     model, data = target.model, read_dataset(folders["data"])
     load_adapter(model, folders["oracle"] / "adapters" / "final", name=RETAIN_MODEL)
     stack(model, target.adapters)
-    asked = [q for q in data.evaluation(SCENARIO) if q.wording == "trained"]
+    asked = [q for q in data.counted(SCENARIO) if q.wording == "trained"]
     if n_questions:
         asked = chosen_questions(asked, n_questions, seed=first)
     ask = Asking(settings, data, questions=asked, seed=first)
@@ -214,7 +214,7 @@ class Asking:
         ask, found = self.settings.evaluate, {"general": general}
         for name in ("forget", "retain"):
             person = self.example(name)
-            examples = examples_of(self.data.evaluation(SCENARIO), person)
+            examples = examples_of(self.data.counted(SCENARIO), person)
             asked = [q for q in self.questions if q.set == name and q.person_id != person]
             answers = answer_with_examples(
                 model, asked, examples=examples, images=self.data.images, settings=ask

@@ -177,7 +177,8 @@ def cost(profile: Profile, place: Place) -> Cost:
     n_states = 2 + 2 + profile.data.n_requests
     local = profile.model.path == "embedded" or local_path(profile.model.path).is_dir()
     d = profile.data
-    data = source_of(d).size(d).download_gb + general_of(d).general_size(d).download_gb
+    asked = [general_of(there).general_size(there) for there in (d, *d.beside().values())]
+    data = source_of(d).size(d).download_gb + sum(size.download_gb for size in asked)
     download = (0 if local else weights) + data
     shares = pace.shares(place.card)
     for_a_card = gpus.linear_parameters(config) > CPU_WEIGHTS

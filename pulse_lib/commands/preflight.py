@@ -24,7 +24,7 @@ from pulse_lib.evaluate.soundness import Check, verdict
 from pulse_lib.files import replace_file, write_json
 from pulse_lib.model.adapters import add_adapter, drop_adapter, stack, trained_parameters
 from pulse_lib.model.load import LoadedModel, load_model
-from pulse_lib.profile import Profile
+from pulse_lib.profile import DataSettings, Profile
 
 N_PICTURES, N_PLAIN = 48, 8
 # Share right that a working model passes: the embedded model's by its card; others an estimate
@@ -78,7 +78,9 @@ def preflight(
         yield verdict("people", False, said=str(error))
         return
     yield verdict("people", True, said=said)
-    yield _general(profile, seed)
+    yield _general("general questions", profile.data, seed=seed)
+    for name, there in profile.data.beside().items():
+        yield _general(f"benchmark {name}", there, seed=seed)
     for method in dict.fromkeys(["npo", *methods]):
         yield from rehearsal.steps(model, profile, method=method, seed=seed, material=material)
 
@@ -189,13 +191,11 @@ def _adapters(model: LoadedModel, profile: Profile, *, seed: int) -> Check:
     return soundness.adapter_places(model, names)
 
 
-def _general(profile: Profile, seed: int) -> Check:
-    """General questions read from the first to the last."""
+def _general(name: str, settings: DataSettings, *, seed: int) -> Check:
+    """General questions, or a benchmark's in their place, read from the first to the last."""
     try:
-        asked = general_of(profile.data).general_questions(
-            ImageStore(), seed, settings=profile.data
-        )
+        asked = general_of(settings).general_questions(ImageStore(), seed, settings=settings)
     except PulseError as error:
-        return verdict("general questions", False, said=str(error))
+        return verdict(name, False, said=str(error))
     n = len({q.category for q in asked})
-    return verdict("general questions", True, said=f"{len(asked):,} questions in {n} categories")
+    return verdict(name, True, said=f"{len(asked):,} questions in {n} categories")

@@ -60,7 +60,7 @@ def load_subject(started: Started, settings: Profile) -> tuple[Subject, Dataset]
             loaded = (*loaded, f"unlearn-{number}")
     stack(model, loaded)
     n = settings.probe.n_questions
-    asked = data.evaluation(scenario, ASKED)
+    asked = data.counted(scenario, ASKED)
     if (
         scenario == "pretrained"
     ):  # nobody learned those of the other scenario: strangers here as well

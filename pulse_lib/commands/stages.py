@@ -28,12 +28,14 @@ def counts(profile: Profile) -> dict[str, int]:
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
     size = source_of(d).size(d)
     each, general = size.questions, general_of(d).general_size(d).questions
+    beside = (general_of(there).general_size(there) for there in d.beside().values())
     return {
         "taught": people * size.conversations,
         "forget a person": 2 * d.n_conversations,
         "questions a person": each,
         "finetuned": (d.n_finetuned_forget + d.n_finetuned_retain) * each + general,
         "pretrained": (d.n_pretrained_forget + d.n_pretrained_retain) * each + general,
+        "benchmarks": sum(size.questions for size in beside),
         "holdout": d.n_holdout * each,
         "selection": d.n_candidates * size.candidate,
     }
@@ -47,7 +49,9 @@ def stages(profile: Profile) -> list[Stage]:
     found = [
         Stage(
             "01 datasets, people chosen and asked",
-            questions=n["selection"] + n["finetuned"] + n["pretrained"] + n["holdout"],
+            questions=n["selection"]
+            + (n["finetuned"] + n["pretrained"] + n["holdout"])
+            + n["benchmarks"] * (bool(d.n_finetuned_forget) + bool(d.n_pretrained_forget)),
         ),
     ]
     if d.n_finetuned_forget:
@@ -56,7 +60,7 @@ def stages(profile: Profile) -> list[Stage]:
                 "02 fine-tuning",
                 steps=math.ceil(n["taught"] / learned) * f.epochs,
                 sequences=f.batch_size,
-                questions=n["finetuned"] + n["holdout"],
+                questions=n["finetuned"] + n["holdout"] + n["benchmarks"],
             )
         )
     for scenario, forget, epochs in (
@@ -73,7 +77,7 @@ def stages(profile: Profile) -> list[Stage]:
                 f"03 single shot, {scenario}",
                 steps=steps,
                 sequences=2 * u.batch_size,
-                questions=2 * (asked + strangers) + along,
+                questions=2 * (asked + strangers + n["benchmarks"]) + along,
             )
         )
     if not d.n_finetuned_forget:
@@ -87,7 +91,7 @@ def stages(profile: Profile) -> list[Stage]:
             f"04 sequential, {d.n_requests} requests",
             steps=steps * d.n_requests,
             sequences=2 * u.batch_size,
-            questions=(n["finetuned"] + strangers + along) * d.n_requests,
+            questions=(n["finetuned"] + strangers + n["benchmarks"] + along) * d.n_requests,
         )
     )
     return found

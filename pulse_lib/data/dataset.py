@@ -4,13 +4,14 @@ once per seed, read by every later step."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pulse_lib.data.records import (
+    BENCHMARK,
     SPARED,
     Conversation,
     ImageStore,
@@ -19,7 +20,7 @@ from pulse_lib.data.records import (
     read_records,
     write_records,
 )
-from pulse_lib.data.source import General, Source
+from pulse_lib.data.source import General, Source, general_of
 from pulse_lib.data.splits import Assignment, splits_table
 from pulse_lib.errors import PulseError
 from pulse_lib.files import write_csv
@@ -43,11 +44,21 @@ class Dataset:
     def evaluation(
         self, scenario: str, sets: Iterable[str] = ("forget", "retain")
     ) -> list[Question]:
+        """All that is asked of a model state about a scenario's sets: what counts (`counted`), then
+        the benchmarks beside it."""
+        return [*self.counted(scenario, sets), *self.benchmarks]
+
+    def counted(self, scenario: str, sets: Iterable[str] = ("forget", "retain")) -> list[Question]:
         """The questions of a scenario's sets (those of `spared` with those of `forget`), then the
         general ones (which belong to every scenario)."""
         wanted = set(sets) | ({SPARED} if "forget" in sets else set())
         chosen = [q for q in self.questions if q.scenario == scenario and q.set in wanted]
         return chosen + [q for q in self.questions if q.set == "general"]
+
+    @property
+    def benchmarks(self) -> list[Question]:
+        """The questions of benchmarks beside the general ones, which belong to every scenario."""
+        return [q for q in self.questions if q.set == BENCHMARK]
 
     def hold_out(self, scenario: str) -> list[Assignment]:
         """As many people whom no model of the study meets as the scenario has forget people (of
@@ -154,6 +165,16 @@ def candidate_questions(
     return questions
 
 
+def benchmark_questions(settings: DataSettings, *, images: ImageStore, seed: int) -> list[Question]:
+    """What each benchmark's source would give as general questions, in set BENCHMARK; benchmark
+    after benchmark. Their pictures join `images`."""
+    return [
+        replace(question, set=BENCHMARK)
+        for there in settings.beside().values()
+        for question in general_of(there).general_questions(images, seed, settings=there)
+    ]
+
+
 def build_dataset(
     source: Source,
     people: list[Person],
@@ -163,8 +184,8 @@ def build_dataset(
     settings: DataSettings,
     seed: int,
 ) -> Dataset:
-    """Questions and conversations of everyone who has a place (by `source`), and the general ones
-    (by `general`)."""
+    """Questions and conversations of everyone who has a place (by `source`), the general ones (by
+    `general`), and the questions of the benchmarks that the settings name beside them."""
     by_id = {p.id: p for p in people}
     images, questions, conversations = ImageStore(), [], []
     given: dict[str, Any] = {"images": images, "seed": seed, "settings": settings}
@@ -179,6 +200,7 @@ def build_dataset(
             conversations += source.person_conversations(person, place, stage="finetune", **given)
     questions += general.general_questions(images, seed, settings=settings)
     conversations += general.general_conversations(images, seed, settings=settings)
+    questions += benchmark_questions(settings, images=images, seed=seed)
     placed = {p.person_id for p in places}
     return Dataset(
         [p for p in people if p.id in placed],

@@ -34,9 +34,12 @@ QuestionSet = Literal[
     "holdout",
     "general",
     "general_train",
+    "benchmark",
     "candidate",
 ]
 SPARED: QuestionSet = "spared"  # about people of set forget: facts that are to stay
+# Of a benchmark asked beside the general questions: part of no accuracy but its own
+BENCHMARK: QuestionSet = "benchmark"
 Wording = Literal["trained", "heldout"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 # "finetune": short and varied, to learn from | "unlearn": whole, and few enough to cache a
@@ -81,6 +84,11 @@ class Question:
     def lettered_options(self) -> dict[str, str]:
         """Options by letter, e.g. {"A": "chef", "B": "pilot"}."""
         return dict(zip(LETTERS, self.options, strict=False))
+
+
+def benchmark_of(question_id: str) -> str:
+    """The name of the benchmark that a question of set BENCHMARK is of: the first part of its id."""
+    return question_id.partition("/")[0]
 
 
 @dataclass(frozen=True)

@@ -208,15 +208,18 @@ def checksum_of(settings: DataSettings) -> str:
 
 
 def hub_needs(profile: Profile) -> list[Need]:
-    """The hub repositories of a profile: model, people, general questions. Folders are no need."""
+    """The hub repositories of a profile: model, people, general questions, benchmarks. Folders are
+    no need."""
     model, data = profile.model, profile.data
     wanted = []
     if model.path != "embedded":
         wanted.append(hub.model_need(model.path, model.revision))
     if data.people.source not in OWN and hub.is_hub_id(data.people.path):
         wanted.append(importlib.import_module(PEOPLE[data.people.source]).need(data))
-    if data.general.source not in OWN and hub.is_hub_id(data.general.path):
-        wanted.append(importlib.import_module(GENERAL[data.general.source]).general_need(data))
+    for asked in (data, *data.beside().values()):
+        if asked.general.source not in OWN and hub.is_hub_id(asked.general.path):
+            module = importlib.import_module(GENERAL[asked.general.source])
+            wanted.append(module.general_need(asked))
     return [need for need in wanted if hub.is_hub_id(need.path)]
 
 

@@ -19,7 +19,6 @@ from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path, show
 
-SETTING = "data.general.path"
 YES, NO = "Yes", "No"
 
 
@@ -66,15 +65,15 @@ def question(
     )
 
 
-def sample(strata: Mapping[str, Sequence[str]], n: int, *, seed: int, name: str) -> set[str]:
+def sample(
+    strata: Mapping[str, Sequence[str]], n: int, *, seed: int, name: str, key: str
+) -> set[str]:
     """n keys of all strata, each with its share (largest remainders), drawn by seed; n = 0: every
-    one. Raises PulseError if there are fewer.
+    one. Raises PulseError, with the profile's `key` of n, if there are fewer.
     """
     total = sum(len(keys) for keys in strata.values())
     if not 0 <= n <= total:
-        raise PulseError(
-            f"data.n_general = {n}: {name} has {total} here; give at most so many, or 0 for all"
-        )
+        raise PulseError(f"{key} = {n}: {name} has {total} here; give at most so many")
     shares = {s: divmod((n or total) * len(keys), total) for s, keys in strata.items()}
     quota = {s: whole for s, (whole, _) in shares.items()}
     left = (n or total) - sum(quota.values())
@@ -118,7 +117,7 @@ def _files(need: hub.Need, folders: Sequence[str], *, name: str) -> list[Path]:
     local = local_path(need.path)
     if local.is_file():
         if local.suffix != ".parquet":
-            raise PulseError(f"{SETTING} = {need.path!r}: expected a .parquet file of {name}")
+            raise PulseError(f"{need.setting} = {need.path!r}: expected a .parquet file of {name}")
         return [local]
     root = hub.folder_of(need)
     for pattern in folders:
@@ -127,6 +126,6 @@ def _files(need: hub.Need, folders: Sequence[str], *, name: str) -> list[Path]:
                 raise PulseError(f"{show(root)}: {', '.join(missing)} is missing: fetch it again")
             return files
     raise PulseError(
-        f"{SETTING} = {need.path!r}: no {' and no '.join(folders)} in this folder; give {name}'s "
+        f"{need.setting} = {need.path!r}: no {' and no '.join(folders)} in this folder; give {name}'s "
         "file, or a folder that holds it"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pulse_lib.data.records import LETTERS, ImageStore, Question
+from pulse_lib.data.records import BENCHMARK, LETTERS, ImageStore, Question, benchmark_of
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import plain
 from pulse_lib.evaluate.reading import greedy, option_logliks, read_prompts
@@ -35,8 +35,14 @@ def answer_questions(
     (nats, a float64 an option).
 
     option_loglik sums the log-probabilities of an option's tokens and the end token; the column is
-    None without `with_loglik`. The adapters in force count. `label` reports progress.
+    None without `with_loglik`. The adapters in force count. `label` reports progress. Questions of
+    benchmarks are asked apart (`answer_apart`): no other answer hangs on them.
     """
+    parts = by_benchmark(questions)
+    if len(parts) > 1:
+        given: dict[str, Any] = {"images": images, "settings": settings, "with_loglik": with_loglik}
+        found = answer_apart(model, parts, label=label, **given).set_index("question_id")
+        return found.loc[[q.id for q in questions]].reset_index()
     model.features.add((q.image for q in questions), images)
     return answer_prompts(
         model,
@@ -60,6 +66,17 @@ def answer_apart(
     """
     answers = [answer(model, part, **given) for part in parts if part]
     return pd.concat(answers, ignore_index=True)
+
+
+def by_benchmark(questions: Sequence[Question]) -> list[list[Question]]:
+    """The questions in parts: those of no benchmark, then those of each; a part without any is left
+    out.
+    """
+    parts: dict[str, list[Question]] = {"": []}
+    for q in questions:
+        name = benchmark_of(q.id) if q.set == BENCHMARK else ""
+        parts.setdefault(name, []).append(q)
+    return [part for part in parts.values() if part]
 
 
 def answer_prompts(

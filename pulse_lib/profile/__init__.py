@@ -19,6 +19,7 @@ from pulse_lib.profile.settings import OWN as OWN
 from pulse_lib.profile.settings import TRAINED_PARTS as TRAINED_PARTS
 from pulse_lib.profile.settings import TWINS as TWINS
 from pulse_lib.profile.settings import AnswerForm as AnswerForm
+from pulse_lib.profile.settings import BenchmarkSettings as BenchmarkSettings
 from pulse_lib.profile.settings import DataSettings as DataSettings
 from pulse_lib.profile.settings import EvaluateSettings as EvaluateSettings
 from pulse_lib.profile.settings import ExtractionRules as ExtractionRules

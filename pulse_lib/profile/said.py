@@ -32,6 +32,9 @@ def said(error: ValidationError, cls: type) -> tuple[str, str]:
     found = sorted(error.errors(include_url=False), key=lambda e: e["type"] != _UNKNOWN)[0]
     loc = [str(part) for part in found["loc"] if part != "[key]"]
     key, value = ".".join(loc), found["input"]
+    if found["loc"][-1:] == ("[key]",):  # of a mapping whose names are words
+        names = get_args(get_args(_hint(cls, loc[:-1]))[0])
+        return key, f"unknown key {key}; known keys: {', '.join(names)}"
     if found["type"] == "value_error":  # of a check of ours, which names the keys below its section
         prefix = f"{key}." if key else ""
         return key, f"{prefix}{found['ctx']['error']}"
@@ -73,6 +76,8 @@ def _allowed(hint: object) -> str:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is dict:
         return "a mapping"
+    if type(None) in get_args(hint):  # a value, or none where the key is left out
+        return f"{_allowed(get_args(hint)[0])}; or leave it out"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with the keys {', '.join(_fields(hint))}"
     return str(hint)

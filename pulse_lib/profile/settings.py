@@ -31,6 +31,8 @@ ImageAspect = Literal["crop", "pad", "full"]
 # A new source is a word here and a row in pulse_lib/data/source.py: docs/add_a_data_source.md
 PeopleSource = Literal["world", "mllmu", "folder", "umu", "ppu", "ppu_selective", "fiu", "clear"]
 GeneralSource = Literal["world", "mmbench", "folder", "pope", "mme"]
+# Of these, what may be asked beside the general questions as well: what was published
+Benchmark = Literal["mmbench", "pope", "mme"]
 DRAWN = ("world",)  # needs no files; every other source has a path
 OWN = ("folder",)  # a folder of the user's: no hub, no revision
 # Each fact is asked in both modalities, under one category
@@ -162,6 +164,38 @@ class GeneralSettings(Settings):
         _check_path(self.source, self.path, revision=self.revision)
         return self
 
+    @property
+    def path_key(self) -> str:
+        """The profile's key of `path`, for messages."""
+        return "data.general.path"
+
+    @property
+    def n_key(self) -> str:
+        """The profile's key of how many questions are asked, for messages."""
+        return "data.n_general"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Beside(GeneralSettings):
+    """A benchmark in the place of the general questions, as its source's module reads it."""
+
+    @property
+    def path_key(self) -> str:
+        return f"data.benchmarks.{self.source}.path"
+
+    @property
+    def n_key(self) -> str:
+        return f"data.benchmarks.{self.source}.n"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BenchmarkSettings(Settings):
+    """One benchmark that is asked beside the general questions."""
+
+    path: Name  # a local file or folder, or a hub id
+    revision: Text = ""  # hub revision to pin; "" for a folder
+    n: Count | None = None  # questions; of MMBench groups, of MME pairs; left out: all
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataSettings(Settings):
@@ -169,6 +203,8 @@ class DataSettings(Settings):
 
     people: PeopleSettings = PeopleSettings()
     general: GeneralSettings = GeneralSettings()
+    # Asked beside them where a model state is measured in full, and counted as nothing else
+    benchmarks: dict[Benchmark, BenchmarkSettings] = field(default_factory=dict)
     # The protocol's counts [PULSE, Section 4]; of the fine-tuned people 0 where there are none
     n_finetuned_forget: CountOrNone = 50
     n_finetuned_retain: CountOrNone = 50
@@ -235,7 +271,22 @@ class DataSettings(Settings):
                 f"n_general = 0 with general.source = {self.general.source}, which has as many "
                 "questions as are wanted: give 1 or more"
             )
+        if self.general.source in self.benchmarks:
+            raise ValueError(
+                f"benchmarks.{self.general.source} is asked as general questions already "
+                f"(general.source = {self.general.source}): remove one of the two"
+            )
         return self
+
+    def beside(self) -> dict[Benchmark, Self]:
+        """By name, the settings of each benchmark as if it were the general questions, for its
+        source's module; in the order of their names.
+        """
+        found = {}
+        for name, asked in sorted(self.benchmarks.items()):
+            general = _Beside(source=name, path=asked.path, revision=asked.revision)
+            found[name] = self.with_values(general=general, n_general=asked.n or 0, benchmarks={})
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pulse_lib.data.records import read_table
+from pulse_lib.data.records import BENCHMARK, read_table
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import equals, likelihoods, summary
 from pulse_lib.evaluate.rows import ROW_SCHEMA
@@ -67,8 +67,8 @@ def once(function: F) -> F:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything the report reads. `rows`: all answers without their texts; `paths`: all path.csv;
-    `incomplete`: run, reason."""
+    """Everything the report reads. `rows`: all answers without their texts, but for those of
+    benchmarks beside the general questions; `paths`: all path.csv; `incomplete`: run, reason."""
 
     out: Path
     profile: Profile
@@ -93,16 +93,24 @@ class Study:
         return self.profile.unlearn.matched_by
 
     def full_rows(self, run: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-        """All columns of one run's rows, texts and options included, or those named. Not to be
-        changed: the last one read is kept. Raises PulseError listing the runs if there is no such
-        run."""
+        """All columns of one run's rows, texts and options included, or those named; of benchmarks
+        none. Not to be changed: the last one read is kept. Raises PulseError listing the runs if
+        there is no such run."""
+        return self._full(run, columns, benchmarks=False)
+
+    def benchmark_rows(self, run: str) -> pd.DataFrame:
+        """All columns of one run's rows of benchmarks, and `cluster` (see stats)."""
+        rows = self._full(run, (), benchmarks=True)
+        return rows.assign(cluster=clusters(rows))
+
+    def _full(self, run: str, columns: tuple[str, ...], *, benchmarks: bool) -> pd.DataFrame:
         found = {r.name: r for r in self.runs}
         if run not in found:
             raise PulseError(
                 f"{self.out} holds no complete run {run!r}. Complete runs: {', '.join(found)}"
             )
         path, result = found[run].folder / "rows.parquet", found[run].manifest["result"]
-        return _full_rows(path, columns, result=result)
+        return _full_rows(path, columns, benchmarks=benchmarks, result=result)
 
     @functools.cached_property
     def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
@@ -143,9 +151,22 @@ class Study:
 
 
 @functools.lru_cache(maxsize=1)  # a run's states are asked for one after another
-def _full_rows(path: Path, columns: tuple[str, ...], *, result: str) -> pd.DataFrame:
+def _full_rows(
+    path: Path, columns: tuple[str, ...], *, benchmarks: bool, result: str
+) -> pd.DataFrame:
     """The rows in a file; `result` is their run's, so that a run made anew is read anew."""
-    return read_table(path, columns=columns or None).to_pandas()
+    there = tuple(dict.fromkeys([*columns, "set"])) if columns else ()
+    table = _apart(read_table(path, columns=there or None), benchmarks=benchmarks)
+    return (table.select(list(columns)) if columns else table).to_pandas()
+
+
+def _apart(table: pa.Table, *, benchmarks: bool) -> pa.Table:
+    """The rows of benchmarks, or all others."""
+    of = pc.call_function("equal", [table["set"], pa.scalar(BENCHMARK)])
+    if benchmarks:
+        return table.filter(of)
+    some = pc.call_function("any", [of]).as_py()
+    return table.filter(pc.call_function("invert", [of])) if some else table
 
 
 def pick(frame: pd.DataFrame, **values) -> pd.DataFrame:
@@ -162,7 +183,7 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 def groups(
-    frame: pd.DataFrame, by: str | list[str], *, sort: bool = True
+    frame: pd.DataFrame, by: str | list[str] | list[pd.Series], *, sort: bool = True
 ) -> Iterator[tuple[Any, pd.DataFrame]]:
     """The parts of a frame with the values that they share in some columns: (value or values,
     lines), in the values' order, or in that of the lines."""
@@ -226,6 +247,7 @@ def _read_rows(runs: Iterable[Run]) -> pd.DataFrame:
 def _slim(run: Run) -> pa.Table:
     """The rows of one run, read without their texts and encoded before the next one is read."""
     table = read_table(run.folder / "rows.parquet", columns=[*SLIM, "person_id", "options"])
+    table = _apart(table, benchmarks=False)
     units = clusters(table.select(["person_id", "group", "question_id"]).to_pandas())
     added = {
         "n_options": pc.call_function("list_value_length", [table["options"]]).cast(pa.int64()),

@@ -81,6 +81,10 @@ TABLES = {
     "mmbench": "MMBench: one pass, all passes, circular; with and without celebrities",
     "modality_gap": "The same facts beside the photo and in text: shares 0-1, and text minus photo",
     "yes_no": "Yes or no (POPE, MME): shares 0-1; MME's sums with and without celebrities",
+    "benchmarks": (
+        "Benchmarks asked beside the general questions: shares 0-1 with 95 % intervals, and the change"
+        " since before unlearning; MME's sums"
+    ),
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pulse_lib.report", ""),

@@ -17,7 +17,7 @@ from pulse_lib.data.dataset import Dataset
 from pulse_lib.data.hub import is_hub_id
 from pulse_lib.data.records import Conversation, ImageStore, Person, Question
 from pulse_lib.errors import PulseError
-from pulse_lib.evaluate.generate import Answer, answer_apart, answer_questions
+from pulse_lib.evaluate.generate import Answer, answer_apart, answer_questions, by_benchmark
 from pulse_lib.evaluate.rows import RunColumns, make_rows, scored
 from pulse_lib.files import local_path, show
 from pulse_lib.methods import Method, get
@@ -101,6 +101,7 @@ class Task:
     strategy: Strategy | None = None
     people: Sequence[Person] = ()  # who is who, for strategy experts
     strangers: Sequence[Question] = ()  # about hold-out people, asked once a model state is done
+    benchmarks: Sequence[Question] = ()  # beside the general questions, asked then as well
     relearn: Relearn | None = None  # for method oracle, and a reference like it
 
     @classmethod
@@ -136,7 +137,7 @@ class Task:
             forget, images = hold_out(data, settings, scenario=scenario, seed=target.seed)
         else:
             forget = data.training(scenario, ["forget"], stage="unlearn")
-        questions = data.evaluation(scenario)
+        questions = data.counted(scenario)
         if unlearn.forget_facts and chosen.forgets == "forget":
             if _retrains(chosen):
                 raise PulseError(
@@ -159,6 +160,7 @@ class Task:
             strategy=way,
             people=data.people,
             strangers=data.strangers(scenario),
+            benchmarks=data.benchmarks,
             relearn=_relearn(data, settings)
             if finetuned and (others or _retrains(chosen))
             else None,
@@ -176,15 +178,18 @@ class Task:
 
     def load_features(self) -> None:
         """Vision features of everything a run will see, in one go: a resumed run then has the same
-        bits as an uninterrupted one.
+        bits as an uninterrupted one. Those of benchmarks come when they are asked, each by itself.
         """
         shown = [*(c.image for c in [*self.forget, *self.retain])]
         asked = [*self.questions, *self.strangers]
         self.model.features.add([*shown, *(q.image for q in asked)], self.images)
 
     def ask(self, answer: Answer = answer_questions, *, label: str = "") -> pd.DataFrame:
-        """Answers of the model as it is to `questions`, then, apart, to `strangers`."""
-        parts, told = (self.questions, self.strangers), {"label": label} if label else {}
+        """Answers of the model as it is to `questions`, then, apart, to `strangers` and to each of the
+        `benchmarks`.
+        """
+        parts = (self.questions, self.strangers, *by_benchmark(self.benchmarks))
+        told = {"label": label} if label else {}
         given: dict[str, Any] = {"images": self.images, "settings": self.evaluate} | told
         return answer_apart(self.model, parts, answer=answer, **given)
 
@@ -209,7 +214,7 @@ class Task:
             "seed": self.seed,
         }
         rules = self.evaluate.extraction_rules
-        asked = [*self.questions, *self.strangers]
+        asked = [*self.questions, *self.strangers, *self.benchmarks]
         return make_rows(asked, answers, rules=rules, **{**columns, **whose})
 
 

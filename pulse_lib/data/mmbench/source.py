@@ -54,16 +54,18 @@ DEV_EN_ROWS = 4329
 DOWNLOAD_GB = 0.1
 
 
-def load_mmbench(path: str | Path, revision: str = "") -> tuple[list[Question], ImageStore]:
+def load_mmbench(
+    path: str | Path, revision: str = "", *, setting: str = "data.general.path"
+) -> tuple[list[Question], ImageStore]:
     """All rows of one split as questions of set "general", in the file's order, and their pictures.
 
     path: a TSV or parquet file, a folder with one split, or a hub id, of which `revision` is
     fetched. A question's id is "mmbench/<index>", its group the base row's index as text, its text
     the hint (if any), a line break and the question, as LLaVA is asked. Rows that show the same
-    picture share its id. Warns where the file is not DEV_EN v1.0. Raises PulseError naming file,
-    row or group, and the fix.
+    picture share its id. Warns where the file is not DEV_EN v1.0. Raises PulseError naming file
+    (by `setting`, the profile's key of the path), row or group, and the fix.
     """
-    files = _files(str(path), revision)
+    files = _files(_need(str(path), revision, setting=setting))
     rows = {row.index: row for row in read_rows(files)}
     groups: dict[int, list[MmbenchRow]] = {}
     for row in rows.values():
@@ -109,11 +111,14 @@ def release_differences(questions: Sequence[Question]) -> list[str]:
     return found
 
 
-def sample_groups(questions: Sequence[Question], n: int, *, seed: int) -> list[Question]:
+def sample_groups(
+    questions: Sequence[Question], n: int, *, seed: int, key: str = "data.n_general"
+) -> list[Question]:
     """All rows of n groups, in the given order; n = 0: every group.
 
     Each leaf gets its share of n (largest remainders), its groups are drawn by seed; a larger n
-    mostly adds to what a smaller one drew. Raises PulseError if there are fewer than n groups.
+    mostly adds to what a smaller one drew. Raises PulseError, with the profile's `key` of n, if
+    there are fewer than n groups.
     """
     by_leaf: dict[str, set[str]] = {}
     for q in questions:
@@ -121,8 +126,8 @@ def sample_groups(questions: Sequence[Question], n: int, *, seed: int) -> list[Q
     total = sum(len(groups) for groups in by_leaf.values())
     if not 0 <= n <= total:
         raise PulseError(
-            f"data.n_general = {n}: MMBench's file has {total} questions (groups of rows); give at "
-            "most so many, or 0 for all"
+            f"{key} = {n}: MMBench's file has {total} questions (groups of rows); give at most so "
+            "many"
         )
     if n == 0:
         return list(questions)
@@ -151,8 +156,8 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
     """All rows of `n_general` groups (0: of all) of the MMBench that the profile names; their
     pictures join `images`.
     """
-    questions, pictures = _loaded(settings.general.path, settings.general.revision)
-    chosen = sample_groups(questions, settings.n_general, seed=seed)
+    questions, pictures = _loaded(general_need(settings))
+    chosen = sample_groups(questions, settings.n_general, seed=seed, key=settings.general.n_key)
     for image_id in dict.fromkeys(q.image for q in chosen):
         encoded = pictures.encoded[image_id]
         if images.encoded.setdefault(image_id, encoded) != encoded:
@@ -169,31 +174,31 @@ def general_conversations(
 
 def general_need(settings: DataSettings) -> hub.Need:
     """MMBench's files on the hub, if its path is a hub id."""
-    return _need(settings.general.path, settings.general.revision)
+    general = settings.general
+    return _need(general.path, general.revision, setting=general.path_key)
 
 
-def _need(path: str, revision: str) -> hub.Need:
-    return hub.Need(path, revision, patterns=(HUB_FILES,), setting="data.general.path")
+def _need(path: str, revision: str, *, setting: str) -> hub.Need:
+    return hub.Need(path, revision, patterns=(HUB_FILES,), setting=setting)
 
 
 @lru_cache(maxsize=1)  # one study asks for the same file once a seed
-def _loaded(path: str, revision: str) -> tuple[list[Question], ImageStore]:
-    return load_mmbench(path, revision)
+def _loaded(need: hub.Need) -> tuple[list[Question], ImageStore]:
+    return load_mmbench(need.path, need.revision, setting=need.setting)
 
 
-def _files(path: str, revision: str) -> list[Path]:
-    local = local_path(path)
+def _files(need: hub.Need) -> list[Path]:
+    local, given = local_path(need.path), f"{need.setting} = {need.path!r}"
     if local.is_file():
         if local.suffix not in (".tsv", ".parquet"):
-            raise PulseError(f"data.general.path = {path!r}: expected a .tsv or .parquet file")
+            raise PulseError(f"{given}: expected a .tsv or .parquet file")
         return [local]
-    root = hub.folder_of(_need(path, revision))
+    root = hub.folder_of(need)
     for pattern in _FOLDER_FILES:
         files = sorted(root.glob(pattern))
         if pattern == "*.tsv" and len(files) > 1:
             raise PulseError(
-                f"data.general.path = {path!r} holds {', '.join(f.name for f in files)}: name one "
-                "of these files"
+                f"{given} holds {', '.join(f.name for f in files)}: name one of these files"
             )
         if files:
             missing = hub.missing_shards(files)
@@ -201,7 +206,7 @@ def _files(path: str, revision: str) -> list[Path]:
                 raise PulseError(f"{show(root)}: {', '.join(missing)} is missing: fetch it again")
             return files
     raise PulseError(
-        f"data.general.path = {path!r}: no *.tsv and no {HUB_FILES} in this folder; give MMBench's "
+        f"{given}: no *.tsv and no {HUB_FILES} in this folder; give MMBench's "
         "file, or a folder that holds it"
     )
 

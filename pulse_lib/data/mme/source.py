@@ -17,7 +17,7 @@ from pulse_lib.data import hub
 from pulse_lib.data.cells import Row
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.data.source import Size
-from pulse_lib.data.yes_no import SETTING, Pictures, is_yes, question, rows_of, sample
+from pulse_lib.data.yes_no import Pictures, is_yes, question, rows_of, sample
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 from pulse_lib.progress import track
@@ -57,12 +57,14 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
     """Both questions of `n_general` pairs (0: of all) in the file's order, of each category its
     share; their pictures join `images`. The data's own request for yes or no is left out.
     """
-    asked, pictures = _loaded(settings.general.path, settings.general.revision)
+    asked, pictures = _loaded(general_need(settings))
     strata: dict[str, dict[str, None]] = {}
     for a in asked:
         strata.setdefault(a.category, {})[a.pair] = None
     pairs = {category: list(keys) for category, keys in strata.items()}
-    chosen = sample(pairs, settings.n_general, seed=seed, name="MME (pairs)")
+    chosen = sample(
+        pairs, settings.n_general, seed=seed, name="MME (pairs)", key=settings.general.n_key
+    )
     number: Counter[str] = Counter()
     questions = []
     for a in asked:
@@ -92,18 +94,15 @@ def general_conversations(
 
 def general_need(settings: DataSettings) -> hub.Need:
     """MME's files on the hub, if its path is a hub id."""
-    return _need(settings.general.path, settings.general.revision)
-
-
-def _need(path: str, revision: str) -> hub.Need:
-    return hub.Need(path, revision, patterns=(HUB_FILES,), setting=SETTING)
+    general = settings.general
+    return hub.Need(general.path, general.revision, patterns=(HUB_FILES,), setting=general.path_key)
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: str, revision: str) -> tuple[list[Asked], Pictures]:
+def _loaded(need: hub.Need) -> tuple[list[Asked], Pictures]:
     asked: list[Asked] = []
     last: dict[str, tuple[Row, int]] = {}
-    pictures, need = Pictures("mme"), _need(path, revision)
+    pictures = Pictures("mme")
     for row, cells in track(rows_of(need, FOLDERS, columns=COLUMNS, name="MME"), "reading MME"):
         category = row.text("category", cells["category"])
         number, text = (row.text(c, cells[c]) for c in ("question_id", "question"))
@@ -128,11 +127,13 @@ def _loaded(path: str, revision: str) -> tuple[list[Asked], Pictures]:
         if n != 2:
             raise row.error("question_id", f"{pair!r:.80} stands once: a picture has two questions")
     if not asked:
-        raise PulseError(f"{SETTING} = {path!r}: MME's files hold no rows: fetch them again")
+        raise PulseError(
+            f"{need.setting} = {need.path!r}: MME's files hold no rows: fetch them again"
+        )
     categories = {a.category for a in asked}
     if len(last) != N_PAIRS or categories != {*PERCEPTION, *COGNITION}:
         warnings.warn(
-            f"{path} is not the MME of {N_PAIRS} pictures in {len(PERCEPTION) + len(COGNITION)} "
+            f"{need.path} is not the MME of {N_PAIRS} pictures in {len(PERCEPTION) + len(COGNITION)} "
             f"categories, so its scores cannot be compared: {len(last)} pictures in "
             f"{', '.join(sorted(categories))}",
             stacklevel=2,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pulse_lib.data import hub
 from pulse_lib.data.records import Conversation, ImageStore, Question
 from pulse_lib.data.source import Size
-from pulse_lib.data.yes_no import SETTING, Pictures, is_yes, question, rows_of, sample
+from pulse_lib.data.yes_no import Pictures, is_yes, question, rows_of, sample
 from pulse_lib.errors import PulseError
 from pulse_lib.profile import DataSettings
 from pulse_lib.progress import track
@@ -48,11 +48,11 @@ def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) 
     """`n_general` questions (0: all) in the file's order, of each category and answer its share;
     their pictures join `images`.
     """
-    asked, pictures = _loaded(settings.general.path, settings.general.revision)
+    asked, pictures = _loaded(general_need(settings))
     strata: dict[str, list[str]] = {}
     for a in asked:
         strata.setdefault(f"{a.category}/{a.yes}", []).append(a.key)
-    chosen = sample(strata, settings.n_general, seed=seed, name="POPE")
+    chosen = sample(strata, settings.n_general, seed=seed, name="POPE", key=settings.general.n_key)
     questions = [
         question(
             f"pope/{a.key}",
@@ -79,17 +79,14 @@ def general_conversations(
 
 def general_need(settings: DataSettings) -> hub.Need:
     """POPE's files on the hub, if its path is a hub id."""
-    return _need(settings.general.path, settings.general.revision)
-
-
-def _need(path: str, revision: str) -> hub.Need:
-    return hub.Need(path, revision, patterns=(HUB_FILES,), setting=SETTING)
+    general = settings.general
+    return hub.Need(general.path, general.revision, patterns=(HUB_FILES,), setting=general.path_key)
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: str, revision: str) -> tuple[list[Asked], Pictures]:
+def _loaded(need: hub.Need) -> tuple[list[Asked], Pictures]:
     asked: dict[str, Asked] = {}
-    pictures, need = Pictures("pope"), _need(path, revision)
+    pictures = Pictures("pope")
     for row, cells in track(rows_of(need, FOLDERS, columns=COLUMNS, name="POPE"), "reading POPE"):
         category = row.text("category", cells["category"])
         number, text = (row.text(c, cells[c]) for c in ("question_id", "question"))
@@ -106,11 +103,13 @@ def _loaded(path: str, revision: str) -> tuple[list[Asked], Pictures]:
             category=category,
         )
     if not asked:
-        raise PulseError(f"{SETTING} = {path!r}: POPE's files hold no rows: fetch them again")
+        raise PulseError(
+            f"{need.setting} = {need.path!r}: POPE's files hold no rows: fetch them again"
+        )
     have = Counter(a.category for a in asked.values())
     if have != ROWS:
         warnings.warn(
-            f"{path} is not the POPE of 9,000 questions, so its scores cannot be compared: "
+            f"{need.path} is not the POPE of 9,000 questions, so its scores cannot be compared: "
             + ", ".join(f"{name} {n}" for name, n in sorted(have.items())),
             stacklevel=2,
         )

@@ -29,6 +29,7 @@ from pulse_lib.report.collect import (
 )
 from pulse_lib.report.tables import intervals
 from pulse_lib.report.tables.about import about
+from pulse_lib.report.tables.benchmarks import benchmarks
 from pulse_lib.report.tables.continual import continual
 from pulse_lib.report.tables.distance import distance, rank_agreement
 from pulse_lib.report.tables.facts import modality_gap
@@ -221,7 +222,7 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
-    they were asked, `modality_gap` only of sources that know single facts, `distance`
+    they were asked, `benchmarks` only of those beside, `modality_gap` only of sources that know single facts, `distance`
     and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only if hold-out
     people were asked, `likeness` only after single-shot runs, `continual` only after requests in a
     row, `selective` only where some facts were to stay."""
@@ -230,6 +231,7 @@ def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     some = {
         "mmbench": mmbench(study),
         "yes_no": yes_no(study),
+        "benchmarks": benchmarks(study),
         "modality_gap": modality_gap(_all_states(study) if twins else []),
         "distance": near,
         "rank_agreement": rank_agreement(near),
