@@ -2,17 +2,23 @@
 small MLLMU-Bench and a small MMBench, with the embedded model in 4-bit."""
 
 import base64
+import shutil
+from collections import Counter
 
 import mllmu_files
 import pandas as pd
 import pytest
+import yes_no_files
 from studies import run_study
 
 from pulse_lib import runs
+from pulse_lib.commands import outside
 from pulse_lib.data.dataset import read_dataset
+from pulse_lib.data.records import benchmark_of
 from pulse_lib.data.world import people as world
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json
+from pulse_lib.report.html import TABLES
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 
@@ -164,3 +170,117 @@ def test_mmbench_is_scored_its_own_way(study):
     assert line["n_questions"] == len(groups) and line["n_rows"] == len(rows)
     assert line["circular"] == pytest.approx(groups.all().mean())
     assert line["vanilla_all"] == pytest.approx(rows["correct"].mean())
+
+
+# --- POPE and MME beside MMBench -------------------------------------------------------------------
+
+N_POPE = 12
+CLOCK = "seconds"  # the one column of tables that another run of the same study changes
+SHOWN = TABLES["benchmarks"].partition(":")[0]
+
+
+@pytest.fixture(scope="module")
+def beside(study, tmp_path_factory):
+    """The same study with POPE (a sample) and MME asked beside its general questions."""
+    folder = tmp_path_factory.mktemp("beside")
+    given = profile(study.parent / "mllmu", study.parent / "mmbench.tsv")
+    given["data"]["benchmarks"] = {
+        "pope": {
+            "path": str(yes_no_files.write(folder / "pope", yes_no_files.pope_rows())),
+            "n": N_POPE,
+        },
+        "mme": {"path": str(yes_no_files.write(folder / "mme", yes_no_files.mme_rows()))},
+    }
+    return run_study(given, folder, name="real", method=METHOD)
+
+
+def rows_by_run(out) -> dict[str, pd.DataFrame]:
+    return {p.parent.relative_to(out).as_posix(): read_rows(p) for p in out.rglob("rows.parquet")}
+
+
+def test_benchmarks_are_asked_wherever_a_state_is_measured_in_full(beside):
+    data = read_dataset(runs.run_folder("data", beside, seed=0))
+    asked = {q.id for q in data.benchmarks}
+    assert Counter(benchmark_of(i) for i in asked) == {"pope": N_POPE, "mme": 18}
+    for run, rows in rows_by_run(beside).items():
+        for state, part in rows.groupby(["scenario", "state", "round"]):
+            found = part[part["set"] == "benchmark"]
+            assert set(found["question_id"]) == asked and len(found) == len(asked), (run, state)
+    states = {s for rows in rows_by_run(beside).values() for s in rows["state"]}
+    assert {"base", "before", "final", "round"} <= states
+
+
+def test_every_other_byte_of_a_study_is_what_it_is_without_them(study, beside):
+    """Answers to the last bit of a likelihood, adapters, the path, tables, all that stands on them."""
+    alone, together = rows_by_run(study), rows_by_run(beside)
+    assert len(alone) >= 6 and alone.keys() == together.keys()
+    for run, rows in together.items():
+        others = rows[rows["set"] != "benchmark"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(others, alone[run], check_exact=True)
+    patterns = ("**/*.safetensors", "**/path.csv")
+    same = [p.relative_to(study) for pattern in patterns for p in study.glob(pattern)]
+    assert len(same) >= 8
+    for path in same:
+        assert (beside / path).read_bytes() == (study / path).read_bytes(), path
+    for path in (study / "analysis/tables").iterdir():
+        tables = [
+            pd.read_csv(out / "analysis/tables" / path.name, dtype=str) for out in (study, beside)
+        ]
+        first, second = (table.drop(columns=CLOCK, errors="ignore") for table in tables)
+        pd.testing.assert_frame_equal(first, second, obj=path.name)
+    names = [{p.name for p in (out / "analysis/tables").iterdir()} for out in (study, beside)]
+    assert names[1] - names[0] == {"benchmarks.csv"} and not names[0] - names[1]
+
+
+def test_the_table_of_benchmarks_is_counted_from_the_rows(beside):
+    """Of one state by hand; the interval of its change lies around the change."""
+    table = pd.read_csv(beside / "analysis/tables/benchmarks.csv", keep_default_na=False)
+    every = rows_by_run(beside)
+    name = f"single_shot/finetuned/{METHOD}-projector+llm-seed-0"
+    before, rows = (every[run] for run in ("target/seed-0", name))
+    table = table.set_index(["run", "state", "benchmark"])
+    for benchmark, n in {"pope": N_POPE, "mme": 18}.items():
+        now, was = (
+            part[
+                (part["set"] == "benchmark") & (part["question_id"].map(benchmark_of) == benchmark)
+            ]
+            for part in (rows[rows["state"] == "final"], before)
+        )
+        line = table.loc[name, "final", benchmark]
+        assert line["n_questions"] == len(now) == n
+        right, earlier = now["correct"].mean(), was["correct"].mean()
+        assert float(line["accuracy"]) == pytest.approx(right)
+        assert float(line["change"]) == pytest.approx(right - earlier)
+        assert float(line["change_low"]) <= right - earlier <= float(line["change_high"])
+        assert float(line["accuracy_low"]) <= right < float(line["accuracy_high"])
+        said = [
+            o["ABCD".index(e)] if e in ("A", "B") else ""
+            for o, e in zip(now["options"], now["extracted"], strict=True)
+        ]
+        assert float(line["yes_share"]) == pytest.approx(said.count("Yes") / (n - said.count("")))
+        if benchmark == "mme":
+            kept = now[now["category"] != "celebrity"]
+            assert float(line["without_celebrity"]) == pytest.approx(kept["correct"].mean())
+            pairs = now.groupby("group")["correct"].all()
+            assert float(line["accuracy_plus"]) == pytest.approx(pairs.mean())
+        else:
+            assert line["without_celebrity"] == line["accuracy_plus"] == ""
+    assert table.loc["target/seed-0", "before", "pope"]["change"] == ""
+    rounds = table.loc[f"sequential/{METHOD}-adapter_per_request-projector+llm-order-0-seed-0"]
+    assert sorted(rounds["round"]) == [0, 0, 1, 1, 2, 2]
+
+
+def test_benchmarks_are_shown_where_there_are_some(study, beside):
+    for out, shown in ((study, False), (beside, True)):
+        assert (SHOWN in (out / "analysis/report.html").read_text()) is shown
+
+
+def test_someone_elses_model_is_asked_them_too(beside, tmp_path):
+    out = shutil.copytree(beside, tmp_path / "out")
+    single = f"single_shot/finetuned/{METHOD}-projector+llm-seed-0"
+    name, _ = outside.adopt(out / single / "adapters/final", run=out / "target/seed-0")
+    theirs, ours = (read_rows(out / run / "rows.parquet") for run in (name, single))
+    ours = ours[ours["state"] == "final"].set_index("question_id")["response"]
+    theirs = theirs.set_index("question_id")["response"]
+    assert sum(theirs.index.str.startswith(("pope/", "mme/"))) == N_POPE + 18
+    assert dict(theirs) == dict(ours)

@@ -18,13 +18,11 @@ CELEBRITIES = {"mme": MME_CELEBRITY, "mmbench": MMBENCH_CELEBRITY}
 GROUPED = ("mme", "mmbench")
 VALUES = ("accuracy", "change", "without_celebrity", "accuracy_plus")
 YES_NO = ("f1", "yes_share")
-WHOSE = ["run", "state", "round", "benchmark", "n_questions"]
 COLUMNS = [
-    *WHOSE,
+    *("run", "state", "round", "benchmark", "n_questions"),
     *(f"{name}{end}" for name in VALUES for end in ("", "_low", "_high")),
     *(*YES_NO, "invalid_share", *MME),
 ]
-SHOWN = [*WHOSE, *COLUMNS[len(WHOSE) :][:6], "without_celebrity", "accuracy_plus", *YES_NO]
 
 
 @once

@@ -8,6 +8,12 @@ import pandas as pd
 
 from pulse_lib.report.words import readable
 
+# Of table `benchmarks`; the file has the limits of every value, and MME's sums
+BESIDE = [
+    *("run", "state", "round", "benchmark", "n_questions", "accuracy", "accuracy_low"),
+    *("accuracy_high", "change", "change_low", "change_high", "without_celebrity"),
+    *("accuracy_plus", "f1", "yes_share"),
+]
 _WORDS = "text-align:left;white-space:normal"
 
 
@@ -53,6 +59,13 @@ def not_final(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of a table of model states without those of the last step: before, the floor, and
     matched forgetting, where methods are compared."""
     return table[table["selection"] != "final"].drop(columns="selection").reset_index(drop=True)
+
+
+def beside(benchmarks: pd.DataFrame) -> pd.DataFrame:
+    """The main columns of table `benchmarks`: before, at matched forgetting, and after each request
+    in a row."""
+    shown = benchmarks["state"].isin(["before", "matched"]) | (benchmarks["round"] > 0)
+    return benchmarks.loc[shown, BESIDE].reset_index(drop=True)
 
 
 def by_wording(wordings: pd.DataFrame) -> pd.DataFrame:
