@@ -13,11 +13,13 @@ from studies import run_study
 
 from pulse_lib import runs
 from pulse_lib.commands import outside
+from pulse_lib.commands.probed import load_subject
 from pulse_lib.data.dataset import read_dataset
 from pulse_lib.data.records import benchmark_of
 from pulse_lib.data.world import people as world
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json
+from pulse_lib.profile import load_profile
 from pulse_lib.report.html import TABLES
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
@@ -176,6 +178,7 @@ def test_mmbench_is_scored_its_own_way(study):
 
 N_POPE = 12
 CLOCK = "seconds"  # the one column of tables that another run of the same study changes
+SINGLE = f"single_shot/finetuned/{METHOD}-projector+llm-seed-0"
 SHOWN = TABLES["benchmarks"].partition(":")[0]
 
 
@@ -236,8 +239,7 @@ def test_the_table_of_benchmarks_is_counted_from_the_rows(beside):
     """Of one state by hand; the interval of its change lies around the change."""
     table = pd.read_csv(beside / "analysis/tables/benchmarks.csv", keep_default_na=False)
     every = rows_by_run(beside)
-    name = f"single_shot/finetuned/{METHOD}-projector+llm-seed-0"
-    before, rows = (every[run] for run in ("target/seed-0", name))
+    before, rows = (every[run] for run in ("target/seed-0", SINGLE))
     table = table.set_index(["run", "state", "benchmark"])
     for benchmark, n in {"pope": N_POPE, "mme": 18}.items():
         now, was = (
@@ -246,7 +248,7 @@ def test_the_table_of_benchmarks_is_counted_from_the_rows(beside):
             ]
             for part in (rows[rows["state"] == "final"], before)
         )
-        line = table.loc[name, "final", benchmark]
+        line = table.loc[SINGLE, "final", benchmark]
         assert line["n_questions"] == len(now) == n
         right, earlier = now["correct"].mean(), was["correct"].mean()
         assert float(line["accuracy"]) == pytest.approx(right)
@@ -277,10 +279,18 @@ def test_benchmarks_are_shown_where_there_are_some(study, beside):
 
 def test_someone_elses_model_is_asked_them_too(beside, tmp_path):
     out = shutil.copytree(beside, tmp_path / "out")
-    single = f"single_shot/finetuned/{METHOD}-projector+llm-seed-0"
-    name, _ = outside.adopt(out / single / "adapters/final", run=out / "target/seed-0")
-    theirs, ours = (read_rows(out / run / "rows.parquet") for run in (name, single))
+    name, _ = outside.adopt(out / SINGLE / "adapters/final", run=out / "target/seed-0")
+    theirs, ours = (read_rows(out / run / "rows.parquet") for run in (name, SINGLE))
     ours = ours[ours["state"] == "final"].set_index("question_id")["response"]
     theirs = theirs.set_index("question_id")["response"]
     assert sum(theirs.index.str.startswith(("pope/", "mme/"))) == N_POPE + 18
     assert dict(theirs) == dict(ours)
+
+
+def test_probes_ask_no_benchmark(beside, tmp_path):
+    out = shutil.copytree(beside, tmp_path / "out")
+    given = {"profile": str(beside.parent / "real.yaml"), "out_dir": str(out), "run": SINGLE}
+    settings = load_profile(given["profile"])
+    subject, data = load_subject(runs.start(runs.spec_of("probe", given), settings), settings)
+    assert len(data.benchmarks) == N_POPE + 18
+    assert {q.set for q in subject.questions} == {"forget", "retain", "holdout", "general"}

@@ -78,9 +78,7 @@ def preflight(
         yield verdict("people", False, said=str(error))
         return
     yield verdict("people", True, said=said)
-    yield _general("general questions", profile.data, seed=seed)
-    for name, there in profile.data.beside().items():
-        yield _general(f"benchmark {name}", there, seed=seed)
+    yield from _general(profile.data, seed)
     for method in dict.fromkeys(["npo", *methods]):
         yield from rehearsal.steps(model, profile, method=method, seed=seed, material=material)
 
@@ -191,11 +189,15 @@ def _adapters(model: LoadedModel, profile: Profile, *, seed: int) -> Check:
     return soundness.adapter_places(model, names)
 
 
-def _general(name: str, settings: DataSettings, *, seed: int) -> Check:
-    """General questions, or a benchmark's in their place, read from the first to the last."""
-    try:
-        asked = general_of(settings).general_questions(ImageStore(), seed, settings=settings)
-    except PulseError as error:
-        return verdict(name, False, said=str(error))
-    n = len({q.category for q in asked})
-    return verdict(name, True, said=f"{len(asked):,} questions in {n} categories")
+def _general(data: DataSettings, seed: int) -> Iterator[Check]:
+    """General questions, and each benchmark's beside them, read from the first to the last."""
+    named = {"general questions": data}
+    named |= {f"benchmark {name}": there for name, there in data.beside().items()}
+    for name, there in named.items():
+        try:
+            asked = general_of(there).general_questions(ImageStore(), seed, settings=there)
+        except PulseError as error:
+            yield verdict(name, False, said=str(error))
+            continue
+        n = len({q.category for q in asked})
+        yield verdict(name, True, said=f"{len(asked):,} questions in {n} categories")
