@@ -21,6 +21,7 @@ from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json
 from pulse_lib.profile import load_profile
 from pulse_lib.report.html import TABLES
+from pulse_lib.runs.place import EXECUTED
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 
@@ -275,6 +276,7 @@ def test_the_table_of_benchmarks_is_counted_from_the_rows(beside):
 def test_benchmarks_are_shown_where_there_are_some(study, beside):
     for out, shown in ((study, False), (beside, True)):
         assert (SHOWN in (out / "analysis/report.html").read_text()) is shown
+        assert ("accuracy_plus" in (out / "analysis" / EXECUTED).read_text()) is shown
 
 
 def test_someone_elses_model_is_asked_them_too(beside, tmp_path):
