@@ -20,8 +20,10 @@ from pulse_lib.data.world import people as world
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json
 from pulse_lib.profile import load_profile
+from pulse_lib.report.collect import collect
 from pulse_lib.report.html import TABLES
 from pulse_lib.runs.place import EXECUTED
+from pulse_lib.study.grid import plan
 
 METHOD = "ga_klr"  # the one whose loss also reads retain people
 
@@ -277,6 +279,21 @@ def test_benchmarks_are_shown_where_there_are_some(study, beside):
     for out, shown in ((study, False), (beside, True)):
         assert (SHOWN in (out / "analysis/report.html").read_text()) is shown
         assert ("accuracy_plus" in (out / "analysis" / EXECUTED).read_text()) is shown
+
+
+def test_one_more_or_one_less_makes_the_data_anew_and_what_reads_it(beside):
+    settings = load_profile(str(beside.parent / "real.yaml"))
+    fewer = {name: v for name, v in settings.data.benchmarks.items() if name != "pope"}
+    changed = settings.with_values(data=settings.data.with_values(benchmarks=fewer))
+    specs = [
+        runs.spec_of(run.kind, run.manifest["parameters"]) for run in collect(beside, settings).runs
+    ]
+    assert len(specs) == 5
+    assert all(state.state == "done" for state in plan(settings, specs).states.values())
+    why = {spec.name: plan(changed, specs).states[spec.folder].why for spec in specs}
+    data = why.pop("data/seed-0")
+    assert "data.benchmarks.pope.path" in data and "mme" not in data
+    assert set(why.values()) == {"its input data/seed-0 is made anew"}
 
 
 def test_someone_elses_model_is_asked_them_too(beside, tmp_path):
