@@ -588,6 +588,30 @@ def test_the_best_are_stored_beside_the_profile_and_read_back(tmp_path):
     assert profile.unlearn_for("finetuned", "l1_lora", strategy="experts")[0].learning_rate == 1e-3
 
 
+def test_what_a_search_leaves_out_stays_stored(tmp_path):
+    """Of other methods, scenarios and pairs; a file that no such search wrote is not written over."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(profile_path("smoke").read_text())
+    whole = table()
+    stored = search.store(str(path), whole)
+    names = whole[["scenario", "method"]].drop_duplicates()
+    assert len(names) > 2
+    one = whole[(whole["scenario"] == "finetuned") & (whole["method"] == "l1_lora")]
+    other = {"learning_rate": 5e-3, "l1": 2e-5}
+    search.store(str(path), one.assign(values=json.dumps(other)))
+    expected = search.best(whole)
+    expected["finetuned"]["l1_lora"] = other
+    assert load_profile(str(path)).tuned == expected
+    text = stored.read_text()
+    with pytest.raises(PulseError, match="not written by a search of this goal.*--store out"):
+        search.store(
+            str(path), one.assign(values=json.dumps(other | {"epochs": 1})), goal="end_point"
+        )
+    stored.write_text("finetuned: {ga: {learning_rate: 0.1}}\n" + text)
+    with pytest.raises(PulseError, match="not written by a search"):
+        search.store(str(path), whole)
+
+
 def test_numbers_that_no_run_would_take_are_not_stored(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text := profile_path("smoke").read_text())

@@ -47,15 +47,15 @@ from pulse_lib.study import grid
 
 SAFE = 2 / 3  # share of a whole run's steps
 EQUAL_HEAD = """\
-# Found by `python -m pulse_lib search --goal end_point`, written anew by --store: best of {n} trials for each
+# Found by `python -m pulse_lib search --goal end_point`, stored by --store: best of {n} trials for each
 # method on fine-tuned people, by what is kept of general accuracy where the paper's run ends (forget accuracy
 # near {end}); the same numbers in every scenario and request. Epochs in scenario pretrained: as many steps as for
-# fine-tuned people, who are more. On a seed that is not reported.
+# fine-tuned people, who are more. On a seed that is not reported. What a later search leaves out stays.
 """
 HEAD = """\
-# Found by `python -m pulse_lib search`, written anew by --store: best of {n} trials for each method and
+# Found by `python -m pulse_lib search`, stored by --store: best of {n} trials for each method and
 # scenario, by what is kept of retain and general accuracy once it has forgotten, else the nearest to it;
-# on a seed that is not reported.
+# on a seed that is not reported. What a later search leaves out stays as it was.
 """
 
 
@@ -179,9 +179,10 @@ def _for_all(found: dict, settings: Profile) -> dict:
 
 
 def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:
-    """Write the best trials into the profile's tuned file, anew; the profile's own file is not
-    touched. With goal end_point, those of the fine-tuned people for pre-trained ones too. Raises
-    PulseError if it says `tuned` itself, or would not take these numbers.
+    """Write the best trials into the profile's tuned file, beside what that holds of other methods;
+    the profile's own file is not touched. With goal end_point, those of the fine-tuned people for
+    pre-trained ones too. Raises PulseError if the profile says `tuned` itself, or would not take
+    these numbers, and for a tuned file that is none of this goal's.
     """
     safe = SAFE if goal == "matched" else 1.0  # an end point is the run's end
     path, found, head = profile_path(profile), best(table, safe=safe), HEAD
@@ -189,8 +190,24 @@ def store(profile: str, table: pd.DataFrame, *, goal: Goal = "matched") -> Path:
         raise PulseError(f"{show(path)}: `tuned` is set by hand; remove it, or leave --store out")
     if goal == "end_point":
         found, head = _for_all(found["finetuned"], load_profile(profile)), EQUAL_HEAD
-    load_profile(profile).with_values(tuned=found)  # before a file is there
+    file = tuned_path(path)
+    kept = _stored(file, head)
+    found = {s: kept.get(s, {}) | found.get(s, {}) for s in dict.fromkeys([*kept, *found])}
+    load_profile(profile).with_values(tuned=found)  # before it is written
     n = table.groupby(["scenario", "method"]).size().max()
     text = head.format(n=n, end=END_POINT) + yaml_file.dump(found)
-    replace_file(tuned_path(path), lambda tmp: tmp.write_text(text))
-    return tuned_path(path)
+    replace_file(file, lambda tmp: tmp.write_text(text))
+    return file
+
+
+def _stored(file: Path, head: str) -> dict:
+    """What an earlier search with this head stored."""
+    if not file.is_file():
+        return {}
+    begins = head.partition(",")[0]
+    if not file.read_text().startswith(begins):
+        raise PulseError(
+            f"{show(file)} was not written by a search of this goal (its first line would begin with "
+            f"{begins!r}): move it away, or leave --store out"
+        )
+    return yaml_file.read_mapping(file)
