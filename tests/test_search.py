@@ -550,13 +550,31 @@ def test_the_best_matched_trial_counts_and_the_earlier_of_two():
     }
 
 
-def test_a_trial_matched_at_the_last_moment_counts_only_if_there_is_no_other():
+def test_a_trial_matched_late_is_stored_with_more_epochs():
     late = table()
-    late.loc[1, "step"] = 34  # of 50
-    assert search.best(late)["finetuned"]["l1_lora"] == {"learning_rate": 2e-3, "l1": 2e-5}
-    late.loc[1, "step"] = 33
-    assert search.best(late) == search.best(table())
-    assert search.best(late.assign(step=50)) == search.best(table())
+    values = {"learning_rate": 1e-3, "l1": 1e-5, "epochs": 2}  # 25 steps each
+    late.loc[1, "values"] = json.dumps(values)
+    for step, epochs in ((33, 2), (34, 3), (50, 3), (51, 4)):
+        late.loc[1, "step"] = step
+        assert search.best(late)["finetuned"]["l1_lora"] == values | {"epochs": epochs}
+        assert step <= search.SAFE * 25 * epochs + 1e-9
+    assert search.best(late, safe=1.0)["finetuned"]["l1_lora"]["epochs"] == 3
+    late["n_steps"] = float("nan")  # sequential trials do not end once matched
+    assert search.best(late)["finetuned"]["l1_lora"] == values
+
+
+def test_with_more_epochs_a_run_goes_the_same_way_first(folder):
+    of = trials.TrialSet(
+        "smoke", "pretrained", method="ga_retain", trials=1, seed=trials.SEED, out=folder
+    )
+    rules = {"stop_forget": 0.0, "stop_utility": 0.0, "matched_at": 0.0}
+    paths = []
+    for more in (0, 1):
+        task = trials.task_of(of, load_profile("smoke"))
+        task = replace(task, epochs=task.epochs + more, unlearn=replace(task.unlearn, **rules))
+        paths.append(single_shot.unlearn_single_shot(task).log["loss"].to_list())
+    assert 0 < len(paths[0]) < len(paths[1])
+    assert paths[1][: len(paths[0])] == paths[0]
 
 
 def test_a_trial_that_failed_is_not_the_best():

@@ -10,6 +10,7 @@ pulse_lib/commands/trials.py.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -45,7 +46,7 @@ from pulse_lib.runs.kinds import out_folder
 from pulse_lib.strategies import check_fits, get_strategy
 from pulse_lib.study import grid
 
-SAFE = 2 / 3  # share of a whole run's steps
+SAFE = 2 / 3  # share of a whole run's steps after which it is to be matched, on the search's seed
 EQUAL_HEAD = """\
 # Found by `python -m pulse_lib search --goal end_point`, stored by --store: best of {n} trials for each
 # method on fine-tuned people, by what is kept of general accuracy where the paper's run ends (forget accuracy
@@ -149,18 +150,21 @@ def best(table: pd.DataFrame, *, safe: float = SAFE) -> dict[str, dict[str, dict
     those that have forgotten, else the one that came nearest to it; a method whose every trial
     failed is left out.
 
-    Trials matched within `safe` of a whole run's steps come before later ones: those keep more, and
-    may not be matched at all on another seed.
+    Values of a trial that was matched after `safe` of its steps have so many epochs more that it is
+    before it: on another seed it may come later. A run goes the same way, only further.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     done = table[table["error"].isna()] if "error" in table else table
     for _, trials in done.groupby(["scenario", "method"], sort=False):
         scenario, method = trials["scenario"].iloc[0], trials["method"].iloc[0]
         reached = trials[trials["reached"]]
-        early = reached[reached["step"] <= safe * reached["n_steps"]]
-        pool = next((t for t in (early, reached) if len(t)), trials)
+        pool = reached if len(reached) else trials
         top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
-        found.setdefault(scenario, {})[method] = json.loads(top["values"])
+        values = json.loads(top["values"])
+        if top["reached"] and top["step"] > safe * top["n_steps"]:
+            per_epoch = top["n_steps"] / values["epochs"]
+            values["epochs"] = math.ceil(round(top["step"] / (safe * per_epoch), 6))
+        found.setdefault(scenario, {})[method] = values
     return found
 
 
