@@ -307,16 +307,30 @@ def analyze(
     out: Annotated[
         Path | None, typer.Option(help="A new folder; outputs/<folder's name>-again if empty.")
     ] = None,
+    seeds: Annotated[str, typer.Option(help="Of these seeds alone, parted by commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Of these methods alone, parted by commas.")] = "",
+    strategies: Annotated[
+        str, typer.Option(help="Of requests in a row, these strategies alone.")
+    ] = "",
 ) -> None:
-    """Every table, figure and number of a study from its committed rows, without a run: 05 on what
-    `keep` wrote.
+    """Every table, figure and number of a study, or of a part of it, from its committed rows, without
+    a run: 05 on what `keep` wrote.
     """
     from pulse_lib.commands import kept
     from pulse_lib.files import REPOSITORY, show
+    from pulse_lib.strategies import get_strategy
+    from pulse_lib.study.grid import options_from_texts
 
     source = from_here(source)
     place = from_here(out) if out else REPOSITORY / "outputs" / f"{source.name}-again"
-    folder = kept.analyze(source, place)
+    words = {"seeds": seeds, "methods": methods}
+    chosen = options_from_texts(**{name: text for name, text in words.items() if text})
+    part = kept.Part(
+        chosen.seeds if seeds else (),
+        methods=chosen.methods if methods else (),
+        strategies=tuple(get_strategy(name).id for name in strategies.split(",") if strategies),
+    )
+    folder = kept.analyze(source, place, part=part)
     _console().print(f"{show(folder)}: tables, figures, report.html")
     _console().print(f"the tables of README: python -m pulse_lib ledger {show(place)} --markdown")
 

@@ -102,6 +102,51 @@ def test_a_seed_that_is_kept_stays_when_another_study_is_added(study, tmp_path):
     assert seeds == {0, 1, 7}
 
 
+def test_a_part_of_a_kept_study_is_a_study_of_its_own(small, tmp_path):
+    """The same tables as of a study that never had the other seeds and methods."""
+    other = made.write_study(tmp_path / "other", ("ga",), seeds=(1,), sequential=("ga",))
+    part = kept.Part((1,), methods=("ga",))
+    profile, _ = kept.unpack(small, tmp_path / "part", part=part)
+    found = collect.collect(tmp_path / "part", profile)
+    expected = collect.collect(other, made.PROFILE)
+    assert sorted(run.name for run in found.runs) == sorted(run.name for run in expected.runs)
+    assert written(found) == written(expected)
+    with pytest.raises(PulseError, match="holds something else"):
+        kept.unpack(small, tmp_path / "part")
+    for nothing in (kept.Part((5,)), kept.Part(methods=("rmu",))):
+        with pytest.raises(PulseError, match="holds no run of (seeds 5|methods rmu)"):
+            kept.unpack(small, tmp_path / "none", part=nothing)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_probe_goes_with_the_run_that_it_probes_and_strategies_with_sequential_runs():
+    def run(kind: str, **parameters) -> dict:
+        return {"kind": kind, "parameters": parameters}
+
+    manifests = {
+        "data/seed-0": run("data", seed=0),
+        "one": run("single_shot", seed=0, method="npo"),
+        "turn": run("sequential", seed=0, method="npo", strategy="experts"),
+        "probe": run("probe", run="turn"),
+        "lost": run("probe", run="nowhere"),
+    }
+    every = set(manifests) - {"lost"}
+
+    def names(**axes) -> set[str]:
+        return {name for name in manifests if kept.Part(**axes).has(name, manifests)}
+
+    assert names() == names(strategies=("experts",)) == every
+    assert (
+        names(strategies=("replay",))
+        == names(strategies=("replay",), methods=("npo",))
+        == {
+            "data/seed-0",
+            "one",
+        }
+    )
+    assert names(methods=("ga",)) == {"data/seed-0"} and names(seeds=(1,)) == set()
+
+
 def test_other_settings_do_not_go_into_one_folder(study, small):
     unlearn = made.PROFILE.unlearn.with_values(matched_at=0.3)
     with pytest.raises(PulseError, match="other settings"):
@@ -144,6 +189,21 @@ def test_the_command_says_how_to_go_on(study, tmp_path):
     said = CliRunner().invoke(app, words)
     assert said.exit_code == 0, said.output
     assert "analyze --from" in said.output and " 0 " in said.output
+
+
+def test_the_command_takes_a_part(small, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        kept, "analyze", lambda source, out, *, part: (seen.append(part), tmp_path)[1]
+    )
+    words = ["analyze", "--from", str(small)]
+    axes = ["--seeds", "0,1", "--methods", "ga,npo", "--strategies", "experts"]
+    for more in ([], axes):
+        assert CliRunner().invoke(app, [*words, *more]).exit_code == 0
+    part = kept.Part([0, 1], methods=["ga", "npo"], strategies=("experts",))
+    assert seen == [kept.Part(), part]
+    wrong = CliRunner().invoke(app, [*words, "--strategies", "expert"])
+    assert isinstance(wrong.exception, PulseError) and "expert" in str(wrong.exception)
 
 
 def test_the_reference_tables_are_those_of_the_committed_rows(tmp_path):

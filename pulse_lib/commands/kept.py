@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -54,6 +55,28 @@ class Whole:
     folder: Path
     _: KW_ONLY
     manifest: dict
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which runs of a kept study are wanted: those of some seeds, methods and strategies, and the data
+    and targets of those seeds; all where nothing is named. A probe goes with the run that it probes.
+    """
+
+    seeds: Collection[int] = ()
+    _: KW_ONLY
+    methods: Collection[str] = ()
+    strategies: Collection[str] = ()
+
+    def has(self, run: str, manifests: Mapping[str, dict]) -> bool:
+        """Whether a run is wanted; `manifests` by the names of all runs."""
+        if run not in manifests:
+            return False
+        given = manifests[run]["parameters"]
+        if "run" in given:
+            return self.has(given["run"], manifests)
+        axes = (("seed", self.seeds), ("method", self.methods), ("strategy", self.strategies))
+        return all(given[axis] in wanted for axis, wanted in axes if wanted and axis in given)
 
 
 # --- keep -------------------------------------------------------------------------------------
@@ -186,19 +209,24 @@ def _keep_pictures(place: Path, runs: Iterable[Whole]) -> None:
 # --- unpack -----------------------------------------------------------------------------------
 
 
-def unpack(kept: Path, out: Path) -> tuple[Profile, str]:
-    """Make a study's folder of what `keep` wrote, as far as it was kept; returns its profile and
-    the profile's file. Raises PulseError if there is nothing kept, or `out` holds something else.
+def unpack(kept: Path, out: Path, *, part: Part | None = None) -> tuple[Profile, str]:
+    """Make a study's folder of what `keep` wrote, as far as it was kept, or of a part of it; returns
+    its profile and the profile's file. Raises PulseError if there is nothing kept, or nothing of that
+    part, or `out` holds something else.
     """
-    kept, out = _rooted(kept), Path(out)
+    kept, out, part = _rooted(kept), Path(out), part or Part()
     (source,) = sorted(kept.glob("*.yaml"))[:1]
-    mark = _mark(kept)
+    mark = _mark(kept, part)
     profile_file = out / source.name
     if _there(out, mark):
         return load_profile(str(profile_file)), str(profile_file)
+    places = {place: _wanted(place, part) for place in sorted(kept.glob("seed-*"))}
+    if not any(places.values()):
+        named = "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in vars(part).items() if v)
+        raise PulseError(f"{show(kept)} holds no run of {named}")
     replace_file(profile_file, lambda tmp: tmp.write_bytes(source.read_bytes()))
-    for place in sorted(kept.glob("seed-*")):
-        _unpack_seed(place, out)
+    for place, runs in places.items():
+        _unpack_seed(place, out, runs=runs)
     write_json(out / MADE_OF, {"kept": show(kept), "sha256": mark})
     return load_profile(str(profile_file)), str(profile_file)
 
@@ -214,8 +242,10 @@ def _rooted(kept: Path) -> Path:
     )
 
 
-def _mark(kept: Path) -> str:
+def _mark(kept: Path, part: Part) -> str:
     digest = hashlib.sha256()
+    if part != Part():
+        digest.update(f"{part}\n".encode())
     for path in sorted([*kept.glob("*.yaml"), *kept.glob("seed-*/*.parquet")]):
         digest.update(f"{path.relative_to(kept).as_posix()} {file_hash(path)}\n".encode())
     return digest.hexdigest()
@@ -232,8 +262,20 @@ def _there(out: Path, mark: str) -> bool:
     )
 
 
-def _unpack_seed(place: Path, out: Path) -> None:
-    rows, files = read_table(place / ROWS), read_table(place / FILES).to_pylist()
+def _wanted(place: Path, part: Part) -> list[str]:
+    """The names of the runs of a seed that belong to a part; none if but data and targets do."""
+    lines = read_table(place / FILES).to_pylist()
+    manifests = {
+        line["run"]: json.loads(line["bytes"]) for line in lines if line["file"] == MANIFEST
+    }
+    runs = [name for name in manifests if part.has(name, manifests)]
+    alone = all(manifests[name]["kind"] in ("data", "target") for name in runs)
+    return [] if alone and len(runs) < len(manifests) else runs
+
+
+def _unpack_seed(place: Path, out: Path, *, runs: Collection[str]) -> None:
+    rows = read_table(place / ROWS)
+    files = [line for line in read_table(place / FILES).to_pylist() if line["run"] in runs]
     for line in files:
         content = line["bytes"]
         replace_file(out / line["run"] / line["file"], lambda tmp, b=content: tmp.write_bytes(b))
@@ -260,8 +302,10 @@ def _rewrite(folder: Path) -> None:
 # --- analyze ----------------------------------------------------------------------------------
 
 
-def analyze(kept: Path, out: Path, *, threads: int | None = None) -> Path:
-    """The folder of the analysis that 05 makes of a kept study, in the study's folder `out`."""
-    _, profile = unpack(kept, out)
+def analyze(kept: Path, out: Path, *, part: Part | None = None, threads: int | None = None) -> Path:
+    """The folder of the analysis that 05 makes of a kept study or a part of it, in the study's folder
+    `out`.
+    """
+    _, profile = unpack(kept, out, part=part)
     run_notebook("05_analyze", {"profile": profile, "out_dir": str(out)}, threads=threads)
     return Path(out) / KINDS["analysis"].folder
