@@ -588,7 +588,7 @@ def pretrain_tiny(
         bool, typer.Option("--measure-only", help="Measure the model in --out anew, for its card.")
     ] = False,
 ) -> None:
-    """Make the embedded model again: 20 to 30 minutes on two cores."""
+    """Make the embedded model again: 10 to 30 minutes on two cores."""
     from pulse_lib.pretrain.recipe import measure_again, pretrain, read_people
 
     in_range("--seed", seed, least=0)
@@ -611,7 +611,7 @@ def oracles(
     ] = False,
 ) -> None:
     """Pre-train the embedded model once more for each seed, without the people that this seed of a
-    profile forgets: the oracle of pre-trained knowledge. 20 to 30 minutes each on two cores.
+    profile forgets: the oracle of pre-trained knowledge. 10 to 30 minutes each on two cores.
     """
     from pulse_lib.commands.oracles import make_oracle
     from pulse_lib.study.grid import options_from_texts
