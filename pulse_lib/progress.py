@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,9 +46,14 @@ def is_batch() -> bool:
     )
 
 
-def belongs_to(what: str) -> None:
-    """Name what the loops of this process belong to, in front of their lines."""
+@contextmanager
+def belongs_to(what: str) -> Generator[None]:
+    """Inside, lines of loops begin with what the loops belong to."""
     _state.of = what
+    try:
+        yield
+    finally:
+        _state.of = ""
 
 
 def track(iterable: Iterable, label: str, *, total: int | None = None) -> Iterator:

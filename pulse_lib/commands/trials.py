@@ -199,10 +199,10 @@ def run_trials(of: TrialSet) -> list[dict]:
             drawn = refined(known[-1], whole_epochs(settings)) or drawn
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         name = f"{of.scenario}/{of.name}, {told_number(number)}"
-        progress.belongs_to(name)
         started = time.monotonic()
         try:
-            found |= worth(_drawn(task, drawn), settings)
+            with progress.belongs_to(name):
+                found |= worth(_drawn(task, drawn), settings)
         except PulseError as error:  # a loss that is not finite, say: a result as well
             found |= {"score": -1.0, "reached": False, "error": str(error)}
         # Towards an end point the epochs are those that were found to lead there
