@@ -24,8 +24,8 @@ help:
 	@echo "make study          the demo with seeds 0, 1 and 2, going on in the same folder: about three times as long"
 	@echo "make status         where every run of the demo stands"
 	@echo "make check-intervals    how often the report's intervals cover the truth, by simulation: 2 to 5 minutes"
-	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 10 to 30 minutes on two cores"
-	@echo "make oracles        the embedded model without the people that SEEDS=$(SEEDS) forget: 10 to 30 minutes a seed on two cores"
+	@echo "make pretrain-tiny  make the embedded model again, in OUT=$(OUT): 10 minutes on two idle cores"
+	@echo "make oracles        the embedded model without the people that SEEDS=$(SEEDS) forget: 10 minutes a seed on two idle cores"
 	@echo "make gpu-check      LLaVA-1.5 7B and 13B in 4-bit, random weights, on the GPU here: memory and speed; skips itself without one"
 	@echo "make lint           style and form of library, tests and notebooks, and the library's types: seconds"
 	@echo "make check-reliability  kills, bad inputs and file-system faults, into docs/reliability.md: 15 to 45 minutes"
@@ -89,11 +89,11 @@ lint: $(READY)
 	@$(PY) -m ty check
 
 pretrain-tiny: $(READY)
-	@echo "Pre-training the embedded model into $(OUT): 10 to 30 minutes on two cores."
+	@echo "Pre-training the embedded model into $(OUT): 10 minutes on two idle cores."
 	@$(PY) -m pulse_lib pretrain-tiny --out $(OUT)
 
 oracles: $(READY)
-	@echo "Oracles: the embedded model without the people to be forgotten, profile $(PROFILE), seeds $(SEEDS): 10 to 30 minutes each on two cores."
+	@echo "Oracles: the embedded model without the people to be forgotten, profile $(PROFILE), seeds $(SEEDS): 10 minutes each on two idle cores."
 	@$(PY) -m pulse_lib oracles --profile $(PROFILE) --seeds $(SEEDS)
 
 .PHONY: check-intervals

@@ -272,7 +272,7 @@ def compare(
     ours, theirs = results.results(str(from_here(a))), results.results(other)
     found = results.compare(ours, theirs)
     for frame in (found.verdicts, found.ranks, found.numbers[found.numbers["outside"]]):
-        _print_frame(frame)
+        _print_frame(frame, digits=".3g")
     print(f"A {ours.folder}: {ours.origin}\nB {theirs.folder}: {theirs.origin}\n{found.sentence}")
 
 
@@ -323,12 +323,13 @@ def analyze(
 
     source = from_here(source)
     place = from_here(out) if out else REPOSITORY / "outputs" / f"{source.name}-again"
-    words = {"seeds": seeds, "methods": methods}
-    chosen = options_from_texts(**{name: text for name, text in words.items() if text})
+    chosen = options_from_texts(seeds=seeds or "0", methods=methods or "all")
     part = kept.Part(
         chosen.seeds if seeds else (),
         methods=chosen.methods if methods else (),
-        strategies=tuple(get_strategy(name).id for name in strategies.split(",") if strategies),
+        strategies=[get_strategy(s.strip()).id for s in strategies.split(",")]
+        if strategies
+        else (),
     )
     folder = kept.analyze(source, place, part=part)
     _console().print(f"{show(folder)}: tables, figures, report.html")
@@ -588,7 +589,7 @@ def pretrain_tiny(
         bool, typer.Option("--measure-only", help="Measure the model in --out anew, for its card.")
     ] = False,
 ) -> None:
-    """Make the embedded model again: 10 to 30 minutes on two cores."""
+    """Make the embedded model again: 10 minutes on two idle cores."""
     from pulse_lib.pretrain.recipe import measure_again, pretrain, read_people
 
     in_range("--seed", seed, least=0)
@@ -611,7 +612,7 @@ def oracles(
     ] = False,
 ) -> None:
     """Pre-train the embedded model once more for each seed, without the people that this seed of a
-    profile forgets: the oracle of pre-trained knowledge. 10 to 30 minutes each on two cores.
+    profile forgets: the oracle of pre-trained knowledge. 10 minutes each on two idle cores.
     """
     from pulse_lib.commands.oracles import make_oracle
     from pulse_lib.study.grid import options_from_texts
@@ -636,13 +637,13 @@ def lab() -> None:
     os.execv(sys.executable, words)
 
 
-def _print_frame(frame: "pd.DataFrame", *, title: str = "") -> None:
-    """A data frame as a table of the command line, fractions to three digits."""
+def _print_frame(frame: "pd.DataFrame", *, title: str = "", digits: str = ".3f") -> None:
+    """A data frame as a table of the command line; `digits`: how fractions are written."""
     table = Table(title=title, title_justify="left")
     for column in frame.columns:
         table.add_column(column, overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(f"{v:{digits}}" if isinstance(v, float) else str(v) for v in row))
     _console().print(table)
 
 

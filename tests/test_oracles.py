@@ -278,3 +278,12 @@ def test_the_profile_says_which_are_shipped():
     profile = (REPOSITORY / "params" / "tiny.yaml").read_text()
     said = re.search(r"th(?:at|ose) of seeds? (.*) (?:is|are) shipped", profile)
     assert said and re.findall(r"\d+", said[1]) == seeds
+
+
+def test_how_long_one_takes_is_what_a_card_says():
+    """Of the quickest, which had both cores to itself."""
+    minutes = min(json.loads((f / "card.json").read_text())["minutes"] for f in SHIPPED)
+    files = (REPOSITORY / "Makefile", REPOSITORY / "pulse_lib" / "__main__.py")
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    told = [line for line in lines if "two idle cores" in line]
+    assert len(told) == 6 and all(f" {minutes:.0f} minutes " in line for line in told)

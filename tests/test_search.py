@@ -398,6 +398,17 @@ def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monke
     file = of.file.read_text()
     other = settings.with_values(tuned={"pretrained": {"ga_retain": {"learning_rate": 3e-3}}})
     assert trials.missing(of, other) == [] and of.file.read_text() == file
+    # With epochs to spare, as a late match is stored, neither; with fewer, or for what goes another way
+    found = trials.read_trials(of, settings)[0] | {"reached": True}
+    more = found["values"] | {"epochs": found["values"]["epochs"] + 1}
+    fewer = found["values"] | {"epochs": found["values"]["epochs"] - 1}
+    covered = [
+        trials._covers(found, more, get("ga_retain")),
+        trials._covers(found | {"reached": False}, more, get("ga_retain")),
+        trials._covers(found, fewer, get("ga_retain")),
+        trials._covers(found, more, get("saliency")),
+    ]
+    assert covered == [True, False, False, False]
     to_end = replace(of, goal="end_point")
     assert trials.earlier(to_end, settings) is None
     for name in ("tiny", "tiny-equal"):
@@ -559,22 +570,26 @@ def test_a_trial_matched_late_is_stored_with_more_epochs():
         assert search.best(late)["finetuned"]["l1_lora"] == values | {"epochs": epochs}
         assert step <= search.SAFE * 25 * epochs + 1e-9
     assert search.best(late, safe=1.0)["finetuned"]["l1_lora"]["epochs"] == 3
+    for other in ("task_vector", "saliency"):  # more epochs would be another way
+        assert search.best(late.replace("l1_lora", other))["finetuned"][other] == values
     late["n_steps"] = float("nan")  # sequential trials do not end once matched
     assert search.best(late)["finetuned"]["l1_lora"] == values
 
 
-def test_with_more_epochs_a_run_goes_the_same_way_first(folder):
-    of = trials.TrialSet(
-        "smoke", "pretrained", method="ga_retain", trials=1, seed=trials.SEED, out=folder
-    )
-    rules = {"stop_forget": 0.0, "stop_utility": 0.0, "matched_at": 0.0}
+@pytest.mark.parametrize("name", ["ga_retain", "npo_klr", "rmu", "undial", "l1_lora", "saliency"])
+def test_with_more_epochs_a_run_goes_the_same_way_first(folder, name):
+    """But for those of which `goes_on` says that they do not."""
+    of = trials.TrialSet("smoke", "pretrained", method=name, trials=1, seed=trials.SEED, out=folder)
+    rules = {"stop_forget": 0.0, "stop_utility": 0.0, "matched_at": 0.0, "path_every": 1000}
     paths = []
     for more in (0, 1):
         task = trials.task_of(of, load_profile("smoke"))
-        task = replace(task, epochs=task.epochs + more, unlearn=replace(task.unlearn, **rules))
+        epochs = 4 * (1 + more)  # a tenth of their steps is what saliency decides after
+        task = replace(task, epochs=epochs, unlearn=replace(task.unlearn, **rules))
         paths.append(single_shot.unlearn_single_shot(task).log["loss"].to_list())
     assert 0 < len(paths[0]) < len(paths[1])
-    assert paths[1][: len(paths[0])] == paths[0]
+    same = paths[1][: len(paths[0])] == paths[0]
+    assert same is trials.goes_on(get(name)) is (name != "saliency")
 
 
 def test_a_trial_that_failed_is_not_the_best():

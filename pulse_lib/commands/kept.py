@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -220,13 +220,13 @@ def unpack(kept: Path, out: Path, *, part: Part | None = None) -> tuple[Profile,
     profile_file = out / source.name
     if _there(out, mark):
         return load_profile(str(profile_file)), str(profile_file)
-    places = {place: _wanted(place, part) for place in sorted(kept.glob("seed-*"))}
-    if not any(places.values()):
+    seeds = {place: _wanted(place, part) for place in sorted(kept.glob("seed-*"))}
+    if not any(seeds.values()):
         named = "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in vars(part).items() if v)
         raise PulseError(f"{show(kept)} holds no run of {named}")
     replace_file(profile_file, lambda tmp: tmp.write_bytes(source.read_bytes()))
-    for place, runs in places.items():
-        _unpack_seed(place, out, runs=runs)
+    for place, files in seeds.items():
+        _unpack_seed(place, out, files=files)
     write_json(out / MADE_OF, {"kept": show(kept), "sha256": mark})
     return load_profile(str(profile_file)), str(profile_file)
 
@@ -244,8 +244,8 @@ def _rooted(kept: Path) -> Path:
 
 def _mark(kept: Path, part: Part) -> str:
     digest = hashlib.sha256()
-    if part != Part():
-        digest.update(f"{part}\n".encode())
+    if any(vars(part).values()):
+        digest.update(json.dumps({axis: sorted(of) for axis, of in vars(part).items()}).encode())
     for path in sorted([*kept.glob("*.yaml"), *kept.glob("seed-*/*.parquet")]):
         digest.update(f"{path.relative_to(kept).as_posix()} {file_hash(path)}\n".encode())
     return digest.hexdigest()
@@ -262,20 +262,23 @@ def _there(out: Path, mark: str) -> bool:
     )
 
 
-def _wanted(place: Path, part: Part) -> list[str]:
-    """The names of the runs of a seed that belong to a part; none if but data and targets do."""
+def _wanted(place: Path, part: Part) -> list[dict]:
+    """The files of a seed's runs that belong to a part, as lines of FILES; none if but data and
+    targets do.
+    """
     lines = read_table(place / FILES).to_pylist()
     manifests = {
         line["run"]: json.loads(line["bytes"]) for line in lines if line["file"] == MANIFEST
     }
-    runs = [name for name in manifests if part.has(name, manifests)]
+    runs = {name for name in manifests if part.has(name, manifests)}
     alone = all(manifests[name]["kind"] in ("data", "target") for name in runs)
-    return [] if alone and len(runs) < len(manifests) else runs
+    if alone and len(runs) < len(manifests):
+        return []
+    return [line for line in lines if line["run"] in runs]
 
 
-def _unpack_seed(place: Path, out: Path, *, runs: Collection[str]) -> None:
+def _unpack_seed(place: Path, out: Path, *, files: Sequence[Mapping]) -> None:
     rows = read_table(place / ROWS)
-    files = [line for line in read_table(place / FILES).to_pylist() if line["run"] in runs]
     for line in files:
         content = line["bytes"]
         replace_file(out / line["run"] / line["file"], lambda tmp, b=content: tmp.write_bytes(b))

@@ -24,6 +24,7 @@ from pulse_lib.commands.trials import (
     SEED,
     Goal,
     TrialSet,
+    goes_on,
     missing,
     read_trials,
     run_trials,
@@ -151,7 +152,7 @@ def best(table: pd.DataFrame, *, safe: float = SAFE) -> dict[str, dict[str, dict
     failed is left out.
 
     Values of a trial that was matched after `safe` of its steps have so many epochs more that it is
-    before it: on another seed it may come later. A run goes the same way, only further.
+    before it: on another seed it may come later. Only where a run then goes the same way, further.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     done = table[table["error"].isna()] if "error" in table else table
@@ -161,7 +162,8 @@ def best(table: pd.DataFrame, *, safe: float = SAFE) -> dict[str, dict[str, dict
         pool = reached if len(reached) else trials
         top = pool.sort_values(["score", "trial"], ascending=[False, True]).iloc[0]
         values = json.loads(top["values"])
-        if top["reached"] and top["step"] > safe * top["n_steps"]:
+        late = top["reached"] and top["step"] > safe * top["n_steps"]
+        if late and goes_on(get(method.partition("/")[0])):
             per_epoch = top["n_steps"] / values["epochs"]
             values["epochs"] = math.ceil(round(top["step"] / (safe * per_epoch), 6))
         found.setdefault(scenario, {})[method] = values

@@ -2,9 +2,9 @@
 
 A single-shot trial is a run without the full evaluation that ends once it is matched. A sequential
 one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands, without
-what a search found; trial EARLIER is what an earlier search found; the others multiply the learning rate, the retain weight and the method's coefficients by factors from
-FACTORS, spread evenly over the range (on a log scale) however few they are. A lower rate has more
-epochs: PACE.
+what a search found; trial EARLIER is what an earlier search found; the others multiply the learning
+rate, the retain weight and the method's coefficients by factors from FACTORS, spread evenly over the
+range (on a log scale) however few they are. A lower rate has more epochs: PACE.
 
 With goal `end_point` a trial goes on past the matched state and is worth what it keeps of general
 accuracy at the end of the epoch nearest to END_POINT. That is where the paper's runs end; its
@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -183,20 +183,7 @@ def run_trials(of: TrialSet) -> list[dict]:
     known, task = read_trials(of, settings), task_of(of, settings)
     worth = _after_requests if of.strategy else _END[of.goal]
     for number in missing(of, settings):
-        ends = of.goal == "end_point"
-        drawn = earlier(of, settings) if number == EARLIER else None
-        drawn = drawn or draw(
-            task.method,
-            task.unlearn.learning_rate,
-            epochs=task.epochs,
-            trial=number // 3 if ends else number,
-            seed=of.seed,
-            strategy=of.strategy,
-            goal=of.goal,
-            rates=rates_of(settings.unlearn),
-        )
-        if ends and number % 3:
-            drawn = refined(known[-1], whole_epochs(settings)) or drawn
+        drawn = _values(of, settings, task, number=number, before=known)
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         name = f"{of.scenario}/{of.name}, {told_number(number)}"
         started = time.monotonic()
@@ -213,6 +200,27 @@ def run_trials(of: TrialSet) -> list[dict]:
         _append(of, settings, trial=found)
         print(f"{name}: {told(found)}", file=sys.stderr, flush=True)
     return known
+
+
+def _values(
+    of: TrialSet, settings: Profile, task: Task, *, number: int, before: Sequence[Mapping]
+) -> dict[str, float]:
+    """What a trial sets, by its number and the trials before it."""
+    if number == EARLIER and (found := earlier(of, settings)):
+        return found
+    ends = of.goal == "end_point"
+    drawn = draw(
+        task.method,
+        task.unlearn.learning_rate,
+        epochs=task.epochs,
+        trial=number // 3 if ends else number,
+        seed=of.seed,
+        strategy=of.strategy,
+        goal=of.goal,
+        rates=rates_of(settings.unlearn),
+    )
+    finer = refined(before[-1], whole_epochs(settings)) if ends and number % 3 else None
+    return finer or drawn
 
 
 def told_number(number: int) -> str:
@@ -238,8 +246,22 @@ def missing(of: TrialSet, settings: Profile) -> list[int]:
     held = {t["trial"] for t in known}
     numbers = [n for n in range(of.trials) if n not in held]
     found = earlier(of, settings)
-    again = found is not None and found not in [t["values"] for t in known]
-    return [*numbers, *([EARLIER] if again else [])]
+    tried = found is None or any(_covers(t, found, get(of.method)) for t in known)
+    return numbers if tried else [*numbers, EARLIER]
+
+
+def _covers(trial: Mapping, values: Mapping[str, float], method: Method) -> bool:
+    """Whether a trial had these values; as many epochs as led to its match are enough."""
+    had = trial["values"]
+    enough = trial["reached"] and goes_on(method) and had["epochs"] <= values["epochs"]
+    return had == {**values, "epochs": had["epochs"] if enough else values["epochs"]}
+
+
+def goes_on(method: Method) -> bool:
+    """Whether a run of more epochs begins as one of fewer does: not where all steps come before what
+    is measured, or where a share of them decides.
+    """
+    return method.procedure == "train" and "mask" not in method.needs
 
 
 def earlier(of: TrialSet, settings: Profile) -> dict[str, float] | None:

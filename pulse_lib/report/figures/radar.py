@@ -66,7 +66,7 @@ def radar(table: pd.DataFrame) -> Figure:
 
 
 _BEFORE = Line2D([], [], color=BEFORE, linestyle=":", label="before unlearning")
-_ABOVE = {False: 44, True: 27}  # points from a circle to its title: over the name at its top
+PAD, PAD_SMALL = 44, 27  # points from a circle to its title: over the name at its top
 _POLAR: Look = {"subplot_kw": {"projection": "polar"}}
 
 
@@ -81,7 +81,7 @@ def _side_by_side(
         for (method, part), look in every.items():
             here = pick(table, scenario=scenario, method=method, trained_part=part)
             beyond += _radar_line(ax, here, look=look, small=False)
-        ax.set_title(SCENARIOS[scenario], pad=_ABOVE[False], color=INK)
+        ax.set_title(SCENARIOS[scenario], pad=PAD, color=INK)
     legend_outside(figure, [*series_handles(every), _BEFORE])
     return figure, beyond
 
@@ -98,7 +98,7 @@ def _one_each(
         for scenario, line in lines.items():
             here = pick(table, scenario=scenario, method=method, trained_part=part)
             beyond += _radar_line(ax, here, look=look | {"linestyle": line}, small=True)
-        ax.set_title(series_label(method, part), pad=_ABOVE[True], color=INK)
+        ax.set_title(series_label(method, part), pad=PAD_SMALL, color=INK)
     handles = [
         Line2D([], [], color=INK, linestyle=line, label=SCENARIOS[s]) for s, line in lines.items()
     ]

@@ -57,7 +57,7 @@ METRIC_LOOKS: dict[Metric, Look] = {
 _CONTEXT: dict[Any, Any] = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.titley": 1.0,  # above the panel; looked for, it costs a tenth of a drawing
+    "axes.titley": 1.0,  # above the panel, so that no drawing looks for its place
     "axes.labelsize": 10,
     "axes.labelcolor": INK,
     "axes.edgecolor": "#999999",
@@ -330,7 +330,7 @@ def reference_line(
 
 
 def png(figure: Figure, dpi: int = FILE_DPI) -> bytes:
-    """The figure as PNG bytes, without transparency and packed quickly: half the time, no more bytes."""
+    """The figure as PNG bytes, without transparency, which would take longer to pack."""
     buffer = io.BytesIO()
     with _drawn_once(figure, FigureCanvasAgg, dpi=dpi) as canvas:
         canvas.draw()

@@ -222,10 +222,10 @@ def mmbench(study: Study) -> pd.DataFrame:
 
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
-    they were asked, `benchmarks` only of those beside, `modality_gap` only of sources that know single facts, `distance`
-    and `rank_agreement` only if an oracle ran, `placebo` only if one did, `strangers` only if hold-out
-    people were asked, `likeness` only after single-shot runs, `continual` only after requests in a
-    row, `selective` only where some facts were to stay."""
+    they were asked, `benchmarks` only of those beside, `modality_gap` only of sources that know single
+    facts, `distance` and `rank_agreement` only if an oracle ran, `placebo` only if one did,
+    `strangers` only if hold-out people were asked, `likeness` only after single-shot runs,
+    `continual` only after requests in a row, `selective` only where some facts were to stay."""
     near = distance(study)
     twins = study.profile.data.people.source in TWINS  # whose questions are twins by fact
     some = {
