@@ -403,10 +403,10 @@ def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monke
     more = found["values"] | {"epochs": found["values"]["epochs"] + 1}
     fewer = found["values"] | {"epochs": found["values"]["epochs"] - 1}
     covered = [
-        trials._covers(found, more, get("ga_retain")),
-        trials._covers(found | {"reached": False}, more, get("ga_retain")),
-        trials._covers(found, fewer, get("ga_retain")),
-        trials._covers(found, more, get("saliency")),
+        trials._covers(found, more, method=get("ga_retain")),
+        trials._covers(found | {"reached": False}, more, method=get("ga_retain")),
+        trials._covers(found, fewer, method=get("ga_retain")),
+        trials._covers(found, more, method=get("saliency")),
     ]
     assert covered == [True, False, False, False]
     to_end = replace(of, goal="end_point")

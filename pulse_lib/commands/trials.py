@@ -183,7 +183,7 @@ def run_trials(of: TrialSet) -> list[dict]:
     known, task = read_trials(of, settings), task_of(of, settings)
     worth = _after_requests if of.strategy else _END[of.goal]
     for number in missing(of, settings):
-        drawn = _values(of, settings, task, number=number, before=known)
+        drawn = _values(of, settings, task=task, number=number, before=known)
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         name = f"{of.scenario}/{of.name}, {told_number(number)}"
         started = time.monotonic()
@@ -203,7 +203,7 @@ def run_trials(of: TrialSet) -> list[dict]:
 
 
 def _values(
-    of: TrialSet, settings: Profile, task: Task, *, number: int, before: Sequence[Mapping]
+    of: TrialSet, settings: Profile, *, task: Task, number: int, before: Sequence[Mapping]
 ) -> dict[str, float]:
     """What a trial sets, by its number and the trials before it."""
     if number == EARLIER and (found := earlier(of, settings)):
@@ -246,11 +246,11 @@ def missing(of: TrialSet, settings: Profile) -> list[int]:
     held = {t["trial"] for t in known}
     numbers = [n for n in range(of.trials) if n not in held]
     found = earlier(of, settings)
-    tried = found is None or any(_covers(t, found, get(of.method)) for t in known)
+    tried = found is None or any(_covers(t, found, method=get(of.method)) for t in known)
     return numbers if tried else [*numbers, EARLIER]
 
 
-def _covers(trial: Mapping, values: Mapping[str, float], method: Method) -> bool:
+def _covers(trial: Mapping, values: Mapping[str, float], *, method: Method) -> bool:
     """Whether a trial had these values; as many epochs as led to its match are enough."""
     had = trial["values"]
     enough = trial["reached"] and goes_on(method) and had["epochs"] <= values["epochs"]
