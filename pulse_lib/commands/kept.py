@@ -1,10 +1,11 @@
 """A study in a form small enough to commit: what the analysis reads, without models and notebooks.
 `keep` writes it seed by seed, `unpack` makes a study's folder of it, and `analyze` runs 05 there.
 
-    tiny.yaml                     the profile, every setting resolved
-    seed-0/rows.parquet           the rows of all runs of that seed
-    seed-0/files.parquet          what else is read of each run: run, file, bytes
-    seed-0/pictures.parquet       the pictures that questions show; of the first seed alone
+    tiny.yaml               the profile, every setting resolved
+    seed-0.zip              whole or not there: a seed's tables are never of two studies
+        rows.parquet        the rows of all runs of that seed
+        files.parquet       what else is read of each run: run, file, bytes
+        pictures.parquet    the pictures that questions show; of the first seed alone
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pyarrow as pa
@@ -110,13 +114,14 @@ def keep(study: Path, into: Path, *, profile: Profile, full: Collection[str] = (
     replace_file(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
     first, lines = min(by_seed), []
     for seed, runs in sorted(by_seed.items()):
-        place = Path(into) / f"seed-{seed}"
         whole = {r.name for r in runs if seed == first or _is_full(r.manifest, full)}
-        n = _keep_rows(place, runs, whole=whole)
-        _keep_files(place, runs)
-        if seed == first:
-            _keep_pictures(place, runs)
-        mb = sum(path.stat().st_size for path in place.iterdir()) / 1e6
+        with TemporaryDirectory() as folder:
+            place = Path(folder)
+            n = _keep_rows(place, runs, whole=whole)
+            _keep_files(place, runs)
+            if seed == first:
+                _keep_pictures(place, runs)
+            mb = _pack(place, Path(into) / f"seed-{seed}.zip") / 1e6
         lines.append({"seed": seed, "runs": len(runs), "answers": n, "mb": round(mb, 2)})
     return pd.DataFrame(lines)
 
@@ -187,12 +192,23 @@ def _slim(table: pa.Table, kind: str) -> pa.Table:
 
 def _keep_files(place: Path, runs: Iterable[Whole]) -> None:
     lines = [
-        {"run": run.name, "file": name, "bytes": (run.folder / name).read_bytes()}
+        {"run": run.name, "file": name, "bytes": _content(run, name)}
         for run in runs
         for name in (MANIFEST, *(n for n in run.manifest["files"] if _is_read(n)))
     ]
     table = pa.Table.from_pylist(lines, schema=_FILE_SCHEMA)
     write_table(place / FILES, table, compression_level=LEVEL)
+
+
+def _content(run: Whole, name: str) -> bytes:
+    content = (run.folder / name).read_bytes()
+    if name != MANIFEST:
+        return content
+    manifest = json.loads(content)
+    own = manifest[
+        "parameters"
+    ]  # where the study lay says something of a machine, and nothing of it
+    return json.dumps(manifest | {"parameters": own | {"out_dir": ""}}).encode()
 
 
 def _is_read(name: str) -> bool:
@@ -204,6 +220,18 @@ def _keep_pictures(place: Path, runs: Iterable[Whole]) -> None:
     asked = {q.image for q in read_records(data / "questions.parquet", Question)}
     store = ImageStore.read(data / IMAGES)
     ImageStore({k: v for k, v in store.encoded.items() if k in asked}).write(place / PICTURES)
+
+
+def _pack(folder: Path, packed: Path) -> int:
+    """Write a folder's files into one, the same bytes for the same files; returns their number."""
+
+    def write(tmp: Path) -> None:
+        with zipfile.ZipFile(tmp, "w", zipfile.ZIP_STORED) as archive:  # they are compressed
+            for path in sorted(folder.iterdir()):
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+
+    replace_file(packed, write)
+    return packed.stat().st_size
 
 
 # --- unpack -----------------------------------------------------------------------------------
@@ -220,13 +248,16 @@ def unpack(kept: Path, out: Path, *, part: Part | None = None) -> tuple[Profile,
     profile_file = out / source.name
     if _there(out, mark):
         return load_profile(str(profile_file)), str(profile_file)
-    seeds = {place: _wanted(place, part) for place in sorted(kept.glob("seed-*"))}
-    if not any(seeds.values()):
+    n_runs = 0
+    for packed in _packed(kept):
+        with _unpacked(packed) as place:
+            files = _wanted(place, part)
+            _unpack_seed(place, out, files=files)
+        n_runs += len(files)
+    if not n_runs:
         named = "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in vars(part).items() if v)
         raise PulseError(f"{show(kept)} holds no run of {named}")
     replace_file(profile_file, lambda tmp: tmp.write_bytes(source.read_bytes()))
-    for place, files in seeds.items():
-        _unpack_seed(place, out, files=files)
     write_json(out / MADE_OF, {"kept": show(kept), "sha256": mark})
     return load_profile(str(profile_file)), str(profile_file)
 
@@ -234,19 +265,35 @@ def unpack(kept: Path, out: Path, *, part: Part | None = None) -> tuple[Profile,
 def _rooted(kept: Path) -> Path:
     """The folder with the seeds: the one that is named, or its `kept`."""
     for folder in (Path(kept), Path(kept) / "kept"):
-        if len(list(folder.glob("*.yaml"))) == 1 and any(folder.glob(f"seed-*/{ROWS}")):
+        if len(list(folder.glob("*.yaml"))) == 1 and _packed(folder):
             return folder
     raise PulseError(
-        f"{show(Path(kept))} holds no kept study (a profile and seed-0/{ROWS}): python -m pulse_lib "
+        f"{show(Path(kept))} holds no kept study (a profile and seed-0.zip): python -m pulse_lib "
         "keep writes one from a finished study"
     )
+
+
+def _packed(kept: Path) -> list[Path]:
+    return sorted(kept.glob("seed-*.zip"))
+
+
+@contextmanager
+def _unpacked(packed: Path) -> Generator[Path]:
+    """A folder with the tables of a seed, for as long as it is needed."""
+    with TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                archive.extractall(folder)
+        except zipfile.BadZipFile as error:
+            raise PulseError(f"{show(packed)} is no whole file of `keep`: {error}") from None
+        yield Path(folder)
 
 
 def _mark(kept: Path, part: Part) -> str:
     digest = hashlib.sha256()
     if any(vars(part).values()):
         digest.update(json.dumps({axis: sorted(of) for axis, of in vars(part).items()}).encode())
-    for path in sorted([*kept.glob("*.yaml"), *kept.glob("seed-*/*.parquet")]):
+    for path in sorted([*kept.glob("*.yaml"), *_packed(kept)]):
         digest.update(f"{path.relative_to(kept).as_posix()} {file_hash(path)}\n".encode())
     return digest.hexdigest()
 

@@ -49,6 +49,7 @@ SELECTIONS = {
     "final": "last step",
     "matched": "matched forgetting",
 }
+KNOWS = "knows: "  # begins the columns of table `probes` that say how much is known, and by which
 _PARTS = {"projector+llm": "projector + LLM", "llm": "LLM only"}
 
 

@@ -19,10 +19,9 @@ from pulse_lib.report.figures.style import (
     reference_line,
     title,
 )
-from pulse_lib.report.words import label
+from pulse_lib.report.words import KNOWS, label
 
 _LOOKS: dict[str, Look] = {"forget": {"color": COLOURS[3]}, "retain": {"color": COLOURS[0]}}
-_KNOWS = "knows: "
 
 
 @drawn
@@ -106,7 +105,7 @@ def at_a_glance(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         return empty_figure("No run of this study was probed yet: run 06_probe.")
-    columns = ["said", *(c for c in table if c.startswith(_KNOWS))]
+    columns = ["said", *(c for c in table if c.startswith(KNOWS))]
     values = table[columns].to_numpy(dtype=float)
     figure = new_figure(0.62 * len(columns) + 6.5, 0.34 * len(table) + 2.6)
     ax = figure.subplots()
@@ -118,7 +117,7 @@ def at_a_glance(table: pd.DataFrame) -> Figure:
             ax.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     ax.set_xticks(
         range(len(columns)),
-        [c.removeprefix(_KNOWS) for c in columns],
+        [c.removeprefix(KNOWS) for c in columns],
         rotation=40,
         ha="left",
         rotation_mode="anchor",

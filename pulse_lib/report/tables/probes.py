@@ -12,6 +12,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.distance import privleak
 from pulse_lib.files import read_json
 from pulse_lib.methods import retrains
+from pulse_lib.report.words import KNOWS
 from pulse_lib.runs.kinds import KINDS, named_run, run_folders
 from pulse_lib.runs.manifest import require
 
@@ -37,7 +38,7 @@ def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
                 "holds": ", ".join(verdict["holds"]),
                 "said": verdict["said"],
                 **{f"kept: {name}": share for name, share in verdict["kept"].items()},
-                **{f"knows: {name}": share for name, share in verdict["knowledge"].items()},
+                **{KNOWS + name: share for name, share in verdict["knowledge"].items()},
             }
         )
     table = pd.DataFrame(found, columns=None if found else FIRST)  # all of a row's, in its order
