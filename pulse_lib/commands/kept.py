@@ -204,11 +204,10 @@ def _content(run: Whole, name: str) -> bytes:
     content = (run.folder / name).read_bytes()
     if name != MANIFEST:
         return content
+    # Where the study lay says something of a machine, and nothing of the study
     manifest = json.loads(content)
-    own = manifest[
-        "parameters"
-    ]  # where the study lay says something of a machine, and nothing of it
-    return json.dumps(manifest | {"parameters": own | {"out_dir": ""}}).encode()
+    parameters = {k: "" if k == "out_dir" else v for k, v in manifest["parameters"].items()}
+    return json.dumps(manifest | {"parameters": parameters}).encode()
 
 
 def _is_read(name: str) -> bool:
