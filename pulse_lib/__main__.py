@@ -172,18 +172,21 @@ def notebook(
 @app.command()
 def methods() -> None:
     """Print the table of unlearning methods."""
-    from pulse_lib.methods import METHODS, VARIANTS
+    from pulse_lib.methods import METHODS, PLACEBO, PLACEBOS, VARIANTS
 
     table = Table()
     columns = ("id", "needs", "loss", "source", "coefficients")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for method in [*METHODS.values(), *VARIANTS.values()]:
+        if method.id in PLACEBOS:
+            continue
         row = method.describe()
         table.add_row(*(row[column] for column in columns))
     _console().print(table)
     print(
-        "The MUSE, MLLMU-Bench and placebo rows are for comparison only: `--methods all` leaves them out."
+        "The MUSE and MLLMU-Bench rows are for comparison only: `--methods all` leaves them out, and the\n"
+        f"placebos: an id followed by {PLACEBO} (ga{PLACEBO}) is the same steps on people nobody has met."
     )
 
 

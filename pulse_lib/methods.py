@@ -365,8 +365,11 @@ def _placebo(method: Method) -> Method:
     )
 
 
+# Each placebo and the method whose steps it takes; the oracle takes none
+PLACEBOS = {f"{m.id}{PLACEBO}": m.id for m in _ROWS if m.procedure != "retrain"}
 VARIANTS: dict[str, Method] = {
-    method.id: method for method in (*_VARIANTS, *(_placebo(METHODS[m]) for m in PAPER_METHODS))
+    **{method.id: method for method in _VARIANTS},
+    **{twin: _placebo(METHODS[method]) for twin, method in PLACEBOS.items()},
 }
 
 # Fine-tuning goes through the same loop: here the batch holds people who are to be learned.

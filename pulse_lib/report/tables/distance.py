@@ -19,14 +19,13 @@ from pulse_lib.evaluate.distance import (
     distances,
     paired,
 )
-from pulse_lib.methods import METHODS, retrains
+from pulse_lib.methods import METHODS, PLACEBOS, retrains
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report.collect import Run, Study, groups
 from pulse_lib.report.stats import clusters
 from pulse_lib.report.tables import distance_limits
 from pulse_lib.report.tables.distance_limits import LIMITS
 from pulse_lib.report.tables.intervals import SETTINGS
-from pulse_lib.report.tables.placebo import PLACEBOS
 from pulse_lib.report.words import SCENARIOS as WORDS
 from pulse_lib.report.words import SELECTIONS, label
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from pulse_lib.evaluate.accuracy import both_modalities, retained_share, summary
-from pulse_lib.methods import METHODS, PLACEBO, VARIANTS
+from pulse_lib.methods import METHODS, PLACEBOS
 from pulse_lib.report.collect import Study
 
-PLACEBOS = {m.id: m.id.removesuffix(PLACEBO) for m in VARIANTS.values() if m.forgets == "holdout"}
 KEPT = ("forget_kept", "retain_kept", "general_kept")
 COLUMNS = [
     *("scenario", "method", "trained_part", "n_seeds"),

@@ -15,6 +15,7 @@ from pulse_lib.evaluate.accuracy import (
     retained_share,
     retained_shares,
 )
+from pulse_lib.methods import PLACEBOS
 from pulse_lib.profile import tuned_for
 from pulse_lib.report.collect import Run, Study, best_first, groups, once, pick
 from pulse_lib.report.seeds import rank_sets
@@ -93,10 +94,12 @@ def _rank_intervals(runs: pd.DataFrame) -> pd.DataFrame:
 
 @once
 def matched_runs(study: Study) -> pd.DataFrame:
-    """Every single-shot run at its matched step: SETTINGS, numbers, seed, and what `ranking` takes
-    the means of."""
+    """Every single-shot run at its matched step, but placebos, which forget nobody: SETTINGS, numbers,
+    seed, and what `ranking` takes the means of."""
     lines = []
     for run in study.of("single_shot"):
+        if run.parameter("method") in PLACEBOS:
+            continue
         who = {key: run.parameter(key) for key in SETTINGS}
         tuned = run.manifest["profile"].get("tuned", {})
         who["numbers"] = _source(tuned_for(tuned, who["scenario"], method=who["method"]))
