@@ -27,6 +27,7 @@ from pulse_lib.evaluate import plain
 from pulse_lib.evaluate.generate import answer_questions, option_tokens
 from pulse_lib.files import REPOSITORY
 from pulse_lib.model import families
+from pulse_lib.model import load as loading
 from pulse_lib.model.adapters import add_adapter, only, save_adapter, stack, trainable_report
 from pulse_lib.model.families import FAMILIES, family_of, qwen, shapes_of
 from pulse_lib.model.families.checkpoints import CHECKPOINTS, config_of
@@ -243,6 +244,33 @@ def test_checkpointing_in_16_bits_changes_no_gradient(folder_of, kind):
         gradients.append(torch.autograd.grad(loss, list(trained(model).values())))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert all(g.isfinite().all() for g in gradients[0])
+
+
+T4_PROFILES = sorted(path.stem for path in (REPOSITORY / "params").glob("*-t4.yaml"))
+
+
+@pytest.mark.parametrize("profile", T4_PROFILES)
+def test_in_float16_as_on_a_t4_answers_and_gradients_are_nearly_those_of_float32(
+    folder_of, profile, monkeypatch
+):
+    """In 4-bit. The range of float16 with real weights is another question: docs/models.md."""
+    kind, found = config_of(load_profile(profile).model.path).model_type, []
+    for dtype in (torch.float32, torch.float16):
+        monkeypatch.setattr(loading, "compute_dtype", lambda device, dtype=dtype: dtype)
+        model = adapted(load(folder_of(kind), load="4bit"))
+        assert model.dtype == dtype
+        assert {p.dtype for p in trained(model).values()} == {torch.float32}
+        table = answer_questions(model, questions(), images=images(), settings=SETTINGS)
+        batch = collate(model, encode_conversations(model, conversations()))
+        loss = -sequence_logprob(*answer_logits(model, batch)).mean()
+        gradients = torch.autograd.grad(loss, list(trained(model).values()))
+        flat = torch.cat([g.flatten() for g in gradients])
+        found.append((np.concatenate(list(table["option_loglik"])), loss.item(), flat))
+    (exact, at, whole), (half, near, rounded) = found
+    assert not np.array_equal(exact, half)
+    np.testing.assert_allclose(half, exact, rtol=0, atol=0.5)  # of about 27 nats
+    assert near == pytest.approx(at, rel=0.01)
+    assert torch.cosine_similarity(whole, rounded, dim=0) > 0.99
 
 
 def test_only_the_language_models_layers_are_quantised(folder_of, kind):
