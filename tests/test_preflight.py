@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pulse_lib.__main__ import app
 from pulse_lib.commands import preflight as flight
 from pulse_lib.commands import rehearsal
-from pulse_lib.data.common import common_questions
+from pulse_lib.data.common import common_questions, written_questions
 from pulse_lib.data.records import ImageStore
 from pulse_lib.data.world import source as world
 from pulse_lib.errors import PulseError
@@ -228,3 +228,28 @@ def test_common_questions_have_one_right_answer_each():
     assert first == {q.text: q.options[q.answer] for q in common_questions(8)}
     assert first["What is the capital of Japan?"] == "Tokyo"
     assert len({q.answer for q in made}) == 4  # not always the same letter
+
+
+def test_a_written_word_is_on_its_picture_and_among_four():
+    images = ImageStore()
+    made = written_questions(images, 20, seed=1)
+    pictures: dict[str, set[bytes]] = {}
+    for question in made:
+        assert len(set(question.options)) == 4 and question.image in images
+        dark = images[question.image].convert("L").point(lambda v: 255 * (v < 128))
+        left, top, right, bottom = dark.getbbox()
+        assert left > 0 and top > 0 and right < dark.width and bottom < dark.height  # nothing cut
+        assert right - left > 2 * (bottom - top)  # four letters in a row
+        word = question.options[question.answer]
+        pictures.setdefault(word, set()).add(dark.crop(dark.getbbox()).resize((64, 24)).tobytes())
+    assert len(pictures) > 5 and len({q.answer for q in made}) == 4
+    every = [p for some in pictures.values() for p in some]
+    assert len(set(every)) == len(every)  # no two words look alike
+
+
+def test_the_embedded_model_is_not_asked_to_read():
+    for path, n in (("embedded", 0), ("somewhere", flight.N_WRITTEN)):
+        profile = replace(PROFILE, model=replace(PROFILE.model, path=path))
+        drawn = flight._pictures(profile, ImageStore(), seed=0)
+        assert len(drawn) == 48 and sum(q.category == "written" for q in drawn) == n
+        assert {"colour", "shape", "count", "position"} <= {q.category for q in drawn}

@@ -13,7 +13,7 @@ import torch
 
 from pulse_lib import __version__
 from pulse_lib.commands import rehearsal
-from pulse_lib.data.common import common_questions
+from pulse_lib.data.common import common_questions, written_questions
 from pulse_lib.data.records import ImageStore, Question
 from pulse_lib.data.source import general_of
 from pulse_lib.data.splits import Assignment
@@ -27,6 +27,7 @@ from pulse_lib.model.load import LoadedModel, load_model
 from pulse_lib.profile import DataSettings, Profile
 
 N_PICTURES, N_PLAIN = 48, 8
+N_WRITTEN = 8  # of the pictures: words to be read, which the embedded model never learned
 # Share right that a working model passes: the embedded model's by its card; others an estimate
 FLOORS = {"embedded": (0.9, 0.9), "other": (0.45, 0.7)}
 PAGE, FILE = "preflight.md", "preflight.json"
@@ -50,10 +51,7 @@ def preflight(
     where = f"{model.device.type}, {str(model.dtype).removeprefix('torch.')}, {profile.model.load}"
     yield verdict("model loads", True, said=f"{n / 1e6:,.1f} M weights in memory ({where})")
     images = ImageStore()
-    drawn = world.general_questions(
-        images, seed, settings=replace(profile.data, n_general=N_PICTURES)
-    )
-    words = _words(profile, seed)
+    drawn, words = _pictures(profile, images, seed=seed), _words(profile, seed)
     few = [*drawn[: N_PLAIN - 2], *words[:2]]
     yield _guarded("prompt tokens", lambda: soundness.prompt_tokens(model, few, images=images))
     yield soundness.prompt_form(model, few[0])
@@ -126,6 +124,14 @@ def _files(profile: Profile) -> Check:
     revision = profile.model.revision or "as they lie there"
     said = f"files of {profile.model.path} ({revision}), {profile.model.load}"
     return Check(name="files", outcome="noted", said=said)
+
+
+def _pictures(profile: Profile, images: ImageStore, *, seed: int) -> list[Question]:
+    """Questions about drawn pictures: colours, shapes, counts, positions, faces, and words to be read."""
+    n_written = 0 if profile.model.path == "embedded" else N_WRITTEN
+    settings = replace(profile.data, n_general=N_PICTURES - n_written)
+    drawn = world.general_questions(images, seed, settings=settings)
+    return drawn + written_questions(images, n_written, seed=seed)
 
 
 def _words(profile: Profile, seed: int) -> list[Question]:

@@ -1,10 +1,14 @@
-"""Two dozen questions that anybody answers, without a picture: for `preflight`."""
+"""Questions that anybody answers: two dozen without a picture, and words to be read from one. For
+`preflight`.
+"""
 
 from __future__ import annotations
 
 from random import Random
 
-from pulse_lib.data.records import Question
+from PIL import Image, ImageDraw, ImageFont
+
+from pulse_lib.data.records import ImageStore, Question
 
 # Each with its answer first and three that are wrong.
 _ASKED = (
@@ -34,27 +38,65 @@ _ASKED = (
     ("Which month comes after June?", "July", "May", "March", "December"),
 )
 
+# Words of which no two are alike: letters alone would be taken for the letters of the options
+_WRITTEN = ("BOOK", "MILK", "STOP", "HAND", "FIRE", "GATE", "ROSE", "LAMP", "CUPS", "TWIN", "JAZZ")
+_PICTURE = 224  # pixels, square
+
 
 def common_questions(seed: int = 0) -> list[Question]:
     """Questions in text with four options each, their order drawn from the seed."""
     made = []
     for number, (text, *options) in enumerate(_ASKED):
-        order = list(options)
-        Random(f"common/{seed}/{number}").shuffle(order)
+        tag = f"common/{number:02d}"
+        made.append(_question(tag, text, options=options, order=Random(f"common/{seed}/{number}")))
+    return made
+
+
+def written_questions(images: ImageStore, n: int, *, seed: int = 0) -> list[Question]:
+    """`n` questions, each about a new picture of one word in dark letters on white: which it is, of four."""
+    made = []
+    for number in range(n):
+        draw = Random(f"written/{seed}/{number}")
+        options, tag = draw.sample(_WRITTEN, 4), f"written/{number:02d}"
+        image = images.add(tag, _picture(options[0], draw.randint(40, 64)))
+        text = "Which word is written in the picture?"
         made.append(
-            Question(
-                id=f"common/{number:02d}",
-                set="general",
-                scenario="",
-                person_id="",
-                request=0,
-                modality="text",
-                text=text,
-                options=tuple(order),
-                answer=order.index(options[0]),
-                image="",
-                category="common",
-                wording="trained",
-            )
+            _question(tag, text, options=options, order=draw, image=image, category="written")
         )
     return made
+
+
+def _picture(word: str, height: int) -> Image.Image:
+    picture = Image.new("RGB", (_PICTURE, _PICTURE), "white")
+    middle = (_PICTURE / 2, _PICTURE / 2)
+    font = ImageFont.load_default(size=height)
+    ImageDraw.Draw(picture).text(middle, word, fill=(20, 20, 20), font=font, anchor="mm")
+    return picture
+
+
+def _question(
+    tag: str,
+    text: str,
+    *,
+    options: list[str],
+    order: Random,
+    image: str = "",
+    category: str = "common",
+) -> Question:
+    """The first option is right; where it stands is drawn."""
+    shuffled = list(options)
+    order.shuffle(shuffled)
+    return Question(
+        id=tag,
+        set="general",
+        scenario="",
+        person_id="",
+        request=0,
+        modality="multimodal" if image else "text",
+        text=text,
+        options=tuple(shuffled),
+        answer=shuffled.index(options[0]),
+        image=image,
+        category=category,
+        wording="trained",
+    )
