@@ -214,7 +214,7 @@ def search(
     was stopped.
     """
     from pulse_lib.commands import search as searching
-    from pulse_lib.commands.trials import GOALS
+    from pulse_lib.commands.draws import GOALS
     from pulse_lib.runs.kinds import one_of
     from pulse_lib.study.grid import options_from_texts
 

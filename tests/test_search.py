@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from pulse_lib import progress, runs
-from pulse_lib.commands import end_point, search, trials
+from pulse_lib.commands import draws, end_point, search, trials
 from pulse_lib.commands.rounds import RoundFolders
 from pulse_lib.data import dataset, splits
 from pulse_lib.data.world import source as embedded
@@ -33,7 +33,7 @@ from pulse_lib.unlearn.sequential import run_sequential
 
 
 def test_trial_zero_is_the_profile_as_it_stands():
-    drawn = trials.draw(get("simnpo"), 3e-3, epochs=2, trial=0)
+    drawn = draws.draw(get("simnpo"), 3e-3, epochs=2, trial=0)
     start = {"learning_rate": 3e-3, "beta": 4.5, "gamma": 0.0, "retain_weight": 1.0}
     assert drawn == start | {"epochs": 2}
 
@@ -42,14 +42,14 @@ def test_trial_zero_is_the_profile_as_it_stands():
 def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
     method, seen = METHODS[name], []
     for trial in range(1, 30):
-        drawn = trials.draw(method, 3e-3, epochs=2, trial=trial)
-        assert drawn == trials.draw(method, 3e-3, epochs=2, trial=trial)
+        drawn = draws.draw(method, 3e-3, epochs=2, trial=trial)
+        assert drawn == draws.draw(method, 3e-3, epochs=2, trial=trial)
         assert list(drawn) == ["learning_rate", *method.hyperparameters, "epochs"]
         slower = min(1, drawn["learning_rate"] / 3e-3)
         assert drawn.pop("epochs") == math.ceil(2 / slower**0.75)
         for key, value in drawn.items():
             start = ({"learning_rate": 3e-3} | method.hyperparameters)[key]
-            low, high = trials.FACTORS.get(key, trials.COEFFICIENT)
+            low, high = draws.FACTORS.get(key, draws.COEFFICIENT)
             assert 0.99 * low * start <= value <= 1.01 * high * start
         method.tuned({k: v for k, v in drawn.items() if k != "learning_rate"})  # is taken
         seen.append(drawn["learning_rate"])
@@ -59,9 +59,9 @@ def test_trials_stay_in_their_ranges_and_are_the_same_each_time(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_few_trials_see_the_whole_range(name):
     """Of 4, 8 and 16 trials each has its own stratum of the rate, whatever the method."""
-    low, high = (math.log(f) for f in trials.FACTORS["learning_rate"])
+    low, high = (math.log(f) for f in draws.FACTORS["learning_rate"])
     for n in (4, 8, 16):
-        drawn = [trials.draw(METHODS[name], 1.0, epochs=1, trial=k + 1) for k in range(n)]
+        drawn = [draws.draw(METHODS[name], 1.0, epochs=1, trial=k + 1) for k in range(n)]
         places = [(math.log(d["learning_rate"]) - low) / (high - low) for d in drawn]
         for k, place in enumerate(sorted(places)):  # rates are rounded to 3 digits
             assert k - 0.03 < place * n < k + 1.03
@@ -71,24 +71,24 @@ def test_a_profile_says_between_which_rates_is_searched():
     """Spread over its range, whatever rate it begins with; epochs as for any slower run."""
     low, high = 5e-6, 1e-4
     drawn = [
-        trials.draw(get("npo"), 2e-5, epochs=4, trial=k + 1, rates=(low, high)) for k in range(8)
+        draws.draw(get("npo"), 2e-5, epochs=4, trial=k + 1, rates=(low, high)) for k in range(8)
     ]
     rates = sorted(d["learning_rate"] for d in drawn)
     assert low * 0.99 <= rates[0] < low * 1.6 and high / 1.6 < rates[-1] <= high * 1.01
     slow = min(drawn, key=lambda d: d["learning_rate"])
-    assert slow["epochs"] == math.ceil(4 * (slow["learning_rate"] / 2e-5) ** -trials.PACE)
-    own = trials.draw(get("npo"), 2e-5, epochs=4, trial=1)
+    assert slow["epochs"] == math.ceil(4 * (slow["learning_rate"] / 2e-5) ** -draws.PACE)
+    own = draws.draw(get("npo"), 2e-5, epochs=4, trial=1)
     assert {**drawn[0], "learning_rate": 0, "epochs": 0} == {**own, "learning_rate": 0, "epochs": 0}
-    assert trials.draw(get("npo"), 2e-5, epochs=4, trial=0, rates=(low, high))["epochs"] == 4
+    assert draws.draw(get("npo"), 2e-5, epochs=4, trial=0, rates=(low, high))["epochs"] == 4
 
 
 def test_real_profiles_search_where_published_grids_lie():
     for name in ("llava-1.5-7b-24gb", "qwen3-vl-8b-24gb", "smolvlm2-2.2b-t4"):
         unlearn = load_profile(name).unlearn
-        low, high = trials.rates_of(unlearn)
+        low, high = draws.rates_of(unlearn)
         assert low <= 1e-5 and high >= 3e-5  # the grid of the nearest search of the field
         assert low <= unlearn.learning_rate <= high
-    assert trials.rates_of(load_profile("tiny").unlearn) is None
+    assert draws.rates_of(load_profile("tiny").unlearn) is None
 
 
 def test_trials_of_other_rates_are_not_gone_on_with(tmp_path):
@@ -105,15 +105,15 @@ def test_trials_of_other_rates_are_not_gone_on_with(tmp_path):
 
 def test_towards_an_end_point_no_rate_is_above_the_profiles():
     for trial in range(1, 9):
-        drawn = trials.draw(get("npo"), 6e-3, epochs=2, trial=trial, goal="end_point")
+        drawn = draws.draw(get("npo"), 6e-3, epochs=2, trial=trial, goal="end_point")
         assert 0.99 * 6e-4 <= drawn["learning_rate"] <= 6e-3
-        wide = trials.draw(get("npo"), 6e-3, epochs=2, trial=trial)
+        wide = draws.draw(get("npo"), 6e-3, epochs=2, trial=trial)
         assert drawn["beta"] == wide["beta"] and drawn["learning_rate"] != wide["learning_rate"]
 
 
 def test_methods_and_seeds_draw_their_own():
     rates = {
-        trials.draw(get(m), 1.0, epochs=1, trial=1, seed=s)["learning_rate"]
+        draws.draw(get(m), 1.0, epochs=1, trial=1, seed=s)["learning_rate"]
         for m in METHODS
         for s in (0, 1)
     }
@@ -309,14 +309,14 @@ def folder(tmp_path_factory):
         general=embedded,
         places=places,
         settings=settings.data,
-        seed=trials.SEED,
+        seed=draws.SEED,
     )
-    made.write(runs.run_folder("data", out, seed=trials.SEED))
+    made.write(runs.run_folder("data", out, seed=draws.SEED))
     model = tiny.with_adapters("finetune", model=load_model(settings.model))
     save_adapter(
         model,
         "finetune",
-        folder=runs.run_folder("target", out, seed=trials.SEED) / "adapters" / "finetune",
+        folder=runs.run_folder("target", out, seed=draws.SEED) / "adapters" / "finetune",
         parent=None,
     )
     return out
@@ -325,7 +325,7 @@ def folder(tmp_path_factory):
 def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
     found = trials.run_trials(
         trials.TrialSet(
-            "smoke", "pretrained", method=method, trials=n, seed=trials.SEED, out=folder
+            "smoke", "pretrained", method=method, trials=n, seed=draws.SEED, out=folder
         )
     )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
@@ -333,12 +333,12 @@ def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
 
 def test_a_search_for_an_end_point_refines_its_own_trials(folder):
     of = trials.TrialSet(
-        "smoke", "finetuned", method="ga", trials=2, seed=trials.SEED, out=folder, goal="end_point"
+        "smoke", "finetuned", method="ga", trials=2, seed=draws.SEED, out=folder, goal="end_point"
     )
     assert of.file == folder / "trials-end_point" / "finetuned" / "ga.jsonl"
     first, second = trials.run_trials(of)
     again = end_point.refined(first, end_point.whole_epochs(load_profile("smoke")))
-    drawn = trials.draw(get("ga"), 3e-3, epochs=first["n_steps"] // first["per_epoch"], trial=0)
+    drawn = draws.draw(get("ga"), 3e-3, epochs=first["n_steps"] // first["per_epoch"], trial=0)
     assert {k: v for k, v in second["values"].items() if k != "epochs"} == {
         k: v for k, v in (again or drawn).items() if k != "epochs"
     }
@@ -353,7 +353,7 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     assert both[:1] == first and [t["trial"] for t in both] == [0, 1]
     assert file.read_text().startswith(kept)
     epochs = load_profile("smoke").unlearn.epochs_pretrained
-    assert both[0]["values"] == trials.draw(get("ga_retain"), 3e-3, epochs=epochs, trial=0)
+    assert both[0]["values"] == draws.draw(get("ga_retain"), 3e-3, epochs=epochs, trial=0)
     shutil.copytree(folder / "data", tmp_path / "data")
     assert done(tmp_path, 2) == both  # one go gives the same
 
@@ -368,7 +368,7 @@ def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monke
         "pretrained",
         method="ga_retain",
         trials=1,
-        seed=trials.SEED,
+        seed=draws.SEED,
         out=tmp_path / "out",
     )
     of.file.unlink(missing_ok=True)
@@ -432,7 +432,7 @@ def test_a_sequential_trial_is_a_sequential_run_with_fewer_questions(folder, pol
 
     monkeypatch.setattr(sequential, "run_sequential", noted)
     of = trials.TrialSet(
-        "smoke", "sequential", method="npo", trials=1, seed=trials.SEED, out=folder, strategy=policy
+        "smoke", "sequential", method="npo", trials=1, seed=draws.SEED, out=folder, strategy=policy
     )
     assert of.file == folder / "trials" / "sequential" / f"npo-{policy}.jsonl"
     (found,) = trials.run_trials(of)
@@ -485,7 +485,7 @@ def test_the_search_trains_on_whom_a_run_would_train_on(folder, tmp_path):
                 scenario,
                 method="ga_klr",
                 trials=1,
-                seed=trials.SEED,
+                seed=draws.SEED,
                 out=folder,
                 strategy=strategy,
             )
@@ -504,7 +504,7 @@ def test_a_pair_that_does_not_fit_is_an_error_before_anything_is_made(pair, tmp_
 
 @pytest.mark.parametrize("epochs", [2, 30, 300])
 def test_a_trial_is_measured_as_often_however_many_steps_it_has(folder, monkeypatch, epochs):
-    of = trials.TrialSet("smoke", "finetuned", method="ga", trials=1, seed=trials.SEED, out=folder)
+    of = trials.TrialSet("smoke", "finetuned", method="ga", trials=1, seed=draws.SEED, out=folder)
     task, asked = replace(trials.task_of(of, load_profile("smoke")), epochs=epochs), []
 
     def looks(carried_out):
@@ -579,7 +579,7 @@ def test_a_trial_matched_late_is_stored_with_more_epochs():
 @pytest.mark.parametrize("name", ["ga_retain", "npo_klr", "rmu", "undial", "l1_lora", "saliency"])
 def test_with_more_epochs_a_run_goes_the_same_way_first(folder, name):
     """But for those of which `goes_on` says that they do not."""
-    of = trials.TrialSet("smoke", "pretrained", method=name, trials=1, seed=trials.SEED, out=folder)
+    of = trials.TrialSet("smoke", "pretrained", method=name, trials=1, seed=draws.SEED, out=folder)
     rules = {"stop_forget": 0.0, "stop_utility": 0.0, "matched_at": 0.0, "path_every": 1000}
     paths = []
     for more in (0, 1):

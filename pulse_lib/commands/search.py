@@ -19,10 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from pulse_lib import runs
+from pulse_lib.commands.draws import SEED, Goal
 from pulse_lib.commands.end_point import steps_an_epoch
 from pulse_lib.commands.trials import (
-    SEED,
-    Goal,
     TrialSet,
     goes_on,
     missing,

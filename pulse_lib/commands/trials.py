@@ -2,9 +2,7 @@
 
 A single-shot trial is a run without the full evaluation that ends once it is matched. A sequential
 one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands, without
-what a search found; trial EARLIER is what an earlier search found; the others multiply the learning
-rate, the retain weight and the method's coefficients by factors from FACTORS, spread evenly over the
-range (on a log scale) however few they are. A lower rate has more epochs: PACE.
+what a search found; trial EARLIER is what an earlier search found; the others are drawn (draws.py).
 
 With goal `end_point` a trial goes on past the matched state and is worth what it keeps of general
 accuracy at the end of the epoch nearest to END_POINT. That is where the paper's runs end; its
@@ -14,20 +12,27 @@ comparisons are at equal training, not at equal forgetting. Two of three trials 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import qmc
 
 from pulse_lib import progress, runs
+from pulse_lib.commands.draws import (
+    COEFFICIENT,
+    END_FACTORS,
+    FACTORS,
+    PACE,
+    Goal,
+    draw,
+    rates_of,
+)
 from pulse_lib.commands.end_point import TOLERANCE, refined, score_end, whole_epochs
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import (
@@ -49,23 +54,12 @@ if TYPE_CHECKING:  # torch: loaded by workers only
     from pulse_lib.unlearn.task import Task
 
 EARLIER = -1  # number of the trial of the values that the profile's `tuned` holds
-SEED = 1000  # of the dataset, the target and the adapters that are searched on
-# The lowest rate is a tenth of the lowest that earlier searches of 0.1 to 3 found: slow runs keep more
-FACTORS = {"learning_rate": (0.03, 3.0), "retain_weight": (0.3, 30.0)}
-COEFFICIENT = (1 / 3, 3.0)  # every number of a method that FACTORS does not name
-# A run at a factor f of the profile's rate, below 1, takes f ** -PACE times its epochs: so many more
-# steps GA and NPO need (measured: 2.7 at a third, 4.9 at a ninth)
-PACE = 0.75
 MARGIN = 0.05  # a trial is to bring the forget accuracy this far below `matched_at`
 GIVE_UP = 0.05  # a trial ends once less than this share of retain and general is left
 N_ASKED = 96  # questions of each set that a sequential trial asks after every request
 # Measurements of a whole trial at least, however many steps it has; below 80 steps at each
 N_LOOKS = 40
 N_MEASURED = 5  # measurements an epoch, with goal end_point
-END_FACTORS = {"learning_rate": (0.1, 1.0)}  # goal end_point: faster runs leap over it in an epoch
-
-Goal = Literal["matched", "end_point"]
-GOALS: tuple[Goal, ...] = get_args(Goal)
 
 
 @dataclass(frozen=True)
@@ -102,41 +96,6 @@ class TrialSet:
         return self.out / folder / self.scenario / f"{self.name.replace('/', '-')}.jsonl"
 
 
-def draw(
-    method: Method,
-    learning_rate: float,
-    *,
-    epochs: int,
-    trial: int,
-    seed: int = SEED,
-    strategy: str = "",
-    goal: Goal = "matched",
-    rates: tuple[float, float] | None = None,
-) -> dict[str, float]:
-    """What a trial sets: learning_rate, epochs and the method's hyperparameters, rounded to 3
-    digits. Trial 0 changes nothing; a number that is 0 stays 0. `rates`: the lowest and the highest
-    learning rate, in place of its factors.
-
-    Trials are points of a scrambled Sobol sequence: of the first 4, 8, 16 ... each has a stratum of
-    the rate, and of every other number, to itself.
-    """
-    start = {"learning_rate": learning_rate} | method.hyperparameters
-    if trial == 0:
-        return {**start, "epochs": epochs}
-    generator = np.random.default_rng([seed, *f"{method.id}{strategy}".encode()])
-    points = qmc.Sobol(len(start), rng=generator)
-    place = points.random_base2(math.ceil(math.log2(trial)))[trial - 1]
-    factors, drawn = FACTORS | (END_FACTORS if goal == "end_point" else {}), {}
-    if rates:
-        factors["learning_rate"] = (rates[0] / learning_rate, rates[1] / learning_rate)
-    for (name, value), share in zip(start.items(), place, strict=True):
-        low, high = factors.get(name, COEFFICIENT)
-        factor = low ** (1 - share) * high**share
-        drawn[name] = float(f"{value * factor:.3g}")
-    slower = min(1.0, drawn["learning_rate"] / learning_rate)
-    return {**drawn, "epochs": math.ceil(epochs * slower**-PACE)}
-
-
 def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy = "both") -> dict:
     """What a trajectory is worth: `score`, the mean share of retain_multimodal, retain_text and
     general accuracy that is left at the matched step, and those shares; minus the lowest forget
@@ -166,11 +125,6 @@ def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
     shares = retained_shares(before, after)
     kept = {f"kept_{name}": share for name, share in shares.items() if not np.isnan(share)}
     return {"score": float(nan_mean(shares.values()))} | kept
-
-
-def rates_of(unlearn: UnlearnSettings) -> tuple[float, float] | None:
-    """The learning rates between which a profile has its search draw; None for FACTORS."""
-    return (unlearn.search_from, unlearn.search_to) if unlearn.search_to else None
 
 
 def run_trials(of: TrialSet) -> list[dict]:
