@@ -4,6 +4,8 @@ from outputs/reference.
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
     python benchmarks/pages.py --three DIR          the same of the study of all methods on three seeds
+    python benchmarks/pages.py --probes DIR         what probes and placebos of that study found
+    python benchmarks/pages.py --longer DIR DIR     the same of the studies of 10 and of 25 requests
     python benchmarks/pages.py --equal DIR          the same of the study at equal training
     python benchmarks/pages.py --guides             runs the notebooks that go on from a finished demo
                                                     in outputs/tiny, for their minutes
@@ -29,22 +31,35 @@ from nbclient import NotebookClient
 
 from pulse_lib.commands import compat, compat_page
 from pulse_lib.files import REPOSITORY, write_csv
+from pulse_lib.methods import retrains
+from pulse_lib.profile import load_profile
 from pulse_lib.report import markdown
-from pulse_lib.report.words import label, series_label
+from pulse_lib.report.collect import collect
+from pulse_lib.report.figures.probes import at_a_glance
+from pulse_lib.report.figures.style import png
+from pulse_lib.report.tables.placebo import placebo
+from pulse_lib.report.tables.probes import memberships, over_seeds, probed_runs
+from pulse_lib.report.words import KNOWS, label, series_label
 from pulse_lib.runs.kinds import run_folders, run_name
 
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 COMPAT = REFERENCE.parent / compat.FILE  # of `python -m pulse_lib mllmu-compat`
 DOCS = REPOSITORY / "docs"
-PAGES = (REPOSITORY / "README.md", DOCS / "results.md", DOCS / "why_numbers_differ.md")
+PAGES = (
+    REPOSITORY / "README.md",
+    *(DOCS / f"{name}.md" for name in ("results", "probes", "why_numbers_differ")),
+)
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
 # Of the study of all methods on three seeds
 THREE = REFERENCE / "three_seeds"
 THREE_TABLES = """ranking after_requests single_shot sequential ledger ledger_numbers at_level
-distance strangers power about""".split()
+distance strangers power continual about""".split()
 THREE_FIGURES = ("matched", "after_requests", "figure5")
+# Of the studies of more requests: profile, tables
+LONGER = ("tiny-10",)
+LONGER_TABLES = ("continual", "after_requests", "about")
 # Of the study at equal training
 EQUAL = REFERENCE.parent / "tiny-equal"
 EQUAL_TABLES = """single_shot sequential ledger ledger_numbers at_level matched
@@ -70,6 +85,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
     single = pd.read_csv(reference / "single_shot.csv")
     three = reference / "three_seeds"
     ranking, verdicts = (pd.read_csv(three / f"{name}.csv") for name in ("ranking", "ledger"))
+    probed = over_seeds(pd.read_csv(three / "probes.csv"))
     times = pd.read_csv(reference / "times.csv")
     guides = pd.read_csv(reference / "times_guides.csv").set_index("notebook")["seconds"]
     ledger = pd.read_csv(reference / "ledger.csv")
@@ -90,8 +106,49 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
             *(pd.read_csv(EQUAL / f"{name}.csv") for name in ("single_shot", "at_level"))
         ),
         **mllmu(json.loads(COMPAT.read_text(encoding="utf-8"))),
+        "probes outcome": probes_outcome(probed[probed["policy"] == ""]),
+        "gate": gate(probed[probed["policy"] == "experts"]),
+        **{f"probes {s}": block(markdown.probed(probed, s)) for s in SCENARIOS},
+        "placebo": block(markdown.placebo(pd.read_csv(three / "placebo.csv"))),
+        "longer": block(
+            markdown.continual(
+                pd.read_csv(folder / "continual.csv")
+                for folder in (three, *(reference.parent / name for name in LONGER))
+            )
+        ),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
+
+
+def probes_outcome(probed: pd.DataFrame) -> str:
+    """One sentence: what is known of the forget people as asked and at most, by the models that were
+    unlearned and by the oracles; from `over_seeds`.
+    """
+    probed = probed[probed["method"] != "before"]
+    every = [name for name in probed if name.startswith(KNOWS)]
+    never_met = probed["method"].map(retrains).astype(bool)
+    methods, oracles = probed[~never_met], probed[never_met]
+    n, n_seeds = methods["method"].nunique(), methods["n_seeds"].min()
+    forgot = n - methods[methods["verdict"] != "forgot"]["method"].nunique()
+    return (
+        f"Probed, {forgot or 'none'} of {n} methods has forgotten, on {n_seeds} seeds: the right option is the"
+        f" likeliest in {percent_range(methods[every].max(axis=1))} of the questions (plainly asked:"
+        f" {percent_range(methods[KNOWS + 'as asked'])}; in models that never met the people:"
+        f" {percent_range(oracles[every].max(axis=1))})."
+    )
+
+
+def gate(probed: pd.DataFrame) -> str:
+    """In how many questions experts find the right option likeliest, behind the gate and without."""
+    (line,) = probed.to_dict("records")
+    stands, gone = (f"{100 * line[KNOWS + name]:.0f} %" for name in ("as asked", "gate removed"))
+    return f"while it stands the right option is the likeliest in {stands} of the questions, without it in {gone}"
+
+
+def percent_range(values: pd.Series) -> str:
+    """ "31 to 36 %", of shares from 0 to 1."""
+    low, high = (f"{100 * v:.0f}" for v in (values.min(), values.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def mllmu(found: dict) -> dict[str, str]:
@@ -125,17 +182,13 @@ def outcome(sequential: pd.DataFrame) -> str:
     def mean(lines: pd.DataFrame, group: str) -> pd.Series:
         return lines[[f"{group}_multimodal", f"{group}_text"]].mean(axis=1)
 
-    def percent(values: pd.Series) -> str:
-        low, high = (f"{100 * v:.0f}" for v in (values.min(), values.max()))
-        return f"{low} %" if low == high else f"{low} to {high} %"
-
     names = [label(method) for method in ends.index]
     return (
         f"After {plain['round'].max()} requests in a row, {', '.join(names[:-1])} and {names[-1]} answer"
-        f" {percent(mean(ends, 'forget'))} of the questions about the people who asked to be forgotten,"
-        f" and {percent(mean(ends, 'retain'))} of those about people who did not (before:"
-        f" {percent(mean(starts, 'retain'))}); of general ability {percent(ends['general'])} is left"
-        f" (before: {percent(starts['general'])})."
+        f" {percent_range(mean(ends, 'forget'))} of the questions about the people who asked to be forgotten,"
+        f" and {percent_range(mean(ends, 'retain'))} of those about people who did not (before:"
+        f" {percent_range(mean(starts, 'retain'))}); of general ability {percent_range(ends['general'])} is left"
+        f" (before: {percent_range(starts['general'])})."
     )
 
 
@@ -328,6 +381,17 @@ def take_over(
     write_csv(reference / "times.csv", table)
 
 
+def take_over_probes(study: Path, reference: Path) -> None:
+    """Write what the probes of a study's runs found, with a picture of the means over its seeds, and
+    what placebos lost: from the runs themselves, since their rows are not kept.
+    """
+    found = probed_runs(study)
+    write_csv(reference / "probes.csv", found)
+    write_csv(reference / "membership.csv", memberships(study))
+    (reference / "probes.png").write_bytes(png(at_a_glance(over_seeds(found))))
+    write_csv(reference / "placebo.csv", placebo(collect(study, load_profile("tiny"))))
+
+
 def time_guides(reference: Path = REFERENCE) -> None:
     """Run GUIDES one after another, as in batch, and write how long each took."""
     lines = []
@@ -365,6 +429,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--demo", type=Path, help="a finished demo's folder")
     parser.add_argument("--three", type=Path, help="the finished study of all methods, three seeds")
+    parser.add_argument("--probes", type=Path, help="that study, its runs probed, with placebos")
+    parser.add_argument(
+        "--longer", type=Path, nargs="+", default=(), help="studies of profiles tiny-10, tiny-25"
+    )
     parser.add_argument("--equal", type=Path, help="the finished study of profile tiny-equal")
     parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
     given = parser.parse_args()
@@ -372,6 +440,13 @@ def main() -> None:
         take_over(given.demo, REFERENCE, tables=TABLES, figures=FIGURES)
     if given.three:
         take_over(given.three, THREE, tables=THREE_TABLES, figures=THREE_FIGURES)
+    if given.probes:
+        take_over_probes(given.probes, THREE)
+    for study in given.longer:
+        (profile,) = pd.read_csv(study / "analysis" / "tables" / "about.csv")["profile"]
+        place = REFERENCE.parent / profile
+        place.mkdir(exist_ok=True)
+        take_over(study, place, tables=LONGER_TABLES, figures=())
     if given.equal:
         take_over(given.equal, EQUAL, tables=EQUAL_TABLES, figures=EQUAL_FIGURES)
     if given.guides:

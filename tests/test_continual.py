@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.continual import SCALARS, scalars
 from pulse_lib.profile import load_profile
-from pulse_lib.report import collect
+from pulse_lib.report import collect, markdown
 from pulse_lib.report.figures.gallery import Gallery
 from pulse_lib.report.tables import tables
 from pulse_lib.report.tables.about import about
@@ -136,3 +136,20 @@ def test_longer_profiles_differ_in_the_number_of_requests_alone(n):
     assert back.as_dict() == tiny.as_dict()
     orders = {tuple(request_order(range(1, n + 1), order)) for order in (0, 1, 2)}
     assert len(orders) == 3 and all(sorted(order) == list(range(1, n + 1)) for order in orders)
+
+
+def test_a_page_holds_the_pairs_that_every_study_has_by_requests():
+    def study(n_requests, *pairs):
+        whose = [{"method": m, "policy": p, "trained_part": "projector+llm"} for m, p in pairs]
+        numbers = dict.fromkeys(SCALARS, 0.25) | {"at_turn_likelihood": 0.5, "at_end": 0.125}
+        shown = numbers | {"n_requests": n_requests, "n_seeds": 1, "n_orders": 3}
+        return pd.DataFrame([line | shown for line in whose])
+
+    ga, experts = ("ga", "adapter_per_request"), ("ga", "experts")
+    page = markdown.continual([study(5, ("npo", "replay"), ga, experts), study(25, experts, ga)])
+    assert [line.split(" | ")[:2] for line in page.splitlines()[2:]] == [
+        [f"| GA, {strategy}", str(n)]
+        for strategy in ("experts", "adapter_per_request")
+        for n in (5, 25)
+    ]
+    assert page.endswith("| 25 | 0.25 | 0.50 | 0.12 | 0.25 | 0.25 / 0.25 | 3 |")

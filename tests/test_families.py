@@ -250,9 +250,7 @@ T4_PROFILES = sorted(path.stem for path in (REPOSITORY / "params").glob("*-t4.ya
 
 
 @pytest.mark.parametrize("profile", T4_PROFILES)
-def test_in_float16_as_on_a_t4_answers_and_gradients_are_nearly_those_of_float32(
-    folder_of, profile, monkeypatch
-):
+def test_float16_as_on_a_t4(folder_of, profile, monkeypatch):
     """In 4-bit. The range of float16 with real weights is another question: docs/models.md."""
     kind, found = config_of(load_profile(profile).model.path).model_type, []
     for dtype in (torch.float32, torch.float16):

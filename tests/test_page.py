@@ -685,7 +685,7 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
     assert paper.idxmin() == ("ga_klr", both, "final")
     assert set(near["n_seeds"].loc[["finetuned", "pretrained"]]) >= {3}
     said = (DOCS / "probes.md").read_text()
-    said = said[said.index("**KS alone") : said.index("Under the probes")]
+    said = said[said.index("**KS alone") : said.index("By membership")]
     numbers = re.findall(r"\b\d\.\d\d\b", said)
     js = methods["forget_js"]
     values = [
@@ -700,6 +700,81 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
     assert numbers == [f"{value:.2f}" for value in values]
     kept = [f"{100 * ga[c]:.0f} %" for c in ("retain_kept", "general_kept")]
     assert f"keeps {kept[0]} of retain and {kept[1]} of general" in said
+
+
+def probed() -> tuple[pd.DataFrame, list[str]]:
+    """What single-shot runs know of the forget people by scenario and method, means over three seeds,
+    and the names of the kinds."""
+    runs = pd.read_csv(THREE / "probes.csv").query("policy != policy")  # of no strategy
+    kinds = [c for c in runs if c.startswith("knows: ") and runs[c].notna().all()]
+    by = runs.groupby(["scenario", "method"])
+    assert (by["seed"].agg(list).map(sorted) == [[0, 1, 2]] * len(by)).all() and len(kinds) == 15
+    return by[[*kinds, "kept: retain", "kept: general"]].mean(), kinds
+
+
+def test_what_the_results_say_of_the_probes_is_in_their_table():
+    found, kinds = probed()
+    methods = found.drop(["before", "oracle"], level="method")
+    assert len(methods) == 16 and len(methods.groupby("method")) == 8
+    runs = pd.read_csv(THREE / "probes.csv").query("policy != policy")
+    assert set(runs["holds"].groupby(runs["method"]).unique().loc["oracle"]) == {"forgot"}
+    of_methods = runs[~runs["method"].isin(["before", "oracle"])]
+    assert set(of_methods["holds"]) == {"broke, hides"} and len(of_methods) == 48
+    assert "None has forgotten, on any seed, and all of them broke" in RESULTS
+
+    def most(*names):
+        return methods[[f"knows: {name}" for name in names]].max(axis=1)
+
+    otherwise = ("new wording", "option orders", "role play", "answer begun", "examples")
+    relearned = [k.removeprefix("knows: ") for k in kinds if "taught" in k]
+    texts, weights = most(*otherwise), most("in 16 bits", "in int8", "in nf4")
+    asked = pd.concat([texts, weights])
+    again = most(*relearned)
+    inside = methods["knows: linear probe"]
+    oracle = found.xs("oracle", level="method")[kinds].to_numpy().max()
+    said = RESULTS[RESULTS.index("None has forgotten") :]
+    numbers = re.findall(r"\b0\.\d\d\b", said[: said.index("Membership")])
+    spans = [v for values in (asked, inside, again) for v in (values.min(), values.max())]
+    assert numbers == [f"{value:.2f}" for value in (*spans, oracle)]
+    paper = methods.loc["pretrained"].loc[["ga", "ga_klr", "npo"]]
+    kept = paper[["kept: retain", "kept: general"]].mean(axis=1)
+    held = paper["knows: linear probe"]
+    assert max(kept[["ga", "npo"]]) < kept["ga_klr"] and min(held[["ga", "npo"]]) > held["ga_klr"]
+
+
+def test_what_the_probes_guide_says_of_its_probes_is_in_their_tables():
+    found, kinds = probed()
+    page = (DOCS / "probes.md").read_text()
+    part = page[page.index("fifteen probes are tried") : page.index("What eight methods hold")]
+    values = [
+        limit
+        for scenario in ("pretrained", "finetuned")
+        for limit in found.loc[(scenario, "oracle"), kinds].agg(["min", "max"])
+    ]
+    values += [found.loc[(s, "ga"), kinds].max() for s in ("pretrained", "finetuned")]
+    assert re.findall(r"\d\.\d\d", part) == [f"{value:.2f}" for value in values]
+    members = pd.read_csv(THREE / "membership.csv").query("policy != policy and score == 'loss'")
+    auc = members.groupby(["scenario", "method"])["auc"].mean().loc["pretrained"]
+    part = page[page.index("By membership") : page.index("shows by the *absence*")]
+    shown = [auc[m] for m in ("before", "oracle", "ga", "ga_klr")]
+    assert re.findall(r"\d\.\d\d", part) == [f"{value:.2f}" for value in shown]
+
+
+def test_what_is_said_of_placebos_is_in_their_table():
+    table = pd.read_csv(THREE / "placebo.csv").set_index(["scenario", "method"])
+    left = table[[f"placebo_{name}_kept" for name in ("forget", "retain")]]
+    own = table[[f"method_{name}_kept" for name in ("forget", "retain")]]
+    part = (DOCS / "probes.md").read_text()
+    part = part[part.index("One seed. With GA and NPO") : part.index("## Limits")]
+    assert set(table["n_seeds"]) == {1} and len(table) == 16
+    for method in ("ga", "npo"):
+        here = pd.concat([left, own], axis=1).xs(method, level="method")
+        assert (here < 0.015).all(axis=None)
+    fading = left.loc[(slice(None), ["wga", "npo_retain"]), :].to_numpy()
+    shown = re.findall(r"\d\.\d\d", part)
+    assert shown == [f"{limit:.2f}" for limit in (fading.min(), fading.max())]
+    others = left.drop(["wga", "npo_retain"], level="method")
+    assert others.to_numpy().max() < fading.min()
 
 
 def test_what_is_said_of_clears_texts_is_what_was_measured():

@@ -16,7 +16,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.accuracy import both_modalities
 from pulse_lib.methods import METHODS, PLACEBO, PLACEBOS, get
 from pulse_lib.profile import load_profile, overridden
-from pulse_lib.report import collect
+from pulse_lib.report import collect, markdown
 from pulse_lib.report.tables import tables
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.ranking import ranking
@@ -25,6 +25,7 @@ from pulse_lib.unlearn.placebo import hold_out
 from pulse_lib.unlearn.task import Target, Task
 
 PROFILE = load_profile("smoke")
+WHOSE = ("placebo", "method")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_the_table_puts_it_beside_its_method_at_the_last_step(tmp_path):
     single = tables.single_shot(study).set_index(["scenario", "method", "selection"])
     for line in found.itertuples():
         was = single.loc[(line.scenario, "before", "")]
-        for whose, method in (("placebo", "ga_placebo"), ("method", "ga")):
+        for whose, method in zip(WHOSE, ("ga_placebo", "ga"), strict=True):
             now = single.loc[(line.scenario, method, "final")]
             assert getattr(line, f"{whose}_general_kept") == pytest.approx(
                 now["general"] / was["general"]
@@ -138,6 +139,12 @@ def test_the_table_puts_it_beside_its_method_at_the_last_step(tmp_path):
                 share = both_modalities(now, group) / both_modalities(was, group)
                 assert getattr(line, f"{whose}_{group}_kept") == pytest.approx(share)
     assert "placebo" in tables.all_tables(study)
+    head, _, first, _ = markdown.placebo(found).splitlines()
+    kept = [
+        [found.iloc[0][f"{w}_{n}_kept"] for n in ("forget", "retain", "general")] for w in WHOSE
+    ]
+    shown = [" / ".join(f"{value:.2f}" for value in values) for values in kept]
+    assert first == f"| fine-tuned | GA | {shown[0]} | {shown[1]} | 1 |" and "itself" in head
     assert set(ranking(study)["method"]) == {"ga"}  # nobody was to be forgotten
 
 

@@ -50,8 +50,9 @@ from pulse_lib.probe.subject import (
     write_probes,
 )
 from pulse_lib.profile import load_profile
+from pulse_lib.report import markdown
 from pulse_lib.report.figures import probes as figures
-from pulse_lib.report.tables.probes import memberships, probed_runs
+from pulse_lib.report.tables.probes import memberships, over_seeds, probed_runs
 from pulse_lib.runs.kinds import KINDS, named_run, spec_of
 from pulse_lib.runs.manifest import found_runs
 from pulse_lib.study import grid
@@ -761,6 +762,57 @@ def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
     assert figure.get_suptitle() == "0 of 2 models forgot by every probe"
     drawn = {text.get_text() for text in figure.get_axes()[0].texts}
     assert "unchanged" in drawn and f"{judged['said']:.2f}" in drawn
+
+
+def probed_line(method, seed, *, holds="hides", known=0.5, **values):
+    kinds = [name for names in markdown.PROBES.values() for name in names]
+    return {
+        **{"run": f"{method}-{seed}", "scenario": "finetuned", "method": method, "seed": seed},
+        **{"trained_part": "", "policy": "", "state": "matched"},
+        **{"verdict": holds.partition(",")[0], "holds": holds, "said": 0.1},
+        **{"kept: general": 0.8, "kept: retain": 0.4, "knows: as asked": 0.3},
+        **{f"knows: {name}": known for name in kinds},
+        **values,
+    }
+
+
+def test_seeds_of_a_method_are_one_line_of_means():
+    table = pd.DataFrame(
+        [
+            probed_line("ga", 0, said=0.1),
+            probed_line("ga", 1, said=0.2, holds="broke, hides"),
+            probed_line("ga", 2, said=0.6),
+            probed_line("npo", 0, said=0.7),
+        ]
+    )
+    ga, npo = over_seeds(table).to_dict("records")
+    again = table.replace({"trained_part": {"": np.nan}, "policy": {"": np.nan}})  # from a file
+    pd.testing.assert_frame_equal(over_seeds(again), over_seeds(table))
+    assert ga["n_seeds"] == 3 and ga["said"] == pytest.approx(0.3) and npo["said"] == 0.7
+    assert ga["holds"] == "hides, on 2 of 3; broke, hides, on 1 of 3" and npo["holds"] == "hides"
+    assert ga["verdict"] == "hides, on 2 of 3; broke, on 1 of 3"
+    assert not {"seed", "run"} & set(ga)
+    drawn = figures.at_a_glance(over_seeds(table)).get_axes()[0]
+    assert [t.get_text() for t in drawn.get_yticklabels()] == [
+        "GA (fine-tuned) matched",
+        "NPO (fine-tuned) matched",
+    ]
+
+
+def test_the_page_shows_the_most_of_each_kind_of_probe_controls_first():
+    table = pd.DataFrame(
+        [
+            probed_line("ga", 0, known=0.5, **{"knows: taught general": 0.9}),
+            probed_line("npo", 0, known=0.4, **{"knows: in nf4": 0.45, "knows: role play": 0.6}),
+            probed_line("oracle", 0, known=0.9, holds="forgot"),
+            probed_line("ga", 0, policy="experts"),
+        ]
+    )
+    *_, oracle, npo, ga = markdown.probed(table, "finetuned").splitlines()
+    assert oracle.startswith("| Oracle |") and oracle.endswith("| 0.40 / 0.80 | forgot |")
+    assert npo.startswith("| NPO | 0.10 | 0.30 | 0.60 | 0.40 | 0.40 | 0.40 |")
+    assert ga.startswith("| GA | 0.10 | 0.30 | 0.50 | 0.50 | 0.90 | 0.50 |")
+    assert set(markdown.probed(table, "pretrained").splitlines()[2:]) == set()
 
 
 def test_privleak_is_the_distance_from_the_oracle_of_the_same_scenario(kit):

@@ -324,9 +324,7 @@ def folder(tmp_path_factory):
 
 def done(folder, n: int, method: str = "ga_retain") -> list[dict]:
     found = trials.run_trials(
-        trials.TrialSet(
-            "smoke", "pretrained", method=method, trials=n, seed=draws.SEED, out=folder
-        )
+        trials.TrialSet("smoke", "pretrained", method=method, trials=n, seed=draws.SEED, out=folder)
     )
     return [{k: v for k, v in t.items() if k != "seconds"} for t in found]
 

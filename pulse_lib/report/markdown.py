@@ -9,9 +9,24 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from pulse_lib.report.words import SELECTIONS, series_label
+from pulse_lib.report.words import KNOWS, SCENARIOS, SELECTIONS, label, series_label
 
 MODALITIES = ("multimodal", "text")
+# Columns of `probed`, and which kinds of knowledge of table `probes` each takes the most of
+PROBES = {
+    "reworded": (
+        *("new wording", "option orders", "role play", "answer begun", "examples"),
+        *("in 16 bits", "in int8", "in nf4"),
+    ),
+    "projector": ("old projector",),
+    "relearned": (
+        "taught some forget people",
+        "taught half of the facts",
+        "taught other people",
+        "taught general",
+    ),
+    "inside": ("linear probe",),
+}
 _STATES = {"base": SELECTIONS["base"], "before": SELECTIONS["before"]}
 
 
@@ -89,6 +104,75 @@ def after_requests(after: pd.DataFrame) -> str:
                 "reached" if line["aim"] else "no",
             ]
             for line in after.to_dict("records")
+        ),
+    )
+
+
+def continual(studies: Iterable[pd.DataFrame]) -> str:
+    """Requests in a row by the scalars of continual learning, of the pairs of method and strategy that
+    are in each study, by the number of requests; from their tables `continual`.
+    """
+    whose = ["method", "policy", "trained_part"]
+    tables = [study.set_index(whose) for study in studies]
+    shared = [pair for pair in tables[-1].index if all(pair in t.index for t in tables)]
+    return table(
+        [
+            *("method, strategy", "requests", "after its turn", "by likelihood", "at the end"),
+            *("gone before", "a request leaves", "runs"),
+        ],
+        (
+            [
+                f"{series_label(pair[0], pair[2])}, {pair[1]}",
+                whole(line["n_requests"]),
+                *(digits(line[name]) for name in ("at_turn", "at_turn_likelihood", "at_end")),
+                digits(line["spilled"]),
+                digits(line["retain_per_request"], line["general_per_request"]),
+                whole(line["n_seeds"] * line["n_orders"]),
+            ]
+            for pair in shared
+            for line in (t.loc[pair] for t in tables)
+        ),
+    )
+
+
+def probed(runs: pd.DataFrame, scenario: str) -> str:
+    """What the probes found: of forget people what is said, the share of questions whose right option
+    is the likeliest as asked, under each kind of PROBES that finds most, what is kept, and all rules
+    that hold; from `probes.over_seeds`, of single-shot runs, the controls first.
+    """
+    here = runs[(runs["scenario"] == scenario) & (runs["policy"] == "")]
+    here = here.assign(control=here["method"].isin(["before", "oracle"]))
+    here = here.sort_values(["control", KNOWS + "linear probe"], ascending=[False, True])
+    return table(
+        ["model", "says", "asked", *PROBES, "kept", "verdict"],
+        (
+            [
+                _STATES.get(line["method"]) or label(line["method"]),
+                *(digits(line[name]) for name in ("said", KNOWS + "as asked")),
+                *(digits(max(line[KNOWS + name] for name in names)) for names in PROBES.values()),
+                digits(line["kept: retain"], line["kept: general"]),
+                line["holds"],
+            ]
+            for line in here.to_dict("records")
+        ),
+    )
+
+
+def placebo(lost: pd.DataFrame) -> str:
+    """The shares of forget, retain and general accuracy that are left by a placebo, and by its method;
+    from table `placebo`.
+    """
+    names = ("forget_kept", "retain_kept", "general_kept")
+    return table(
+        ["knowledge", "method", "placebo: forget / retain / general", "the method itself", "seeds"],
+        (
+            [
+                SCENARIOS[line["scenario"]].removesuffix(" knowledge"),
+                label(line["method"]),
+                *(digits(*(line[f"{w}_{n}"] for n in names)) for w in ("placebo", "method")),
+                str(line["n_seeds"]),
+            ]
+            for line in lost.to_dict("records")
         ),
     )
 

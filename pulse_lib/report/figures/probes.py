@@ -19,7 +19,7 @@ from pulse_lib.report.figures.style import (
     reference_line,
     title,
 )
-from pulse_lib.report.words import KNOWS, label
+from pulse_lib.report.words import KNOWS, SCENARIOS, label
 
 _LOOKS: dict[str, Look] = {"forget": {"color": COLOURS[3]}, "retain": {"color": COLOURS[0]}}
 
@@ -100,8 +100,8 @@ def relearning(summary: pd.DataFrame, name: str) -> Figure:
 
 @drawn
 def at_a_glance(table: pd.DataFrame) -> Figure:
-    """All runs that were probed, from `tables.probes.probed_runs`: a row a run with its verdict, a
-    column for each kind of knowledge; dark where much of the forget people is known.
+    """All runs that were probed, from `tables.probes.probed_runs` or `over_seeds`: a row a run with its
+    verdict, a column for each kind of knowledge; dark where much of the forget people is known.
     """
     if table.empty:
         return empty_figure("No run of this study was probed yet: run 06_probe.")
@@ -136,7 +136,8 @@ def at_a_glance(table: pd.DataFrame) -> Figure:
 
 
 def _run_label(row: pd.Series) -> str:
-    words = [label(row["method"]), row["policy"], f"({row['scenario']})", row["state"]]
-    words += [f"seed {row['seed']}"] if row["seed"] else []
+    known, _, _ = SCENARIOS[row["scenario"]].partition(" ")
+    words = [label(row["method"]), row["policy"], f"({known})", row["state"]]
+    words += [f"seed {row['seed']}"] if row.get("seed") else []
     words += ["llm"] if row["trained_part"] == "llm" else []
     return " ".join(str(word) for word in words if word)

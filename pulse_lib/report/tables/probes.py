@@ -20,6 +20,8 @@ FIRST = [
     *("run", "scenario", "method", "trained_part", "policy", "seed", "state"),
     *("verdict", "holds", "said"),
 ]
+# What runs of several seeds have in common
+WHOSE = ["scenario", "method", "trained_part", "policy", "state"]
 
 
 def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
@@ -43,6 +45,27 @@ def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
         )
     table = pd.DataFrame(found, columns=None if found else FIRST)  # all of a row's, in its order
     return table.sort_values(["scenario", "run", "state"], ignore_index=True)
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """`probed_runs` with one line for all seeds of a scenario, method, trained part, strategy and state:
+    means of the numbers, n_seeds, and in verdict and holds what was found of every seed, or of how
+    many ("broke, on 2 of 3; forgot, on 1 of 3").
+    """
+    table = table.fillna(dict.fromkeys(WHOSE, ""))  # as a file gives them back
+    parts = table.groupby(WHOSE, sort=False)
+    means = parts.mean(numeric_only=True).drop(columns="seed").reset_index()
+    for at, name in enumerate(("verdict", "holds"), start=len(WHOSE)):
+        means.insert(at, name, parts[name].agg(_of_how_many).to_list())
+    means.insert(len(WHOSE), "n_seeds", parts["seed"].nunique().to_list())
+    return means
+
+
+def _of_how_many(found: pd.Series) -> str:
+    counts = found.value_counts(sort=False)
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return "; ".join(f"{said}, on {n} of {len(found)}" for said, n in counts.items())
 
 
 def memberships(out: Path, also: Path | None = None) -> pd.DataFrame:
