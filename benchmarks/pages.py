@@ -58,7 +58,7 @@ THREE_TABLES = """ranking after_requests single_shot sequential ledger ledger_nu
 distance strangers power continual about""".split()
 THREE_FIGURES = ("matched", "after_requests", "figure5")
 # Of the studies of more requests: profile, tables
-LONGER = ("tiny-10",)
+LONGER = ("tiny-10", "tiny-25")
 LONGER_TABLES = ("continual", "after_requests", "about")
 # Of the study at equal training
 EQUAL = REFERENCE.parent / "tiny-equal"

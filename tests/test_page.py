@@ -777,6 +777,29 @@ def test_what_is_said_of_placebos_is_in_their_table():
     assert others.to_numpy().max() < fading.min()
 
 
+def test_what_is_said_of_more_requests_is_in_their_tables():
+    found = pd.concat(
+        pd.read_csv(folder / "continual.csv")
+        for folder in (THREE, *(REFERENCE.parent / name for name in ("tiny-10", "tiny-25")))
+    )
+    found = found.set_index(["method", "policy", "n_requests"]).sort_index()
+    plain = found.xs("adapter_per_request", level="policy")
+    for method, n in (("ga", 10), ("ga_klr", 10), ("npo", 10), ("npo", 25)):
+        assert plain.loc[(method, n), "at_end"] < 0.02
+        assert plain.loc[(method, n), "retain_per_request"] ** n < 0.02
+    after = pd.read_csv(REFERENCE.parent / "tiny-25" / "after_requests.csv").set_index("method")
+    kept = after.query("policy == 'adapter_per_request'")["retain_kept"]
+    assert kept[["ga", "ga_klr"]].between(0.4, 0.5).all()  # more than half is gone
+    experts = found.loc[("ga", "experts")]
+    assert (experts[["retain_per_request", "general_per_request"]] > 0.99).all(axis=None)
+    said = RESULTS[RESULTS.index("The smaller a request") :]
+    turn, end = (plain.xs(25, level="n_requests")[c] for c in ("at_turn", "at_end"))
+    assert f"{turn['ga']:.2f}" == f"{turn['ga_klr']:.2f}"
+    shown = [turn["ga"], end["ga"], end["ga_klr"], *(experts.loc[n, "at_end"] for n in (5, 10, 25))]
+    assert re.findall(r"\b0\.\d\d\b", said) == [f"{value:.2f}" for value in shown]
+    assert (found.loc[(slice(None), slice(None), [10, 25]), "n_orders"] == 3).all()
+
+
 def test_what_is_said_of_clears_texts_is_what_was_measured():
     found = json.loads((REFERENCE.parent / "clear_texts.json").read_text())
     said = (DOCS / "data.md").read_text()
