@@ -720,6 +720,7 @@ def test_what_the_results_say_of_the_probes_is_in_their_table():
     assert set(runs["holds"].groupby(runs["method"]).unique().loc["oracle"]) == {"forgot"}
     of_methods = runs[~runs["method"].isin(["before", "oracle"])]
     assert set(of_methods["holds"]) == {"broke, hides"} and len(of_methods) == 48
+    assert of_methods["kept: retain"].max() < 0.5
     assert "None has forgotten, on any seed, and all of them broke" in RESULTS
 
     def most(*names):
