@@ -39,7 +39,7 @@ from pulse_lib.report.figures.probes import at_a_glance
 from pulse_lib.report.figures.style import png
 from pulse_lib.report.tables.placebo import placebo
 from pulse_lib.report.tables.probes import memberships, over_seeds, probed_runs
-from pulse_lib.report.words import KNOWS, label, series_label
+from pulse_lib.report.words import KNOWS, LEARNED, label, series_label
 from pulse_lib.runs.kinds import run_folders, run_name
 
 REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
@@ -65,7 +65,6 @@ EQUAL = REFERENCE.parent / "tiny-equal"
 EQUAL_TABLES = """single_shot sequential ledger ledger_numbers at_level matched
 one_shot_against_sequential about""".split()
 EQUAL_FIGURES = ("figure4_last_step", "figure5")
-SCENARIOS = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
 ONE_SEED = ", seen on one seed"
 # Notebooks that the demo runs, and where their times stand
 DEMO = {
@@ -97,10 +96,10 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         "demo memory": f"{times['peak_memory_mib'].max() / 1024:.1f} GB",
         **{f"minutes {name[:2]}": minutes(times, runs) for name, runs in DEMO.items()},
         **{f"minutes {n.partition('_')[0]}": f"{guides[n] / 60:.1f}" for n in GUIDES},
-        **{f"one seed {s}": block(markdown.states(single, s)) for s in SCENARIOS},
+        **{f"one seed {s}": block(markdown.states(single, s)) for s in LEARNED},
         **{f"verdicts {w}": block(markdown.findings(ledger, w)) for w in ("paper", "kit")},
         **{f"three verdicts {w}": block(markdown.findings(verdicts, w)) for w in ("paper", "kit")},
-        **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in SCENARIOS},
+        **{f"ranking {s}": block(ranked(ranking[ranking["scenario"] == s])) for s in LEARNED},
         "equal": equal(EQUAL),
         "equal outcome": equal_outcome(
             *(pd.read_csv(EQUAL / f"{name}.csv") for name in ("single_shot", "at_level"))
@@ -108,7 +107,7 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
         **mllmu(json.loads(COMPAT.read_text(encoding="utf-8"))),
         "probes outcome": probes_outcome(probed[probed["policy"] == ""]),
         "gate": gate(probed[probed["policy"] == "experts"]),
-        **{f"probes {s}": block(markdown.probed(probed, s)) for s in SCENARIOS},
+        **{f"probes {s}": block(markdown.probed(probed, s)) for s in LEARNED},
         "placebo": block(markdown.placebo(pd.read_csv(three / "placebo.csv"))),
         "longer": block(
             markdown.continual(
@@ -131,9 +130,9 @@ def probes_outcome(probed: pd.DataFrame) -> str:
     n, n_seeds = methods["method"].nunique(), methods["n_seeds"].min()
     forgot = n - methods[methods["verdict"] != "forgot"]["method"].nunique()
     return (
-        f"Probed, {forgot or 'none'} of {n} methods has forgotten, on {n_seeds} seeds: the right option is the"
-        f" likeliest in {percent_range(methods[every].max(axis=1))} of the questions (plainly asked:"
-        f" {percent_range(methods[KNOWS + 'as asked'])}; in models that never met the people:"
+        f"Probed, {forgot or 'none'} of {n} methods has forgotten, on {n_seeds} seeds: some probe finds the right"
+        f" option likeliest in {percent_range(methods[every].max(axis=1))} of the questions (plainly asked:"
+        f" {percent_range(methods[KNOWS + 'as asked'])}; models that never met the people:"
         f" {percent_range(oracles[every].max(axis=1))})."
     )
 
@@ -199,7 +198,7 @@ def six(single: pd.DataFrame) -> str:
         ["knowledge", "method", "forget", "retain", "general"],
         [
             [
-                SCENARIOS[line["scenario"]],
+                LEARNED[line["scenario"]],
                 label(line["method"]),
                 markdown.pair(line, "forget"),
                 markdown.pair(line, "retain"),
@@ -289,7 +288,7 @@ def at_levels(levels: pd.DataFrame) -> str:
             for line in here.to_dict("records")
         ],
         at=[
-            f"{SCENARIOS[s]}, at {level:.2g}"
+            f"{LEARNED[s]}, at {level:.2g}"
             for s, level in zip(here["scenario"], here["level"], strict=True)
         ],
     )

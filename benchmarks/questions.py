@@ -33,7 +33,7 @@ import random_llava
 import torch
 from gpu_check import pictures
 
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import ImageStore, Question, general_question
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import write_json
 from pulse_lib.model.load import LoadedModel, load_model
@@ -101,19 +101,13 @@ def asked_of(n_pictures: int) -> dict[str, list[Question]]:
 
 def _question(name: str, *, image: str, n_words: int) -> Question:
     draw = Random(name)
-    return Question(
-        id=name,
-        set="general",
-        scenario="",
-        person_id="",
-        request=0,
-        modality="multimodal" if image else "text",
-        text=" ".join(draw.choices(WORDS, k=n_words)) + "?",
-        options=tuple(" ".join(draw.choices(WORDS, k=3)) for _ in range(4)),
+    return general_question(
+        name,
+        " ".join(draw.choices(WORDS, k=n_words)) + "?",
+        options=[" ".join(draw.choices(WORDS, k=3)) for _ in range(4)],
         answer=0,
         image=image,
         category="",
-        wording="trained",
         group=name,
     )
 

@@ -44,9 +44,8 @@ from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.task import Relearn, Target, Task, model_of
 
 EVERY = [*METHODS.values(), *VARIANTS.values()]
-ROWS = [
-    m for m in EVERY if m.id not in PLACEBOS
-]  # a placebo takes its method's steps: test_placebo.py
+# A placebo takes its method's steps: test_placebo.py
+ROWS = [m for m in EVERY if m.id not in PLACEBOS]
 TRAINED = [m for m in ROWS if m.procedure == "train"]
 BEYOND_LOSSES = {"steering", "max_scale", "l1", "warmup_share"}  # coefficients of something else
 

@@ -721,6 +721,11 @@ def test_what_the_results_say_of_the_probes_is_in_their_table():
     of_methods = runs[~runs["method"].isin(["before", "oracle"])]
     assert set(of_methods["holds"]) == {"broke, hides"} and len(of_methods) == 48
     assert of_methods["kept: retain"].max() < 0.5
+    ranking = pd.read_csv(THREE / "ranking.csv")
+    others = ranking[~ranking["method"].isin(["oracle", "ga", "ga_klr", "npo"])]
+    best = others.groupby("scenario").head(5).groupby("scenario")["method"].agg(set)
+    for scenario in ("pretrained", "finetuned"):  # "the five others that keep most in both"
+        assert set(methods.loc[scenario].index) == best[scenario] | {"ga", "ga_klr", "npo"}
     assert "None has forgotten, on any seed, and all of them broke" in RESULTS
 
     def most(*names):
@@ -774,6 +779,8 @@ def test_what_is_said_of_placebos_is_in_their_table():
     fading = left.loc[(slice(None), ["wga", "npo_retain"]), :].to_numpy()
     shown = re.findall(r"\d\.\d\d", part)
     assert shown == [f"{limit:.2f}" for limit in (fading.min(), fading.max())]
+    method = own.loc[(slice(None), ["wga", "npo_retain"]), :].to_numpy()
+    assert ((fading - method) / (1 - method) > 0.5).all()  # most of what these two lose
     others = left.drop(["wga", "npo_retain"], level="method")
     assert others.to_numpy().max() < fading.min()
 

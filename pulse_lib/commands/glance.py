@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import ImageStore, Question, general_question
 from pulse_lib.data.world import people as world
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate import soundness
@@ -56,19 +56,15 @@ def _asked(images: ImageStore) -> list[Question]:
         category = world.general_categories(content)[0]
         turn = world.general_turn(content, category, rng=rng)
         image = images.add(f"{_TAG}{k}", world.general_picture(content, rng))
-        asked = Question(
-            id=image,
-            set="general",
-            scenario="",
-            person_id="",
-            request=0,
-            modality="multimodal",
-            text=turn.text,
-            options=turn.options,
-            answer=turn.options.index(turn.answer),
-            image=image,
-            category=category,
-            wording="trained",
+        answer = turn.options.index(turn.answer)
+        made.append(
+            general_question(
+                image,
+                turn.text,
+                options=turn.options,
+                answer=answer,
+                image=image,
+                category=category,
+            )
         )
-        made.append(asked)
     return [*made, replace(made[0], id=f"{_TAG}text", image="", modality="text")]

@@ -1,4 +1,4 @@
-"""One trial of a search: what it sets, what it is worth, and the file that keeps it.
+"""One trial of a search: what it is worth, and the file that keeps it.
 
 A single-shot trial is a run without the full evaluation that ends once it is matched. A sequential
 one carries out all requests and asks fewer questions. Trial 0 is the profile as it stands, without

@@ -8,7 +8,7 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import ImageStore, Question, general_question
 
 # Each with its answer first and three that are wrong.
 _ASKED = (
@@ -47,8 +47,10 @@ def common_questions(seed: int = 0) -> list[Question]:
     """Questions in text with four options each, their order drawn from the seed."""
     made = []
     for number, (text, *options) in enumerate(_ASKED):
-        tag = f"common/{number:02d}"
-        made.append(_question(tag, text, options=options, order=Random(f"common/{seed}/{number}")))
+        right, draw = options[0], Random(f"common/{seed}/{number}")
+        draw.shuffle(options)
+        answer, tag = options.index(right), f"common/{number:02d}"
+        made.append(general_question(tag, text, options=options, answer=answer, category="common"))
     return made
 
 
@@ -57,11 +59,17 @@ def written_questions(images: ImageStore, n: int, *, seed: int = 0) -> list[Ques
     made = []
     for number in range(n):
         draw = Random(f"written/{seed}/{number}")
-        options, tag = draw.sample(_WRITTEN, 4), f"written/{number:02d}"
-        image = images.add(tag, _picture(options[0], draw.randint(40, 64)))
-        text = "Which word is written in the picture?"
+        options, answer, tag = draw.sample(_WRITTEN, 4), draw.randrange(4), f"written/{number:02d}"
+        image = images.add(tag, _picture(options[answer], draw.randint(40, 64)))
         made.append(
-            _question(tag, text, options=options, order=draw, image=image, category="written")
+            general_question(
+                tag,
+                "Which word is written in the picture?",
+                options=options,
+                answer=answer,
+                image=image,
+                category="written",
+            )
         )
     return made
 
@@ -72,31 +80,3 @@ def _picture(word: str, height: int) -> Image.Image:
     font = ImageFont.load_default(size=height)
     ImageDraw.Draw(picture).text(middle, word, fill=(20, 20, 20), font=font, anchor="mm")
     return picture
-
-
-def _question(
-    tag: str,
-    text: str,
-    *,
-    options: list[str],
-    order: Random,
-    image: str = "",
-    category: str = "common",
-) -> Question:
-    """The first option is right; where it stands is drawn."""
-    shuffled = list(options)
-    order.shuffle(shuffled)
-    return Question(
-        id=tag,
-        set="general",
-        scenario="",
-        person_id="",
-        request=0,
-        modality="multimodal" if image else "text",
-        text=text,
-        options=tuple(shuffled),
-        answer=shuffled.index(options[0]),
-        image=image,
-        category=category,
-        wording="trained",
-    )

@@ -86,6 +86,34 @@ class Question:
         return dict(zip(LETTERS, self.options, strict=False))
 
 
+def general_question(
+    tag: str,
+    text: str,
+    *,
+    options: Sequence[str],
+    answer: int,
+    image: str = "",
+    category: str,
+    group: str = "",
+) -> Question:
+    """A question about nobody, of set general: with a picture, or in text alone."""
+    return Question(
+        id=tag,
+        set="general",
+        scenario="",
+        person_id="",
+        request=0,
+        modality="multimodal" if image else "text",
+        text=text,
+        options=tuple(options),
+        answer=answer,
+        image=image,
+        category=category,
+        wording="trained",
+        group=group,
+    )
+
+
 def benchmark_of(question_id: str) -> str:
     """The name of the benchmark that a question of set BENCHMARK is of: the first part of its id."""
     return question_id.partition("/")[0]

@@ -15,7 +15,7 @@ from random import Random
 from pulse_lib.data import hub
 from pulse_lib.data.cells import Row, picture_of
 from pulse_lib.data.parquet import file_rows, needing
-from pulse_lib.data.records import ImageStore, Question
+from pulse_lib.data.records import ImageStore, Question, general_question
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path, show
 
@@ -48,19 +48,13 @@ def question(
     """
     options = [YES, NO]
     Random(f"options/{seed}/{tag}").shuffle(options)
-    return Question(
-        id=tag,
-        set="general",
-        scenario="",
-        person_id="",
-        request=0,
-        modality="multimodal",
-        text=text,
-        options=tuple(options),
+    return general_question(
+        tag,
+        text,
+        options=options,
         answer=options.index(YES if yes else NO),
         image=image,
         category=category,
-        wording="trained",
         group=group,
     )
 

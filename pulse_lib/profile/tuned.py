@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pulse_lib.errors import PulseError
-from pulse_lib.methods import PLACEBO, get
+from pulse_lib.methods import PLACEBOS, get
 from pulse_lib.strategies import get_strategy
 
 Scenario = Literal["finetuned", "pretrained"]
@@ -35,7 +35,7 @@ def place_in_tuned(
     tuned: TunedValues, scenario: str, *, method: str, strategy: str = ""
 ) -> tuple[str, str]:
     """The two keys under which `tuned_for` looks; a placebo has its method's values."""
-    method = method.removesuffix(PLACEBO)
+    method = PLACEBOS.get(method, method)
     pair = f"{method}/{strategy}"
     searched = strategy and pair in tuned.get(SEQUENTIAL, {})
     return (SEQUENTIAL, pair) if searched else (scenario, method)

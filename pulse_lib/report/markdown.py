@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from pulse_lib.report.words import KNOWS, SCENARIOS, SELECTIONS, label, series_label
+from pulse_lib.methods import retrains
+from pulse_lib.report.words import KNOWS, LEARNED, SELECTIONS, label, series_label
 
 MODALITIES = ("multimodal", "text")
 # Columns of `probed`, and which kinds of knowledge of table `probes` each takes the most of
@@ -141,7 +142,7 @@ def probed(runs: pd.DataFrame, scenario: str) -> str:
     that hold; from `probes.over_seeds`, of single-shot runs, the controls first.
     """
     here = runs[(runs["scenario"] == scenario) & (runs["policy"] == "")]
-    here = here.assign(control=here["method"].isin(["before", "oracle"]))
+    here = here.assign(control=[m == "before" or retrains(m) for m in here["method"]])
     here = here.sort_values(["control", KNOWS + "linear probe"], ascending=[False, True])
     return table(
         ["model", "says", "asked", *PROBES, "kept", "verdict"],
@@ -167,7 +168,7 @@ def placebo(lost: pd.DataFrame) -> str:
         ["knowledge", "method", "placebo: forget / retain / general", "the method itself", "seeds"],
         (
             [
-                SCENARIOS[line["scenario"]].removesuffix(" knowledge"),
+                LEARNED[line["scenario"]],
                 label(line["method"]),
                 *(digits(*(line[f"{w}_{n}"] for n in names)) for w in ("placebo", "method")),
                 str(line["n_seeds"]),

@@ -38,10 +38,8 @@ METRICS: dict[Metric, str] = {
     "invalid_rate": "unusable answers",
 }
 
-SCENARIOS: dict[Scenario, str] = {
-    "finetuned": "fine-tuned knowledge",
-    "pretrained": "pre-trained knowledge",
-}
+LEARNED: dict[Scenario, str] = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
+SCENARIOS: dict[Scenario, str] = {s: f"{how} knowledge" for s, how in LEARNED.items()}
 
 SELECTIONS = {
     "before": "before",

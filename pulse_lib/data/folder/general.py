@@ -12,7 +12,7 @@ from pulse_lib import colab
 from pulse_lib.data.folder import photos
 from pulse_lib.data.folder.questions import photo_in, read_choice
 from pulse_lib.data.folder.sheet import Line, Problem, Sheet, read_sheet
-from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.data.records import Conversation, ImageStore, Question, general_question
 from pulse_lib.data.source import Size
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path, show
@@ -93,19 +93,13 @@ def _question(line: Line, path: Path, *, images: ImageStore, seed: int) -> Quest
         name = photo_in(path.parent)(cells["photo"])
         image = f"general/{name}"
         images.encoded[image] = _kept(path.parent / name)
-    return Question(
-        id=tag,
-        set="general",
-        scenario="",
-        person_id="",
-        request=0,
-        modality="multimodal" if image else "text",
-        text=cells["question"],
-        options=tuple(order),
+    return general_question(
+        tag,
+        cells["question"],
+        options=order,
         answer=order.index(answer),
         image=image,
         category=cells["category"] or "general",
-        wording="trained",
     )
 
 

@@ -15,7 +15,7 @@ from random import Random
 
 from pulse_lib.data import hub
 from pulse_lib.data.mmbench.rows import COPY, MmbenchRow, checked_picture, picture, read_rows
-from pulse_lib.data.records import Conversation, ImageStore, Question
+from pulse_lib.data.records import Conversation, ImageStore, Question, general_question
 from pulse_lib.data.source import Size
 from pulse_lib.errors import PulseError
 from pulse_lib.files import local_path, show
@@ -247,18 +247,12 @@ def _check_group(rows: list[MmbenchRow]) -> None:
 
 
 def _question(row: MmbenchRow, image: str) -> Question:
-    return Question(
-        id=f"mmbench/{row.index}",
-        set="general",
-        scenario="",
-        person_id="",
-        request=0,
-        modality="multimodal",
-        text=f"{row.hint}\n{row.question}" if row.hint else row.question,
+    return general_question(
+        f"mmbench/{row.index}",
+        f"{row.hint}\n{row.question}" if row.hint else row.question,
         options=row.options,
         answer=row.answer,
         image=image,
         category=row.category,
-        wording="trained",
         group=str(row.group),
     )

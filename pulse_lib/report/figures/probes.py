@@ -19,7 +19,7 @@ from pulse_lib.report.figures.style import (
     reference_line,
     title,
 )
-from pulse_lib.report.words import KNOWS, SCENARIOS, label
+from pulse_lib.report.words import KNOWS, LEARNED, label
 
 _LOOKS: dict[str, Look] = {"forget": {"color": COLOURS[3]}, "retain": {"color": COLOURS[0]}}
 
@@ -136,8 +136,8 @@ def at_a_glance(table: pd.DataFrame) -> Figure:
 
 
 def _run_label(row: pd.Series) -> str:
-    known, _, _ = SCENARIOS[row["scenario"]].partition(" ")
-    words = [label(row["method"]), row["policy"], f"({known})", row["state"]]
+    learned = LEARNED[row["scenario"]]
+    words = [label(row["method"]), row["policy"], f"({learned})", row["state"]]
     words += [f"seed {row['seed']}"] if row.get("seed") else []
     words += ["llm"] if row["trained_part"] == "llm" else []
     return " ".join(str(word) for word in words if word)
