@@ -234,6 +234,26 @@ def test_a_name_too_long_for_a_socket_is_no_failure(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "possible", lambda: True)
     with kernels.warm(2, tmp_path / "log", env={}) as found:
         assert found == {}
+    assert execute(WHO)[1] == os.getpid()
+    assert not list(folder.iterdir())
+
+
+# --- how they are spoken to --------------------------------------------------------------------
+
+
+def test_a_kernel_is_spoken_to_by_no_port_and_leaves_no_sockets(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernels.tempfile, "tempdir", str(tmp_path))
+    listening = """
+import json, pathlib
+lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+mine = {pathlib.Path(f"/proc/self/fd/{n}").resolve().name for n in range(256)}
+print(json.dumps([line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in mine]))
+"""
+    own = 1  # one is ipykernel's, which the system chooses as it is bound
+    assert len(execute(listening)) <= own
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(kernels, "sockets_folder", lambda: None)
+    assert len(execute(listening)) >= own + 5  # by ports
 
 
 # --- a study ----------------------------------------------------------------------------------

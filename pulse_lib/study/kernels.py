@@ -42,17 +42,13 @@ def warm(n_runs: int, log: Path, *, env: dict[str, str]) -> Generator[dict[str, 
         yield {}
         return
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pulse-"))
-            listener.bind(address := str(Path(folder) / "kernels"))
-            listener.listen(512)  # before the process is ready: who asks early waits
-        except OSError:  # no place for it, or one whose name is too long for a socket
-            address = ""
-        if not address:
+        if (folder := sockets_folder()) is None:
             yield {}
             return
-        with listener, open(log, "wb") as said:
+        address = str(Path(stack.enter_context(folder)) / "kernels")
+        with socket.socket(socket.AF_UNIX) as listener, open(log, "wb") as said:
+            listener.bind(address)
+            listener.listen(512)  # before the process is ready: who asks early waits
             process = subprocess.Popen(
                 [sys.executable, forking.__file__, str(listener.fileno())],
                 stdin=subprocess.PIPE,  # never written to: it ends with this process
@@ -68,6 +64,23 @@ def warm(n_runs: int, log: Path, *, env: dict[str, str]) -> Generator[dict[str, 
         finally:
             process.kill()  # its kernels see for themselves that their runners are gone
             process.communicate()
+
+
+def sockets_folder() -> tempfile.TemporaryDirectory | None:
+    """A folder of one's own for sockets that are files; None where there is no place for one, or only
+    a place whose name is too long for a socket's.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="pulse-", ignore_cleanup_errors=True)
+    except OSError:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.bind(str(Path(folder.name) / "kernel-ipc-0"))  # as long a name as any
+    except OSError:
+        folder.cleanup()
+        return None
+    return folder
 
 
 def possible() -> bool:
@@ -111,14 +124,26 @@ def kernel_manager(env: Mapping[str, str], files: tuple[int, ...]) -> type:
             return self.connection_info
 
     class KernelOfThisPython(AsyncKernelManager):
+        folder: tempfile.TemporaryDirectory | None = None
+
         @property
         def kernel_spec(self):
             return spec
 
         async def start_kernel(self, **options):  # ty: ignore[incompatible-mutable-override]
             self.provisioner = Provisioner(kernel_id="", kernel_spec=spec, parent=self)
+            # By sockets that are files: a port is free when it is chosen, and may be taken by another
+            # kernel before this one binds it ("Address already in use")
+            self.folder = sockets_folder()
+            if self.folder:
+                self.transport, self.ip = "ipc", str(Path(self.folder.name) / "kernel-ipc")
             # With the lock's open file the kernel holds the lock too, should the runner be killed
             return await super().start_kernel(**options, pass_fds=files)
+
+        async def cleanup_resources(self, restart=False):  # ty: ignore[incompatible-mutable-override]
+            await super().cleanup_resources(restart=restart)
+            if self.folder and not restart:
+                self.folder.cleanup()
 
     return KernelOfThisPython
 
