@@ -839,7 +839,14 @@ def test_privleak_is_the_distance_from_the_oracle_of_the_same_scenario(kit):
 
 def test_a_run_is_drawn_condition_by_condition(asked):
     table = verdict.summary(asked)
-    ax = figures.probe_conditions(table, "x").get_axes()[0]
+    # What layers of another model say is no knowledge of this one's, and not the most in the title
+    half = asked.assign(loglik_correct=[i % 2 for i in range(len(asked))])
+    known = verdict.knowledge(half)
+    lent = pd.concat([half, half.assign(probe=layers.PATCHED, loglik_correct=1)])
+    drawn = figures.probe_conditions(verdict.summary(lent), "x", knowledge=known)
+    most = max(known, key=lambda name: known[name])
+    assert known[most] < 1 and f"by: {most} ({known[most]:.0%})" in drawn.get_suptitle()
+    ax = figures.probe_conditions(table, "x", knowledge={}).get_axes()[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         AS_ASKED,
         f"{AS_ASKED}: {NEW_WORDING}",

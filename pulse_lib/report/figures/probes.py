@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -25,10 +27,11 @@ _LOOKS: dict[str, Look] = {"forget": {"color": COLOURS[3]}, "retain": {"color": 
 
 
 @drawn
-def probe_conditions(summary: pd.DataFrame, name: str) -> Figure:
+def probe_conditions(summary: pd.DataFrame, name: str, *, knowledge: Mapping[str, float]) -> Figure:
     """One run, from the summary of its probes: the share of questions whose right option is the
     likeliest, by probe and condition, forget and retain people; what is said as a hollow mark.
-    Of relearning the last step.
+    Of relearning the last step. The title goes by `knowledge`, as the verdict does: not by layers or
+    pictures of another, which show any model something that it need not know.
     """
     table = summary[summary["set"].isin(_LOOKS)]
     last = table.groupby(["probe", "condition"])["step"].transform("max")
@@ -51,13 +54,10 @@ def probe_conditions(summary: pd.DataFrame, name: str) -> Figure:
     ax.set_xlim(-0.03, 1.03)
     ax.set_xlabel("share of questions")
     reference_line(ax, float(means["chance"].mean()), text="chance", axis="x")
-    forget = (
-        means.xs("forget", level="set")["likelihood"] if "forget" in set(table["set"]) else None
-    )
     said = "what is known of the people, under each condition"
-    if forget is not None and len(forget):
-        probe, condition = forget.idxmax()
-        said = f"most is known of forget people under {probe}: {condition} ({forget.max():.0%})"
+    if knowledge:
+        most = max(knowledge, key=knowledge.__getitem__)
+        said = f"most is known of forget people by: {most} ({knowledge[most]:.0%})"
     title(figure, said, name=name)
     marks = [dot(f"{group}, likeliest option", **look) for group, look in _LOOKS.items()]
     marks += [dot("hollow: what is said", color=INK, markerfacecolor="white")]
