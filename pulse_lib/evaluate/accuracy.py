@@ -141,12 +141,12 @@ def request_accuracies(table: pd.DataFrame, column: str = "correct") -> dict[str
     """{"request_1": ...}: mean of multimodal and text accuracy on each request's people, trained
     wordings. column: loglik_correct for that of the likeliest options.
     """
-    request = table["request"].to_numpy()
+    request, correct = table["request"].to_numpy(), table[column].to_numpy(float)
     forget = _where(table, set="forget", wording="trained") & (request > 0)
-    numbers = np.unique(request[forget])
+    asked = _by_modality(table)
     return {
-        f"request_{k}": _mean_of_both(table, forget & (request == k), column=column)
-        for k in numbers
+        f"request_{k}": _mean_of_both(correct, forget & (request == k), asked=asked)
+        for k in np.unique(request[forget])
     }
 
 
@@ -163,7 +163,8 @@ def forget_mean(table: pd.DataFrame, column: str = "correct") -> float:
     """Mean of multimodal and text accuracy over the forget rows of a table, trained wordings; NaN
     if there are none. column: loglik_correct for that of the likeliest options.
     """
-    return _mean_of_both(table, _where(table, set="forget", wording="trained"), column=column)
+    forget = _where(table, set="forget", wording="trained")
+    return _mean_of_both(table[column].to_numpy(float), forget, asked=_by_modality(table))
 
 
 def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:
@@ -178,10 +179,12 @@ def forget_accuracies(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _mean_of_both(table: pd.DataFrame, chosen: np.ndarray, *, column: str = "correct") -> float:
-    correct, modalities = table[column].to_numpy(float), ("multimodal", "text")
-    means = [_mean(correct[chosen & _where(table, modality=m)]) for m in modalities]
-    return float(nan_mean(means))
+def _by_modality(table: pd.DataFrame) -> list[np.ndarray]:
+    return [_where(table, modality=m) for m in ("multimodal", "text")]
+
+
+def _mean_of_both(correct: np.ndarray, chosen: np.ndarray, *, asked: list[np.ndarray]) -> float:
+    return float(nan_mean([_mean(correct[chosen & of]) for of in asked]))
 
 
 def equals(column: pd.Series, value: object) -> np.ndarray:

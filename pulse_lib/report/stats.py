@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
@@ -66,8 +67,7 @@ def accuracy(
     cell, cell_seeds, whole = _cells(rows, by)
     if not whole.all():
         return accuracy(rows[whole[cell]], value, by=by, level=level)
-    unit, units = pd.factorize(rows["cluster"], sort=True)
-    units = np.asarray(units, dtype=object)
+    unit, units = _codes(rows["cluster"])
     shape = (len(cell_seeds), len(units))
     place, size = cell * shape[1] + unit, shape[0] * shape[1]
     asked = np.bincount(place, minlength=size).reshape(shape)
@@ -77,9 +77,9 @@ def accuracy(
     means, seeds = right.sum(axis=1) / asked.sum(axis=1), np.unique(cell_seeds)
     points = tuple(float(means[cell_seeds == seed].mean()) for seed in seeds)
     behind = frozenset(
-        (seed, unit)
+        pair
         for seed in seeds.tolist()
-        for unit in units[asked[cell_seeds == seed].any(axis=0)]
+        for pair in zip(repeat(seed), units[asked[cell_seeds == seed].any(axis=0)])
     )
     return _interval(found, points, seeds=tuple(seeds.tolist()), n_answers=len(rows), behind=behind)
 
@@ -192,7 +192,20 @@ def _cells(rows: pd.DataFrame, by: str | None) -> tuple[np.ndarray, np.ndarray, 
     seed, seeds = pd.factorize(rows["seed"], sort=True)
     if by is None:
         return seed, np.asarray(seeds), np.ones(len(seeds), dtype=bool)
-    group, groups = pd.factorize(rows[by], sort=True)
+    group, groups = _codes(rows[by])
     cell, shape = seed * len(groups) + group, (len(seeds), len(groups))
     there = np.bincount(cell, minlength=len(seeds) * len(groups)).reshape(shape) > 0
     return cell, np.repeat(seeds, len(groups)), np.repeat(there.all(axis=1), len(groups))
+
+
+def _codes(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(the place of each entry's value, the values that there are, in order): as pd.factorize, but of
+    categories, which most columns of names are, without its overhead.
+    """
+    values = column.array
+    if not isinstance(values, pd.Categorical) or (values.codes < 0).any():
+        codes, found = pd.factorize(column, sort=True)
+        return codes, np.asarray(found, dtype=object)
+    there = np.zeros(len(values.categories), dtype=bool)
+    there[values.codes] = True
+    return (there.cumsum() - 1)[values.codes], np.asarray(values.categories[there], dtype=object)

@@ -296,8 +296,9 @@ def dot_interval(
 ) -> None:
     """Draw one value at a height as a dot, with its interval if it has one (an arrow where that has
     no upper limit) and the values of several seeds as small marks."""
-    ends = [low, low if np.isinf(high) else high]
-    ax.plot(ends, [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
+    if not np.isnan(low):
+        ends = [low, low if np.isinf(high) else high]
+        ax.plot(ends, [y, y], color=look["color"], linewidth=1.5, alpha=0.8)
     if np.isinf(high):
         to: Look = {"arrowprops": {"arrowstyle": "->", "color": look["color"]}, "xytext": (low, y)}
         ax.annotate("", (1.0, y), xycoords=("axes fraction", "data"), textcoords="data", **to)
