@@ -1,5 +1,5 @@
-"""Writes the numbers of README.md, docs/results.md, docs/why_numbers_differ.md and the notebooks' tops
-from outputs/reference.
+"""Writes the numbers of README.md, of some pages of docs and of the notebooks' tops from
+outputs/reference.
 
     python benchmarks/pages.py                      from the tables that are committed
     python benchmarks/pages.py --demo outputs/tiny  takes over a finished demo's tables first
@@ -7,6 +7,7 @@ from outputs/reference.
     python benchmarks/pages.py --probes DIR         what probes and placebos of that study found
     python benchmarks/pages.py --longer DIR DIR     the same of the studies of 10 and of 25 requests
     python benchmarks/pages.py --equal DIR          the same of the study at equal training
+    python benchmarks/pages.py --search DIR         the trials of a search with profile tiny
     python benchmarks/pages.py --guides             runs the notebooks that go on from a finished demo
                                                     in outputs/tiny, for their minutes
 
@@ -47,7 +48,7 @@ COMPAT = REFERENCE.parent / compat.FILE  # of `python -m pulse_lib mllmu-compat`
 DOCS = REPOSITORY / "docs"
 PAGES = (
     REPOSITORY / "README.md",
-    *(DOCS / f"{name}.md" for name in ("results", "probes", "why_numbers_differ")),
+    *(DOCS / f"{name}.md" for name in ("results", "probes", "methods", "why_numbers_differ")),
 )
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
@@ -114,6 +115,9 @@ def blocks(reference: Path = REFERENCE) -> dict[str, str]:
                 pd.read_csv(folder / "continual.csv")
                 for folder in (three, *(reference.parent / name for name in LONGER))
             )
+        ),
+        "search": block(
+            markdown.searched(pd.read_csv(reference / "search.csv"), load_profile("tiny").tuned)
         ),
         "five requests": block(markdown.after_requests(pd.read_csv(three / "after_requests.csv"))),
     }
@@ -391,6 +395,12 @@ def take_over_probes(study: Path, reference: Path) -> None:
     write_csv(reference / "placebo.csv", placebo(collect(study, load_profile("tiny"))))
 
 
+def take_over_search(search: Path, reference: Path) -> None:
+    """Copy a search's trials, without how long they took, which says what else the machine did."""
+    trials = pd.read_csv(search / "trials.csv").drop(columns="seconds")
+    write_csv(reference / "search.csv", trials)
+
+
 def time_guides(reference: Path = REFERENCE) -> None:
     """Run GUIDES one after another, as in batch, and write how long each took."""
     lines = []
@@ -433,6 +443,7 @@ def main() -> None:
         "--longer", type=Path, nargs="+", default=(), help="studies of profiles tiny-10, tiny-25"
     )
     parser.add_argument("--equal", type=Path, help="the finished study of profile tiny-equal")
+    parser.add_argument("--search", type=Path, help="the folder of a search with profile tiny")
     parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
     given = parser.parse_args()
     if given.demo:
@@ -448,6 +459,8 @@ def main() -> None:
         take_over(study, place, tables=LONGER_TABLES, figures=())
     if given.equal:
         take_over(given.equal, EQUAL, tables=EQUAL_TABLES, figures=EQUAL_FIGURES)
+    if given.search:
+        take_over_search(given.search, REFERENCE)
     if given.guides:
         time_guides()
     for path, text in pages(blocks()).items():

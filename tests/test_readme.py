@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pulse_lib import methods
+from pulse_lib.commands.search import best
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import load_profile
 from pulse_lib.report.words import series_label
@@ -25,9 +26,9 @@ REFERENCE = REPOSITORY / "outputs" / "reference" / "tiny"
 THREE_SEEDS = REFERENCE / "three_seeds"
 
 
-def cells(after: str, first: str) -> list[list[str]]:
+def cells(after: str, first: str, *, page: str = RESULTS) -> list[list[str]]:
     """The body of the first table after a text whose first heading this is."""
-    rest = RESULTS[RESULTS.index(after) :]
+    rest = page[page.index(after) :]
     table = rest[rest.index(f"| {first} |") :].partition("\n<!--")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
@@ -103,7 +104,7 @@ def test_the_search_is_as_large_as_told():
     tuned = load_profile("tiny").tuned
     searched = {m for m, row in methods.METHODS.items() if row.procedure != "retrain"}
     assert set(tuned["finetuned"]) == set(tuned["pretrained"]) == searched
-    assert len(tuned["sequential"]) == 10 and "The numbers of the ten pairs" in METHODS
+    assert len(tuned["sequential"]) == 10 and "those of the ten pairs" in METHODS
 
 
 def test_every_strategy_is_named():
@@ -186,6 +187,40 @@ def test_the_numbers_of_equal_training_are_the_best_of_their_trials():
         found = json.loads(values)
         assert dict(tuned["finetuned"][method]) == found
         assert dict(tuned["pretrained"][method]) == found | {"epochs": 5}
+
+
+def test_what_is_said_of_the_search_is_in_its_trials():
+    trials, tuned = pd.read_csv(REFERENCE / "search.csv"), load_profile("tiny").tuned
+    shown = cells("<!-- search -->", "knowledge", page=METHODS)
+    other, lines = {}, []
+    for (scenario, name), part in trials.groupby(["scenario", "method"], sort=False):
+        assert set(part["trial"]) - {-1} == set(range(5)) and len(part) <= 6
+        used = tuned[scenario][name]
+        of_used = [
+            all(used[key] == value for key, value in json.loads(values).items() if key != "epochs")
+            for values in part["values"]
+        ]
+        kept = part["score"].where(part["reached"])
+        lines.append(
+            [
+                f"{part['reached'].sum()} of {len(part)}",
+                *(
+                    "not forgotten" if np.isnan(most) else f"{100 * most:.0f} %"
+                    for most in (kept[part["trial"] == 0].max(), kept[of_used].max(), kept.max())
+                ),
+            ]
+        )
+        (top,) = best(part)[scenario].values()
+        if any(used[key] != value for key, value in top.items() if key != "epochs"):
+            other[scenario, name] = bool(part["reached"].any())
+    assert [line[2:] for line in shown] == lines
+    assert other == {  # the four, and whether any trial has forgotten
+        ("finetuned", "ga"): True,
+        ("sequential", "ga_klr/adapter_per_request"): True,
+        ("sequential", "simnpo/replay"): False,
+        ("sequential", "idk/experts"): False,
+    }
+    assert f"In {len(lines) - len(other)} of the {len(lines)} the numbers in use" in METHODS
 
 
 def test_at_the_same_rates_five_requests_forget_less_than_one():

@@ -4,12 +4,14 @@ row is read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from pulse_lib.methods import retrains
+from pulse_lib.report.collect import groups
 from pulse_lib.report.words import KNOWS, LEARNED, SELECTIONS, label, series_label
 
 MODALITIES = ("multimodal", "text")
@@ -176,6 +178,40 @@ def placebo(lost: pd.DataFrame) -> str:
             for line in lost.to_dict("records")
         ),
     )
+
+
+def searched(trials: pd.DataFrame, tuned: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """What a search's trials of each method (or method/strategy) kept, by scenario: the profile's own
+    numbers (trial 0), those in use (`tuned` of the profile), and the best; from a search's table of
+    trials.
+    """
+    lines = []
+    for (scenario, name), part in groups(trials, ["scenario", "method"], sort=False):
+        method, _, strategy = str(name).partition("/")
+        used = part[[_same_numbers(json.loads(v), tuned[scenario][name]) for v in part["values"]]]
+        lines.append(
+            [
+                LEARNED.get(scenario, "requests in turn"),
+                label(method) + (f", {strategy}" if strategy else ""),
+                f"{part['reached'].sum()} of {len(part)}",
+                *(_most_kept(of) for of in (part[part["trial"] == 0], used, part)),
+            ]
+        )
+    return table(
+        ["knowledge", "method", "forgotten by", "its own numbers", "in use", "the best"], lines
+    )
+
+
+def _same_numbers(tried: Mapping[str, float], used: Mapping[str, float]) -> bool:
+    """Whether a trial had the numbers in use; epochs, which may be more for safety, aside."""
+    return {k: v for k, v in tried.items() if k != "epochs"} == {
+        k: v for k, v in used.items() if k != "epochs"
+    }
+
+
+def _most_kept(trials: pd.DataFrame) -> str:
+    reached = trials[trials["reached"]]
+    return f"{100 * reached['score'].max():.0f} %" if len(reached) else "not forgotten"
 
 
 def projector(made: pd.DataFrame) -> str:
