@@ -47,8 +47,9 @@ def probe_conditions(summary: pd.DataFrame, name: str, *, knowledge: Mapping[str
     for (probe, condition, group), row in means.iterrows():
         y, look = places.index((probe, condition)), _LOOKS[group]
         y += 0.12 if group == "retain" else -0.12
-        ax.plot(row["likelihood"], y, "o", markersize=6, **look)
+        # The full mark above the hollow one: where both are the same, it is the likeliest option
         ax.plot(row["accuracy"], y, "o", markersize=6, markerfacecolor="white", **look)
+        ax.plot(row["likelihood"], y, "o", markersize=6, **look)
     ax.set_yticks(range(len(places)), [c if p == c else f"{p}: {c}" for p, c in places])
     ax.set_ylim(len(places) - 0.5, -0.9)
     ax.set_xlim(-0.03, 1.03)
@@ -57,7 +58,7 @@ def probe_conditions(summary: pd.DataFrame, name: str, *, knowledge: Mapping[str
     said = "what is known of the people, under each condition"
     if knowledge:
         most = max(knowledge, key=knowledge.__getitem__)
-        said = f"most is known of forget people by: {most} ({knowledge[most]:.0%})"
+        said = f"of what the verdict goes by, most is known by: {most} ({knowledge[most]:.0%})"
     title(figure, said, name=name)
     marks = [dot(f"{group}, likeliest option", **look) for group, look in _LOOKS.items()]
     marks += [dot("hollow: what is said", color=INK, markerfacecolor="white")]
