@@ -771,11 +771,11 @@ def test_what_is_said_of_placebos_is_in_their_table():
     left = table[[f"placebo_{name}_kept" for name in ("forget", "retain")]]
     own = table[[f"method_{name}_kept" for name in ("forget", "retain")]]
     part = (DOCS / "probes.md").read_text()
-    part = part[part.index("One seed. With GA and NPO") : part.index("## Limits")]
-    assert set(table["n_seeds"]) == {1} and len(table) == 16
+    part = part[part.index("Means of three seeds. With GA and NPO") : part.index("## Limits")]
+    assert set(table["n_seeds"]) == {3} and len(table) == 16
     for method in ("ga", "npo"):
         here = pd.concat([left, own], axis=1).xs(method, level="method")
-        assert (here < 0.015).all(axis=None)
+        assert (here < 0.02).all(axis=None)
     fading = left.loc[(slice(None), ["wga", "npo_retain"]), :].to_numpy()
     shown = re.findall(r"\d\.\d\d", part)
     assert shown == [f"{limit:.2f}" for limit in (fading.min(), fading.max())]
