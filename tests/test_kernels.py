@@ -241,6 +241,7 @@ def test_a_name_too_long_for_a_socket_is_no_failure(monkeypatch, tmp_path):
 # --- how they are spoken to --------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the ports")
 def test_a_kernel_is_spoken_to_by_no_port_and_leaves_no_sockets(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels.tempfile, "tempdir", str(tmp_path))
     listening = """
