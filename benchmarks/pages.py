@@ -396,9 +396,14 @@ def take_over_probes(study: Path, reference: Path) -> None:
 
 
 def take_over_search(search: Path, reference: Path) -> None:
-    """Copy a search's trials, without how long they took, which says what else the machine did."""
-    trials = pd.read_csv(search / "trials.csv").drop(columns="seconds")
-    write_csv(reference / "search.csv", trials)
+    """Copy a search's trials, without how long they took, which says what else the machine did;
+    those of methods that it left out stay."""
+    kept = reference / "search.csv"
+    before, trials = (pd.read_csv(file) for file in (kept, search / "trials.csv"))
+    whose = ["scenario", "method"]
+    left_out = ~before.set_index(whose).index.isin(trials.set_index(whose).index)
+    every = pd.concat([before[left_out], trials.drop(columns="seconds")])
+    write_csv(kept, every.sort_values("scenario", kind="stable"))
 
 
 def time_guides(reference: Path = REFERENCE) -> None:
