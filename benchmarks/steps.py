@@ -3,8 +3,10 @@ descendants use: python benchmarks/steps.py [--size 100m|embedded] [--out FILE]
 
 The loop runs the processor and the vision tower at every step, lm_head at all positions, and a
 second full model as the reference of KL and NPO. Both sides train the same LoRA on the same
-conversations of a random LLaVA; their gradients are compared first. Repeats alternate in one
-process on one thread; seconds are of processor time, so that other work on the machine counts less.
+conversations of a random LLaVA; their gradients are compared first. The loop reads its batch at once,
+as it is written; the kit `micro_batch` conversations at a time, one, as its profile for a T4 does.
+Repeats alternate in one process on one thread; seconds are of processor time, so that other work on
+the machine counts less.
 
 The ceiling of a method is the loop's arithmetic over the least that the same gradient needs. Per
 token, a frozen matrix costs 2 FLOPs a parameter forward and 2 more backward (the gradient of its
@@ -89,12 +91,14 @@ def conversations(images: ImageStore, group: str, n: int) -> list[Conversation]:
 class Bench:
     """A model, a forget and a retain batch, and how each side takes a step on them."""
 
-    def __init__(self, size: random_llava.Size, batch: int, **options: int):
+    def __init__(
+        self, size: random_llava.Size, batch: int, *, micro_batch: int = 1, **options: int
+    ):
         self.model, self.images = model_of(size, **options), ImageStore()
         sides = {"forget": "forget", "retain": "retain_train"}
         made = {s: conversations(self.images, group, batch) for s, group in sides.items()}
         self.batches = {s: encode_conversations(self.model, c) for s, c in made.items()}
-        self.size, self.batch = size, batch
+        self.batch, self.micro_batch = batch, micro_batch
 
     def kit(self, method_id: str) -> Callable[[], float]:
         """The kit's forward and backward passes of one step; what it does once is done here."""
@@ -119,7 +123,7 @@ class Bench:
                     side=side,
                     examples=batches[side],
                     supervised_tokens="answer",
-                    micro_batch=self.batch,
+                    micro_batch=self.micro_batch,
                     reference=known,
                 )
                 for side in ("forget", *(["retain"] if method.retain_loss else []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 
@@ -10,9 +11,11 @@ import pytest
 from pulse_lib import runs
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
+from pulse_lib.profile import load_profile
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import bench
+import steps
 
 MACHINE = {"cpu": "A CPU", "cores": 2, "memory_gib": 4, "system": "Linux", "python": "3.12"}
 
@@ -113,3 +116,9 @@ def test_asking_is_measured_more_than_once_with_the_same_answers():
     )["rows"]
     assert {row["questions"] for row in rows} == {"people", "text", "mmbench"}
     assert all(row["same_answers"] == 1 for row in rows)
+
+
+def test_the_kit_steps_by_the_micro_batches_of_the_profile_that_is_named():
+    """benchmarks/steps.py says so, of its memory."""
+    default = inspect.signature(steps.Bench).parameters["micro_batch"].default
+    assert load_profile("colab-t4-7b").unlearn.micro_batch == default

@@ -622,8 +622,10 @@ def test_what_is_said_of_the_three_seeds_runs():
     runs = times[times["run"] != "analysis"]
     kinds = runs["run"].str.partition("/")[0].value_counts()
     counted = f"{kinds['single_shot']} single-shot, {kinds['sequential']} sequential"
-    said = (REFERENCE / "README.md").read_text()
-    assert f"Its {len(runs)} runs ({counted}) took {span(runs):.0f} minutes in one go" in said
+    later = pd.to_datetime(runs["finished"]) > pd.Timestamp("2026-11-28T20:00Z")  # the search anew
+    said = " ".join((REFERENCE / "README.md").read_text().split())
+    assert f"Its {len(runs)} runs ({counted}) were made in one go of {span(runs[~later]):.0f}" in said
+    assert f"; {later.sum()} of them anew in {span(runs[later]):.0f} minutes, by numbers" in said
 
 
 def test_what_is_said_of_the_ranking_is_in_it():
@@ -641,10 +643,7 @@ def test_what_is_said_of_the_ranking_is_in_it():
     silent = methods.loc[methods["n_reached"] == 0, "kept_at_level_generation"]
     most = methods["kept_at_level_generation"].groupby("scenario").idxmax()
     assert silent.groupby("scenario").idxmax().to_dict() == most.to_dict()
-    assert most.to_dict() == {
-        "pretrained": ("pretrained", "satimp"),
-        "finetuned": ("finetuned", "undial"),
-    }
+    assert most.to_dict() == {s: (s, "satimp") for s in ("pretrained", "finetuned")}
     order = {s: list(t.index.get_level_values(1)) for s, t in methods.groupby("scenario")}
     assert order["pretrained"][:3] == ["wga", "npo_retain", "ga_klr"]
     assert order["finetuned"][:3] == ["wga", "l1_lora", "ga_klr"]
@@ -676,10 +675,10 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
     fine, before = near.loc["finetuned"], near.loc["pretrained"]
     methods = fine.drop(["oracle", "base", "before"], level="method")
     both = "projector+llm"
-    ga, near_by = (fine.loc[(m, both, "final")] for m in ("ga", "npo_klr"))
+    least, near_by = fine.loc[("saliency", both, "final")], fine.loc[("kl_min", both, "matched")]
     base, was = (fine.xs(name, level="method").iloc[0] for name in ("base", "before"))
-    assert methods["forget_ks"].idxmin() == ("ga", both, "final")
-    assert methods["distance"].idxmin() == ("npo_klr", both, "final")
+    assert methods["forget_ks"].idxmin() == ("saliency", both, "final")
+    assert methods["distance"].idxmin() == ("kl_min", both, "matched")
     oracle, old = before.loc[("oracle", both, "final")], before.xs("before", level="method").iloc[0]
     paper = before.loc[["ga", "ga_klr", "npo"]]["distance"]
     assert paper.idxmin() == ("ga_klr", both, "final")
@@ -689,8 +688,8 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
     numbers = re.findall(r"\b\d\.\d\d\b", said)
     js = methods["forget_js"]
     values = [
-        *(line["forget_ks"] for line in (ga, base)),
-        *(ga["distance"], near_by["distance"]),
+        *(line["forget_ks"] for line in (least, base)),
+        *(least["distance"], near_by["distance"]),
         *(base["forget_js"], js.min(), js.max(), was["forget_js"]),
         *(oracle[c] for c in ("forget", "forget_likelihood")),
         0.25,  # chance
@@ -698,7 +697,7 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
         *(paper.min(), old["distance"], before.loc[("ga", both, "final"), "distance"]),
     ]
     assert numbers == [f"{value:.2f}" for value in values]
-    kept = [f"{100 * ga[c]:.0f} %" for c in ("retain_kept", "general_kept")]
+    kept = [f"{100 * least[c]:.0f} %" for c in ("retain_kept", "general_kept")]
     assert f"keeps {kept[0]} of retain and {kept[1]} of general" in said
 
 
@@ -845,8 +844,11 @@ def test_who_lies_between_after_five_requests():
     pair = ("ga_retain", "anchor")
     assert 0.5 < means[""][pair] < 0.6
     assert table.loc[pair, ["retain_kept", "general_kept"]].mean() == pytest.approx(2 / 3, abs=0.05)
-    for pair in (("simnpo", "replay"), ("idk", "experts")):
-        assert means[""][pair] > 0.7 and table.loc[pair, "retain_kept"] > 0.85
+    pair = ("simnpo", "replay")
+    assert 2 / 3 < means[""][pair] < 0.75 and table.loc[pair, "retain_kept"] < 0.8
+    others = table.drop(index=("ga", "experts"))[["retain_kept", "general_kept"]].min(axis=1)
+    assert others[others >= 0.9].index.tolist() == [pair := ("idk", "experts")]
+    assert means[""][pair] > 0.8 and "the rest (IDK with experts) has hardly forgotten" in RESULTS
     assert "WGA lies between" in RESULTS and "still says half" in RESULTS
 
 
