@@ -625,7 +625,9 @@ def test_what_is_said_of_the_three_seeds_runs():
     counted = f"{kinds['single_shot']} single-shot, {kinds['sequential']} sequential"
     later = pd.to_datetime(runs["finished"]) > pd.Timestamp("2026-11-28T20:00Z")  # the search anew
     said = " ".join((REFERENCE / "README.md").read_text().split())
-    assert f"Its {len(runs)} runs ({counted}) were made in one go of {span(runs[~later]):.0f}" in said
+    assert (
+        f"Its {len(runs)} runs ({counted}) were made in one go of {span(runs[~later]):.0f}" in said
+    )
     assert f"; {later.sum()} of them anew in {span(runs[later]):.0f} minutes, by numbers" in said
 
 
