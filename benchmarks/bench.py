@@ -76,7 +76,8 @@ TAIL = (
 )
 ACTIVATIONS = (
     "what is spared is the second model and the logits of all positions; the activations of the layers, which both "
-    "sides keep, are more at this size (gradient checkpointing, on for real models, lets go of them)"
+    "sides keep, are more at this size (gradient checkpointing, on for real models, lets go of them; so does reading "
+    "one conversation at a time, as the profile for a T4 does: `by ones`)"
 )
 DRAWING = "drawing and saving the figures is more than half of it"
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"

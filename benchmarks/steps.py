@@ -3,10 +3,8 @@ descendants use: python benchmarks/steps.py [--size 100m|embedded] [--out FILE]
 
 The loop runs the processor and the vision tower at every step, lm_head at all positions, and a
 second full model as the reference of KL and NPO. Both sides train the same LoRA on the same
-conversations of a random LLaVA; their gradients are compared first. The loop reads its batch at once,
-as it is written; the kit `micro_batch` conversations at a time, one, as its profile for a T4 does.
-Repeats alternate in one process on one thread; seconds are of processor time, so that other work on
-the machine counts less.
+conversations of a random LLaVA; their gradients are compared first. Repeats alternate in one
+process on one thread; seconds are of processor time, so that other work on the machine counts less.
 
 The ceiling of a method is the loop's arithmetic over the least that the same gradient needs. Per
 token, a frozen matrix costs 2 FLOPs a parameter forward and 2 more backward (the gradient of its
@@ -22,7 +20,8 @@ it is a fourth of the LM, the share can pass 1.
 Peak memory is that of a fresh process a side, less what it held once the model was there: Linux'
 VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. What making the
 model left free in the heap is given back first: else a step takes it again, and seems to need less. The
-loop's second model counts in it.
+loop's second model counts in it. Both read their batch at once; `by ones` is the kit with one
+conversation at a time, which is a setting of it and gives the same gradient.
 """
 
 from __future__ import annotations
@@ -92,13 +91,13 @@ class Bench:
     """A model, a forget and a retain batch, and how each side takes a step on them."""
 
     def __init__(
-        self, size: random_llava.Size, batch: int, *, micro_batch: int = 1, **options: int
+        self, size: random_llava.Size, batch: int, *, micro_batch: int = 0, **options: int
     ):
         self.model, self.images = model_of(size, **options), ImageStore()
         sides = {"forget": "forget", "retain": "retain_train"}
         made = {s: conversations(self.images, group, batch) for s, group in sides.items()}
         self.batches = {s: encode_conversations(self.model, c) for s, c in made.items()}
-        self.batch, self.micro_batch = batch, micro_batch
+        self.batch, self.micro_batch = batch, micro_batch or batch
 
     def kit(self, method_id: str) -> Callable[[], float]:
         """The kit's forward and backward passes of one step; what it does once is done here."""
@@ -237,7 +236,7 @@ def measured(bench: Bench, method_id: str, repeats: int) -> dict:
     }
 
 
-def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 2) -> dict:
+def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) -> dict:
     """Seconds of a GA step on so many adapters of earlier requests, alternating; the first step of a
     request, which forms their matrices once, is not counted.
     """
@@ -281,27 +280,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=["embedded", "100m"], default="100m")
     parser.add_argument("--batch", type=int, default=2, help="conversations a step")
+    parser.add_argument(
+        "--micro-batch", type=int, default=0, help="read at once by the kit; 0: all"
+    )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "METHOD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(options.size, options.batch)
+    bench = Bench(options.size, options.batch, micro_batch=options.micro_batch)
     if options.peak:
         print(peak(*options.peak, bench))
         return
-    rows = []
+    rows, by_ones = [], []
     for method_id in METHODS:
         row = measured(bench, method_id, options.repeats)
-        for side in ("kit", "loop"):
-            command = [sys.executable, __file__, "--peak", side, method_id]
-            command += ["--size", options.size, "--batch", str(options.batch)]
+        peaks = {}
+        for name, side, at_once in (
+            ("kit", "kit", options.micro_batch),
+            ("loop", "loop", 0),
+            ("by_ones", "kit", 1),
+        ):
+            command = [sys.executable, __file__, "--peak", side, method_id, "--size", options.size]
+            command += ["--batch", str(options.batch), "--micro-batch", str(at_once)]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            row[f"{side}_peak_mib"] = float(found)
-        row["memory"] = round(row["kit_peak_mib"] / row["loop_peak_mib"], 2)
+            peaks[name] = float(found)
+        row |= {f"{side}_peak_mib": peaks[side] for side in ("kit", "loop")}
+        row["memory"] = round(peaks["kit"] / peaks["loop"], 2)
         rows.append(row)
+        share = round(peaks["by_ones"] / peaks["loop"], 2)
+        by_ones.append(
+            {"method": f"{method_id}, by ones", "kit_peak_mib": peaks["by_ones"], "memory": share}
+        )
         print(json.dumps(row), flush=True)
-    rows.append(growth(bench))
+    rows += [*by_ones, growth(bench)]
     print(json.dumps(rows[-1]))
     if options.out:
         command = f"python benchmarks/steps.py --size {options.size} --batch {options.batch}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 
 import pytest
+import torch
 
 from pulse_lib import runs
 from pulse_lib.errors import PulseError
@@ -118,7 +118,18 @@ def test_asking_is_measured_more_than_once_with_the_same_answers():
     assert all(row["same_answers"] == 1 for row in rows)
 
 
-def test_the_kit_steps_by_the_micro_batches_of_the_profile_that_is_named():
-    """benchmarks/steps.py says so, of its memory."""
-    default = inspect.signature(steps.Bench).parameters["micro_batch"].default
-    assert load_profile("colab-t4-7b").unlearn.micro_batch == default
+def test_the_profile_for_a_t4_reads_one_conversation_at_a_time():
+    assert "one conversation at a time, as the profile for a T4 does" in bench.ACTIVATIONS
+    assert load_profile("colab-t4-7b").unlearn.micro_batch == 1
+
+
+def test_a_step_by_ones_has_the_gradient_of_the_whole_batch():
+    """What benchmarks/steps.py says of its memory, on the embedded shape."""
+    gradients = []
+    for at_once in (0, 1):
+        side = steps.Bench("embedded", 2, micro_batch=at_once)
+        side.kit("npo")()
+        found = steps.trained_parameters(side.model).values()
+        gradients.append(torch.cat([p.grad.flatten() for p in found]))
+    whole, by_ones = gradients
+    assert (whole - by_ones).norm() <= 1e-5 * whole.norm()

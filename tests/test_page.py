@@ -847,7 +847,9 @@ def test_who_lies_between_after_five_requests():
     assert 0.5 < means[""][pair] < 0.6
     assert table.loc[pair, ["retain_kept", "general_kept"]].mean() == pytest.approx(2 / 3, abs=0.05)
     pair = ("simnpo", "replay")
-    assert 2 / 3 < means[""][pair] < 0.75 and table.loc[pair, "retain_kept"] < 0.8
+    assert means[""][pair] == pytest.approx(0.7, abs=0.05)
+    assert table.loc[pair, "retain_kept"] == pytest.approx(0.75, abs=0.05)
+    assert "still answers seven of ten" in RESULTS and "a quarter of what it knew" in RESULTS
     others = table.drop(index=("ga", "experts"))[["retain_kept", "general_kept"]].min(axis=1)
     assert others[others >= 0.9].index.tolist() == [pair := ("idk", "experts")]
     assert means[""][pair] > 0.8 and "the rest (IDK with experts) has hardly forgotten" in RESULTS
