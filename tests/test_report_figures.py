@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -478,7 +479,9 @@ def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
     drawings.clear()
     written = [style.pdf(figure), style.png(figure), style.png(figure, 110), style.pdf(figure)]
     assert len(drawings) == 4 and figure.dpi == 96
-    assert written[0] == written[3] == by_savefig("pdf", metadata={"CreationDate": None})
+    assert b"/FontFile2" in written[0] and b"/Type3" not in written[0]  # TrueType
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        assert written[0] == written[3] == by_savefig("pdf", metadata={"CreationDate": None})
     for ours, dpi in ((written[1], 192), (written[2], 110)):
         mine, theirs = (Image.open(io.BytesIO(b)) for b in (ours, by_savefig("png", dpi=dpi)))
         assert mine.mode == "RGB" and mine.info["dpi"] == theirs.info["dpi"]
