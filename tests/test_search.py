@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -23,6 +31,7 @@ from pulse_lib.methods import METHODS, get
 from pulse_lib.model.adapters import load_adapter, save_adapter, stack
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import load_profile, profile_path
+from pulse_lib.runs import locks
 from pulse_lib.runs.identity import explain, identity
 from pulse_lib.strategies import STRATEGIES
 from pulse_lib.study import grid
@@ -354,6 +363,56 @@ def test_a_search_goes_on_where_it_was_stopped(folder, tmp_path):
     assert both[0]["values"] == draws.draw(get("ga_retain"), 3e-3, epochs=epochs, trial=0)
     shutil.copytree(folder / "data", tmp_path / "data")
     assert done(tmp_path, 2) == both  # one go gives the same
+
+
+SEARCH = """
+from pulse_lib import machine
+from pulse_lib.commands import search
+from pulse_lib.study import grid
+
+if __name__ == "__main__":
+    machine._hear_signals()
+    search._prepare = lambda *args, **kwargs: None  # data and target are there
+    options = grid.options_from_texts(
+        profile="smoke", methods="ga_retain", scenarios="pretrained", out_dir={out!r}
+    )
+    search.search(options, 60, jobs=1)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
+def test_a_search_that_is_ended_leaves_nobody_searching(folder, tmp_path, monkeypatch, how):
+    """And while it is there, no other makes the same trials."""
+    out, script = tmp_path / "out", tmp_path / "begin.py"
+    shutil.copytree(folder / "data", out / "data")
+    script.write_text(SEARCH.format(out=str(out)))
+    of = trials.TrialSet(
+        "smoke", "pretrained", method="ga_retain", trials=60, seed=draws.SEED, out=out
+    )
+    settings, lock = load_profile("smoke"), of.alone().path
+    monkeypatch.setattr(trials, "Lock", functools.partial(locks.Lock, patience=0))
+    begun = subprocess.Popen([sys.executable, str(script)], cwd=REPOSITORY, start_new_session=True)
+    try:
+        wait_until(lambda: trials.read_trials(of, settings), "the first trial")
+        with pytest.raises(
+            PulseError, match=r"ga_retain.jsonl are being made by another search \("
+        ):
+            trials.run_trials(of)
+        begun.send_signal(how)
+        begun.wait(30)
+        wait_until(lambda: not locks.is_held(lock), "the worker's end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(begun.pid, signal.SIGKILL)
+    kept = trials.read_trials(of, settings)
+    assert 0 < len(kept) < 20 and trials.run_trials(replace(of, trials=len(kept))) == kept
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"no sign of {what} after {seconds} s"
+        time.sleep(0.1)
 
 
 def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monkeypatch):

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pandas as pd
@@ -77,7 +77,7 @@ def search(
 
     Data and target of `seed` are made by their notebooks first, in a study folder of the search's
     own (outputs/<profile>-search), so that no analysis counts them. Raises PulseError for a file of
-    trials made with other settings, and for a pair that does not fit.
+    trials made with other settings or by another search right now, and for a pair that does not fit.
     """
     profile, scenarios, methods = options.profile, options.scenarios, options.methods
     if goal == "end_point":
@@ -112,13 +112,24 @@ def search(
         for m, s in sequential
     ]
     todo = [of for of in sets if missing(of, settings)]
+    for of in todo:
+        with of.alone():  # another search is named before anything begins
+            pass
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             submitted = [pool.submit(run_trials, of) for of in todo]
-            for n, done in enumerate(as_completed(submitted), start=1):
-                top = max(done.result(), key=lambda t: t["score"])
-                name = f"{top['scenario']}/{top['method']}"
-                log(f"{n} of {len(todo)} done, {name}: {told_number(top['trial'])}, {told(top)}")
+            try:
+                for n, done in enumerate(as_completed(submitted), start=1):
+                    top = max(done.result(), key=lambda t: t["score"])
+                    name = f"{top['scenario']}/{top['method']}"
+                    log(
+                        f"{n} of {len(todo)} done, {name}: {told_number(top['trial'])}, {told(top)}"
+                    )
+            except KeyboardInterrupt:  # or SIGTERM, which the workers have not heard
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in active_children():
+                    worker.terminate()
+                raise
     found = [
         trial | {"values": json.dumps(trial["values"])}
         for of in sets

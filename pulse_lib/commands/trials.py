@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ from pulse_lib.profile import MatchedBy, Profile, UnlearnSettings, load_profile
 from pulse_lib.report.paper import END_POINT
 from pulse_lib.runs.identity import plain
 from pulse_lib.runs.kinds import fields
+from pulse_lib.runs.locks import Lock, logs_folder, slug
 from pulse_lib.strategies import get_strategy
 
 if TYPE_CHECKING:  # torch: loaded by workers only
@@ -95,6 +97,12 @@ class TrialSet:
         folder = "trials" if self.goal == "matched" else f"trials-{self.goal}"
         return self.out / folder / self.scenario / f"{self.name.replace('/', '-')}.jsonl"
 
+    def alone(self) -> Lock:
+        """The lock of the set: two searches would make the same trials twice."""
+        name = slug(self.file.relative_to(self.out).with_suffix("").as_posix())
+        busy = f"the trials in {show(self.file)} are being made by another search"
+        return Lock(logs_folder(self.out) / f"{name}.lock", busy)
+
 
 def score(trajectory: pd.DataFrame, matched_step: int | None, *, by: MatchedBy = "both") -> dict:
     """What a trajectory is worth: `score`, the mean share of retain_multimodal, retain_text and
@@ -128,7 +136,14 @@ def _kept(before: Mapping[str, float], after: Mapping[str, float]) -> dict:
 
 
 def run_trials(of: TrialSet) -> list[dict]:
-    """All trials of a set, those that its file holds not again; in a process of its own."""
+    """All trials of a set, those that its file holds not again; in a process of its own, which ends
+    after a trial once the search is gone. Raises PulseError while another search makes them.
+    """
+    with of.alone():
+        return _run_trials(of)
+
+
+def _run_trials(of: TrialSet) -> list[dict]:
     os.environ["PULSE_BATCH"] = "1"  # no progress bars
     import torch
 
@@ -136,7 +151,10 @@ def run_trials(of: TrialSet) -> list[dict]:
     settings = load_profile(of.profile)
     known, task = read_trials(of, settings), task_of(of, settings)
     worth = _after_requests if of.strategy else _END[of.goal]
+    search = parent_process()
     for number in missing(of, settings):
+        if search is not None and not search.is_alive():
+            break  # killed: nobody waits for the others
         drawn = _values(of, settings, task=task, number=number, before=known)
         found: dict = {"scenario": of.scenario, "method": of.name, "trial": number}
         name = f"{of.scenario}/{of.name}, {told_number(number)}"
