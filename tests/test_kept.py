@@ -11,11 +11,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import synthetic_study as made
+from PIL import Image
 from typer.testing import CliRunner
 
 from pulse_lib.__main__ import app
 from pulse_lib.commands import kept
 from pulse_lib.commands.results import REFERENCE
+from pulse_lib.data import pictures
+from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json, write_json
@@ -82,6 +85,19 @@ def test_pictures_of_single_answers_are_of_the_first_seed_and_the_same(study, ag
     widgets.material(found, 0)
     with pytest.raises(PulseError, match=r"images\.parquet"):
         widgets.material(found, 1)
+
+
+def test_kept_pictures_have_the_same_pixels_in_fewer_bytes(study, again, small):
+    kept.unpack(small, again)
+    stores = [ImageStore.read(out / "data" / "seed-0" / "images.parquet") for out in (study, again)]
+    assert len(stores[1]) > 5
+    for name in stores[1].encoded:
+        before, after = (store.encoded[name] for store in stores)
+        assert pictures.decoded(after).tobytes() == pictures.decoded(before).tobytes()
+        assert after[:4] == b"RIFF" and len(after) < 0.6 * len(before)
+    photo = io.BytesIO()  # which another coding without loss makes larger
+    Image.effect_noise((64, 64), 50).convert("RGB").save(photo, "JPEG", quality=60)
+    assert pictures.smallest(photo.getvalue()) == photo.getvalue()
 
 
 def test_what_no_table_reads_is_left_out_of_the_other_methods_other_seeds(study, again, small):

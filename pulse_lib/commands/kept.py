@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from pulse_lib.data import pictures
 from pulse_lib.data.records import ImageStore, Question, read_records, read_table, write_table
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import ROW_SCHEMA
@@ -218,7 +219,8 @@ def _keep_pictures(place: Path, runs: Iterable[Whole]) -> None:
     (data,) = (run.folder for run in runs if run.manifest["kind"] == "data")
     asked = {q.image for q in read_records(data / "questions.parquet", Question)}
     store = ImageStore.read(data / IMAGES)
-    ImageStore({k: v for k, v in store.encoded.items() if k in asked}).write(place / PICTURES)
+    kept = {k: pictures.smallest(v) for k, v in store.encoded.items() if k in asked}
+    ImageStore(kept).write(place / PICTURES)
 
 
 def _pack(folder: Path, packed: Path) -> int:

@@ -59,6 +59,15 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def smallest(encoded: bytes) -> bytes:
+    """The smaller of an image's file and the same pixels as lossless WebP: of a drawing, a third of
+    its PNG. Raises ValueError as `decoded`.
+    """
+    buffer = io.BytesIO()
+    decoded(encoded).save(buffer, format="WEBP", lossless=True)
+    return min(encoded, buffer.getvalue(), key=len)
+
+
 def is_plain(image: Image.Image) -> bool:
     """True if any program shows the image right: 8-bit RGB or grey, opaque, upright."""
     return image.mode in ("RGB", "L") and not image.has_transparency_data and not _turned(image)
