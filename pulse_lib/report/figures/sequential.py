@@ -143,7 +143,7 @@ def _requests_title(table: pd.DataFrame) -> str:
     ]
     forget = spread_text(pick(end, measure="forget")["value"], "{:.2f}")
     return (
-        f"After {last} requests forget accuracy is {forget}{over(table)}; of its start remains:"
+        f"After {last} requests{over(table)}, forget accuracy is {forget}; of its start remains:"
         f" {', '.join(said)}"
     )
 
