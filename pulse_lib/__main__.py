@@ -288,6 +288,13 @@ def keep(
     full: Annotated[
         str, typer.Option(help="Methods whose texts are kept of every seed, parted by commas.")
     ] = "ga,ga_klr,npo,oracle",
+    pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="With the first seed's pictures; of drawn people unless said, for photos are somebody's.",
+        ),
+    ] = None,
 ) -> None:
     """Write what the analysis reads of a study in a form small enough to commit, seed by seed: no
     models, no notebooks. `analyze --from` makes every table and figure of it.
@@ -298,7 +305,13 @@ def keep(
 
     methods = options_from_texts(profile=profile, methods=full).methods
     into = from_here(into)
-    table = kept.keep(from_here(study), into, profile=load_profile(profile), full=methods)
+    table = kept.keep(
+        from_here(study),
+        into,
+        profile=load_profile(profile),
+        full=methods,
+        with_pictures=pictures,
+    )
     print(table.to_string(index=False))
     print(f"{table['mb'].sum():.1f} MB in {into}; python -m pulse_lib analyze --from {into}")
 

@@ -22,7 +22,7 @@ from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import read_rows
 from pulse_lib.files import read_json, write_json
-from pulse_lib.profile import PeopleSettings
+from pulse_lib.profile import PeopleSettings, load_profile
 from pulse_lib.report import collect, explorer, widgets
 from pulse_lib.report.figures.gallery import ENTRIES, Gallery
 from pulse_lib.report.figures.style import png
@@ -82,9 +82,30 @@ def test_pictures_of_single_answers_are_of_the_first_seed_and_the_same(study, ag
     ]
     assert {k: png(v) for k, v in looks[0].items()} == {k: png(v) for k, v in looks[1].items()}
     found = collect.collect(again, profile)
-    widgets.material(found, 0)
-    with pytest.raises(PulseError, match=r"images\.parquet"):
-        widgets.material(found, 1)
+    pixels = [
+        widgets.material(found, seed)[1][next(iter(store(study)))].tobytes() for seed in (0, 1)
+    ]
+    assert pixels[1] == pictures.not_kept().tobytes() != pixels[0]
+
+
+def store(out) -> dict[str, bytes]:
+    """The pictures of the first seed."""
+    return ImageStore.read(out / "data" / "seed-0" / "images.parquet").encoded
+
+
+def test_without_pictures_an_analysis_is_whole_with_grey_squares(study, tmp_path):
+    kept.keep(study, tmp_path / "kept", profile=made.PROFILE, with_pictures=False)
+    with zipfile.ZipFile(tmp_path / "kept" / "seed-0.zip") as archive:
+        assert archive.namelist() == [kept.FILES, kept.ROWS]
+    profile, _ = kept.unpack(tmp_path / "kept", tmp_path / "out")
+    found = collect.collect(tmp_path / "out", profile)
+    assert written(found) == written(collect.collect(study, made.PROFILE))
+    assert explorer.still(explorer.explorer(found)) and Gallery(found).show("story").png
+
+
+def test_photos_are_not_handed_on_unless_that_is_said():
+    names = ("tiny", "tiny-equal", "clear-llava-1.5-7b-24gb", "pope-llava-1.5-7b-24gb")
+    assert [kept.is_drawn(load_profile(name)) for name in names] == [True, True, False, False]
 
 
 def test_kept_pictures_have_the_same_pixels_in_fewer_bytes(study, again, small):
@@ -287,23 +308,28 @@ def asked(words: str) -> kept.Part:
     )
 
 
-@pytest.mark.parametrize("of", ["this folder", "three_seeds"])
+@pytest.mark.parametrize("of", ["tiny", "tiny/three_seeds", "tiny-equal"])
 def test_the_reference_tables_are_those_of_the_committed_rows(tmp_path, of):
+    reference = REFERENCE.parent
+    study = reference / of.partition("/")[0]
     commands = re.findall(
-        r"analyze --from outputs/reference/tiny(.*)$", (REFERENCE / "README.md").read_text(), re.M
+        rf"analyze --from outputs/reference/{study.name}(.*)$",
+        (study / "README.md").read_text(),
+        re.M,
     )
-    words = next(words for words in commands if bool(words) == (of == "this folder"))
-    profile, _ = kept.unpack(REFERENCE, tmp_path / "out", part=asked(words))
+    # Of the demo, a part of that study
+    words = next(words for words in commands if bool(words) == (of == "tiny"))
+    profile, _ = kept.unpack(study, tmp_path / "out", part=asked(words))
     found = written(collect.collect(tmp_path / "out", profile))
     compared = 0
-    for path in sorted((REFERENCE if words else REFERENCE / of).glob("*.csv")):
+    for path in sorted((reference / of).glob("*.csv")):
         if path.stem in found:
             tables = (pd.read_csv(io.StringIO(found[path.stem])), pd.read_csv(path))
             if words:  # made by a demo of its own: with other times, of another commit
                 tables = (t.drop(columns=["seconds", "commit"], errors="ignore") for t in tables)
             pd.testing.assert_frame_equal(*tables, rtol=1e-6, obj=path.name)
             compared += 1
-    assert compared >= (12 if words else 11)
+    assert compared >= {"tiny": 12, "tiny/three_seeds": 11, "tiny-equal": 8}[of]
 
 
 def test_what_is_committed_stays_small():

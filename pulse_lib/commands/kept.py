@@ -5,7 +5,7 @@
     seed-0.zip              whole or not there: a seed's tables are never of two studies
         rows.parquet        the rows of all runs of that seed
         files.parquet       what else is read of each run: run, file, bytes
-        pictures.parquet    the pictures that questions show; of the first seed alone
+        pictures.parquet    the pictures that questions show; of the first seed, of drawn people
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pulse_lib.data.records import ImageStore, Question, read_records, read_tabl
 from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.rows import ROW_SCHEMA
 from pulse_lib.files import read_json, replace_file, show, write_json
-from pulse_lib.profile import OWN, Profile, load_profile
+from pulse_lib.profile import DRAWN, OWN, Profile, load_profile
 from pulse_lib.runs.checked import file_hash, require
 from pulse_lib.runs.identity import plain
 from pulse_lib.runs.kinds import KINDS, run_folders, run_name
@@ -87,9 +87,19 @@ class Part:
 # --- keep -------------------------------------------------------------------------------------
 
 
-def keep(study: Path, into: Path, *, profile: Profile, full: Collection[str] = ()) -> pd.DataFrame:
+def keep(
+    study: Path,
+    into: Path,
+    *,
+    profile: Profile,
+    full: Collection[str] = (),
+    with_pictures: bool | None = None,
+) -> pd.DataFrame:
     """Write the complete runs of a study into the folder `into`: a line a seed, columns seed,
     runs, answers, mb. Seeds that are there and not in the study stay.
+
+    `with_pictures`: those of the first seed; if it is not said, of drawn people and questions alone,
+    since photos are somebody's. What is made of a study without them shows grey squares.
 
     The rows of the study's first seed and of the methods in `full` are kept whole. Of the others
     what the model said is left out, and likelihoods where requests came in turn: no table reads
@@ -101,6 +111,8 @@ def keep(study: Path, into: Path, *, profile: Profile, full: Collection[str] = (
             f"people.source = {profile.data.people.source}: a kept study is made to be handed on, "
             "and this one has photos and answers about people of yours"
         )
+    if with_pictures is None:
+        with_pictures = is_drawn(profile)
     check_profile(study, profile)
     _check_same(into, profile)
     by_seed: dict[int, list[Whole]] = {}
@@ -120,11 +132,16 @@ def keep(study: Path, into: Path, *, profile: Profile, full: Collection[str] = (
             place = Path(folder)
             n = _keep_rows(place, runs, whole=whole)
             _keep_files(place, runs)
-            if seed == first:
+            if seed == first and with_pictures:
                 _keep_pictures(place, runs)
             mb = _pack(place, Path(into) / f"seed-{seed}.zip") / 1e6
         lines.append({"seed": seed, "runs": len(runs), "answers": n, "mb": round(mb, 2)})
     return pd.DataFrame(lines)
+
+
+def is_drawn(profile: Profile) -> bool:
+    """Whether all pictures of a study are of the kit's own drawing."""
+    return {profile.data.people.source, profile.data.general.source} <= set(DRAWN)
 
 
 def _complete(study: Path, profile: Profile) -> Iterator[Path]:

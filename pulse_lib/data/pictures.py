@@ -10,7 +10,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 89_000_000  # 270 MB in RGB; Pillow warns from here on
 _EVERYWHERE = ("PNG", "JPEG", "WEBP")  # what a browser shows too
@@ -57,6 +57,13 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
+
+
+def not_kept(side: int = 64) -> Image.Image:
+    """A grey square that says "not kept"."""
+    image = Image.new("RGB", (side, side), "#dddddd")
+    ImageDraw.Draw(image).text((side / 2, side / 2), "not kept", "#666666", anchor="mm")
+    return image
 
 
 def smallest(encoded: bytes) -> bytes:

@@ -264,3 +264,13 @@ class ImageStore:
         """The store written by `write`."""
         table = read_table(path)
         return cls(dict(zip(table["id"].to_pylist(), table["bytes"].to_pylist(), strict=True)))
+
+
+class NotKept(ImageStore):
+    """In place of the pictures of a study that was kept without them: each is grey and says so."""
+
+    def __contains__(self, image_id: str) -> bool:
+        return True
+
+    def __getitem__(self, image_id: str) -> Image.Image:
+        return pictures.not_kept()

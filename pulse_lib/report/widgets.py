@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pulse_lib.data.records import ImageStore, Person, Question, read_records
+from pulse_lib.data.records import ImageStore, NotKept, Person, Question, read_records
 from pulse_lib.errors import PulseError
 from pulse_lib.progress import is_batch
 from pulse_lib.report.collect import Study, pick
@@ -26,11 +26,12 @@ ANY = "any"
 
 
 def material(study: Study, seed: int) -> tuple[dict[str, Question], ImageStore]:
-    """(questions by id, images) of the dataset of a seed. Raises PulseError if its run is not
-    complete."""
+    """(questions by id, images) of the dataset of a seed; of a kept study, images as far as they were
+    kept. Raises PulseError if its run is not complete."""
     folder = _data(study, seed)
     questions = {q.id: q for q in read_records(folder / "questions.parquet", Question)}
-    return questions, ImageStore.read(folder / "images.parquet")
+    file = folder / "images.parquet"
+    return questions, ImageStore.read(file) if file.is_file() else NotKept()
 
 
 def people(study: Study, seed: int) -> dict[str, Person]:
