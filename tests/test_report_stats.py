@@ -434,6 +434,27 @@ def test_no_gap_is_certain():
     assert (alone.low, alone.high) == (0, 1)  # one person says nothing about others
 
 
+def test_one_person_on_several_seeds_is_held_beside_others():
+    """Of whom few are alike: the difference is that of the values, and as good as nothing known."""
+    one, others = (
+        pd.concat([rows_of(values, people, seed=seed) for seed, values in enumerate(of_seeds)])
+        for people, of_seeds in (
+            (["a", "a"], ([1, 1], [1, 0])),
+            (["b", "b", "c", "c"], ([1, 0, 1, 0], [0, 0, 1, 0])),
+        )
+    )
+    alone, beside = stats.accuracy(one), stats.accuracy(others)
+    assert (alone.value, alone.low, alone.high) == (0.75, 0, 1)
+    for found, value in (
+        (stats.difference(alone, beside), 0.375),
+        (stats.difference(beside, alone), -0.375),
+        (stats.share(beside, alone), (0.5 / 1 + 0.25 / 0.5) / 2),
+    ):
+        assert found.value == pytest.approx(value) and found.low <= value <= found.high
+        assert found.points and found.n_seeds == 2
+        assert found.high - found.low > 0.9
+
+
 # --- coverage -------------------------------------------------------------------------------------
 
 

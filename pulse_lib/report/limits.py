@@ -51,11 +51,11 @@ def accuracy(
     value = np.clip(by_seed.mean(axis=-1), 0.0, 1.0)
     weight = 1 / (per_cell * cells_of_seed[place] * len(seeds))  # of one answer
     score = ((right - asked * centre[..., None]) * weight[:, None]).sum(axis=-2)
+    several = {"score": by_seed - value[..., None], "units": seeds}
     if len(units) < 2:  # one person says nothing about others
         nothing = np.zeros_like(value)
-        return Limits(
-            value=value, low=nothing, high=nothing + 1, score=score, units=units, n=nothing
-        )
+        own = several if len(seeds) > 1 else {"score": score, "units": units}
+        return Limits(value=value, low=nothing, high=nothing + 1, n=nothing, **own)
     n_answers = 1 / (per_cell * weight**2).sum()
     effect = _design_effect(value, score, weights=weight @ asked, n_answers=n_answers)
     n_effective = n_answers / effect
@@ -65,14 +65,7 @@ def accuracy(
     seeds_of_unit = np.stack([(asked[place == s] > 0).any(axis=0) for s in range(len(seeds))])
     shared = bool((seeds_of_unit.sum(axis=0) > 1).any())
     low, high = over_seeds(by_seed, low, high=high, shared=shared, level=level)
-    return Limits(
-        value=value,
-        low=low,
-        high=high,
-        score=by_seed - value[..., None],
-        units=seeds,
-        n=np.full_like(value, len(seeds)),
-    )
+    return Limits(value=value, low=low, high=high, n=np.full_like(value, len(seeds)), **several)
 
 
 def over_seeds(
