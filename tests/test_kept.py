@@ -67,9 +67,14 @@ def written(found: collect.Study) -> dict[str, str]:
     return {name: table.to_csv(index=False) for name, table in every.items()}
 
 
-def test_the_tables_of_a_kept_study_are_those_of_the_study_byte_for_byte(study, again):
+@pytest.fixture(scope="module")
+def whole(study):
+    """What the analysis writes of the study itself."""
+    return written(collect.collect(study, made.PROFILE))
+
+
+def test_the_tables_of_a_kept_study_are_those_of_the_study_byte_for_byte(study, again, whole):
     profile, _ = kept.unpack(study.parent / "kept", again)
-    whole = written(collect.collect(study, made.PROFILE))
     assert written(collect.collect(again, profile)) == whole
     assert {"distance", "ledger_numbers", "figure story"} < set(whole)
 
@@ -93,13 +98,13 @@ def store(out) -> dict[str, bytes]:
     return ImageStore.read(out / "data" / "seed-0" / "images.parquet").encoded
 
 
-def test_without_pictures_an_analysis_is_whole_with_grey_squares(study, tmp_path):
+def test_without_pictures_an_analysis_is_whole_with_grey_squares(study, whole, tmp_path):
     kept.keep(study, tmp_path / "kept", profile=made.PROFILE, with_pictures=False)
     with zipfile.ZipFile(tmp_path / "kept" / "seed-0.zip") as archive:
         assert archive.namelist() == [kept.FILES, kept.ROWS]
     profile, _ = kept.unpack(tmp_path / "kept", tmp_path / "out")
     found = collect.collect(tmp_path / "out", profile)
-    assert written(found) == written(collect.collect(study, made.PROFILE))
+    assert written(found) == whole
     assert explorer.still(explorer.explorer(found)) and Gallery(found).show("story").png
 
 

@@ -374,7 +374,7 @@ if __name__ == "__main__":
     machine._hear_signals()
     search._prepare = lambda *args, **kwargs: None  # data and target are there
     options = grid.options_from_texts(
-        profile="smoke", methods="ga_retain", scenarios="pretrained", out_dir={out!r}
+        profile={profile!r}, methods="ga_retain", scenarios="pretrained", out_dir={out!r}
     )
     search.search(options, 60, jobs=1)
 """
@@ -383,13 +383,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
 def test_a_search_that_is_ended_leaves_nobody_searching(folder, tmp_path, monkeypatch, how):
     """And while it is there, no other makes the same trials."""
-    out, script = tmp_path / "out", tmp_path / "begin.py"
+    out, script, short = tmp_path / "out", tmp_path / "begin.py", tmp_path / "short.yaml"
     shutil.copytree(folder / "data", out / "data")
-    script.write_text(SEARCH.format(out=str(out)))
+    short.write_text("extends: smoke\nunlearn: {epochs_pretrained: 1}\n")
+    script.write_text(SEARCH.format(profile=str(short), out=str(out)))
     of = trials.TrialSet(
-        "smoke", "pretrained", method="ga_retain", trials=60, seed=draws.SEED, out=out
+        str(short), "pretrained", method="ga_retain", trials=60, seed=draws.SEED, out=out
     )
-    settings, lock = load_profile("smoke"), of.alone().path
+    settings, lock = load_profile(str(short)), of.alone().path
     monkeypatch.setattr(trials, "Lock", functools.partial(locks.Lock, patience=0))
     begun = subprocess.Popen([sys.executable, str(script)], cwd=REPOSITORY, start_new_session=True)
     try:
