@@ -80,7 +80,7 @@ ACTIVATIONS = (
     "one conversation at a time, as the profile for a T4 does: `by ones`)"
 )
 DRAWING = "drawing and saving the figures is half of it"
-FONTS = "the TrueType fonts that the PDFs embed take the last 20 MiB; the rows of all answers most of the others"
+FONTS = "cutting the fonts that the PDFs embed to size takes more than matplotlib's default did"
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"
 
 AIMS = (

@@ -280,9 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=["embedded", "100m"], default="100m")
     parser.add_argument("--batch", type=int, default=2, help="conversations a step")
-    parser.add_argument(
-        "--micro-batch", type=int, default=0, help="read at once by the kit; 0: all"
-    )
+    parser.add_argument("--micro-batch", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "METHOD"), help=argparse.SUPPRESS)
@@ -296,11 +294,7 @@ def main() -> None:
     for method_id in METHODS:
         row = measured(bench, method_id, options.repeats)
         peaks = {}
-        for name, side, at_once in (
-            ("kit", "kit", options.micro_batch),
-            ("loop", "loop", 0),
-            ("by_ones", "kit", 1),
-        ):
+        for name, side, at_once in (("kit", "kit", 0), ("loop", "loop", 0), ("by_ones", "kit", 1)):
             command = [sys.executable, __file__, "--peak", side, method_id, "--size", options.size]
             command += ["--batch", str(options.batch), "--micro-batch", str(at_once)]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

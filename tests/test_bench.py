@@ -123,6 +123,13 @@ def test_the_profile_for_a_t4_reads_one_conversation_at_a_time():
     assert load_profile("colab-t4-7b").unlearn.micro_batch == 1
 
 
+def test_drawing_is_half_of_an_analysis():
+    """docs/performance.md says so, of its largest study."""
+    measured = json.loads(bench.RESULT.read_text())["growth"]["rows"]
+    most = max((row for row in measured if "figures" in row), key=lambda row: row["runs"])
+    assert "is half of it" in bench.DRAWING and 0.4 < most["figures"] / most["all"] < 0.6
+
+
 def test_a_step_by_ones_has_the_gradient_of_the_whole_batch():
     """What benchmarks/steps.py says of its memory, on the embedded shape."""
     gradients = []

@@ -87,9 +87,8 @@ def test_pictures_of_single_answers_are_of_the_first_seed_and_the_same(study, ag
     ]
     assert {k: png(v) for k, v in looks[0].items()} == {k: png(v) for k, v in looks[1].items()}
     found = collect.collect(again, profile)
-    pixels = [
-        widgets.material(found, seed)[1][next(iter(store(study)))].tobytes() for seed in (0, 1)
-    ]
+    some = next(iter(store(study)))
+    pixels = [widgets.material(found, seed)[1][some].tobytes() for seed in (0, 1)]
     assert pixels[1] == pictures.not_kept().tobytes() != pixels[0]
 
 
@@ -108,17 +107,32 @@ def test_without_pictures_an_analysis_is_whole_with_grey_squares(study, whole, t
     assert explorer.still(explorer.explorer(found)) and Gallery(found).show("story").png
 
 
-def test_photos_are_not_handed_on_unless_that_is_said():
+def test_photos_are_not_handed_on_unless_that_is_said(study, tmp_path, monkeypatch):
     names = ("tiny", "tiny-equal", "clear-llava-1.5-7b-24gb", "pope-llava-1.5-7b-24gb")
     assert [kept.is_drawn(load_profile(name)) for name in names] == [True, True, False, False]
+    kept.keep(study, tmp_path, profile=made.PROFILE)
+    profile = tmp_path / "tiny.yaml"
+    there = []
+    for drawn, words in (
+        (True, []),
+        (False, []),
+        (True, ["--no-pictures"]),
+        (False, ["--pictures"]),
+    ):
+        monkeypatch.setattr(kept, "is_drawn", lambda _, drawn=drawn: drawn)
+        line = ["keep", str(study), str(tmp_path), "--profile", str(profile), *words]
+        assert CliRunner().invoke(app, line).exit_code == 0
+        with zipfile.ZipFile(tmp_path / "seed-0.zip") as archive:
+            there.append(kept.PICTURES in archive.namelist())
+    assert there == [True, False, False, True]
 
 
 def test_kept_pictures_have_the_same_pixels_in_fewer_bytes(study, again, small):
     kept.unpack(small, again)
-    stores = [ImageStore.read(out / "data" / "seed-0" / "images.parquet") for out in (study, again)]
-    assert len(stores[1]) > 5
-    for name in stores[1].encoded:
-        before, after = (store.encoded[name] for store in stores)
+    before, kept_now = store(study), store(again)
+    pairs = [(before[name], after) for name, after in kept_now.items()]
+    assert len(pairs) > 5
+    for before, after in pairs:
         assert pictures.decoded(after).tobytes() == pictures.decoded(before).tobytes()
         assert after[:4] == b"RIFF" and len(after) < 0.6 * len(before)
     photo = io.BytesIO()  # which another coding without loss makes larger

@@ -11,13 +11,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from rich.console import Console
+from waiting import wait_for
 
 from pulse_lib.files import REPOSITORY
 from pulse_lib.runs.kinds import KINDS, notebooks_folder
@@ -196,13 +196,6 @@ def gone(pid: int) -> bool:
         return False
     except ProcessLookupError:
         return True
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
 
 
 # --- where there are none ---------------------------------------------------------------------

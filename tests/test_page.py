@@ -483,9 +483,7 @@ def test_what_the_same_seeds_gave_before_is_as_told():
     before, now = (results.results(str(f)) for f in (folder / "trained_before", folder))
     compared = results.compare(before, now)
     numbers = compared.numbers
-    told = (
-        f"{numbers['outside'].sum()} of the {len(numbers)} numbers behind the verdicts lies outside"
-    )
+    told = f"{numbers['outside'].sum()} of the {len(numbers)} numbers behind the verdicts lies outside the second's interval"
     assert told in RESULTS
     ends = [
         100
@@ -501,7 +499,10 @@ def test_what_the_same_seeds_gave_before_is_as_told():
     verdicts = compared.verdicts[["verdict_a", "verdict_b"]].map(lambda v: v.partition(" (")[0])
     moved = verdicts[verdicts["verdict_a"] != verdicts["verdict_b"]].values.tolist()
     assert moved == [["holds for 1 of 3 methods", "cannot tell"]]
-    assert before["about"]["commit"].tolist() != now["about"]["commit"].tolist()
+    (was,), (is_,) = (of["about"].to_dict("records") for of in (before, now))
+    assert was["commit"] != is_["commit"] and was["processor"] == is_["processor"] == "AMD EPYC"
+    assert f"commit {was['commit']}" in (folder / "README.md").read_text()
+    assert "of one seed on two processors it was 24 of 47" in RESULTS  # as the test before says
 
 
 # --- widths ---------------------------------------------------------------------------------------

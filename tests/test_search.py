@@ -11,13 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import tiny
+from waiting import wait_for
 
 from pulse_lib import progress, runs
 from pulse_lib.commands import draws, end_point, search, trials
@@ -394,26 +393,19 @@ def test_a_search_that_is_ended_leaves_nobody_searching(folder, tmp_path, monkey
     monkeypatch.setattr(trials, "Lock", functools.partial(locks.Lock, patience=0))
     begun = subprocess.Popen([sys.executable, str(script)], cwd=REPOSITORY, start_new_session=True)
     try:
-        wait_until(lambda: trials.read_trials(of, settings), "the first trial")
+        wait_for(lambda: trials.read_trials(of, settings))
         with pytest.raises(
             PulseError, match=r"ga_retain.jsonl are being made by another search \("
         ):
             trials.run_trials(of)
         begun.send_signal(how)
         begun.wait(30)
-        wait_until(lambda: not locks.is_held(lock), "the worker's end")
+        wait_for(lambda: not locks.is_held(lock))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(begun.pid, signal.SIGKILL)
     kept = trials.read_trials(of, settings)
     assert 0 < len(kept) < 20 and trials.run_trials(replace(of, trials=len(kept))) == kept
-
-
-def wait_until(true: Callable[[], object], what: str, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"no sign of {what} after {seconds} s"
-        time.sleep(0.1)
 
 
 def test_a_search_tries_what_an_earlier_one_found(folder, tmp_path, capfd, monkeypatch):

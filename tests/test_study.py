@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from waiting import wait_for
 
 from pulse_lib import progress, runs
 from pulse_lib.errors import PulseError
@@ -215,13 +215,6 @@ def test_a_failure_is_named_the_others_go_on_and_the_next_run_does_what_is_left(
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing may be started now
     done, text = front(kit, monkeypatch, ["ga", "npo"])
     assert done and "Nothing to do: all 4 runs" in text and "report.html" in text
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
 
 
 def gone(pid: int) -> bool:

@@ -113,7 +113,7 @@ def search(
     ]
     todo = [of for of in sets if missing(of, settings)]
     for of in todo:
-        with of.alone():  # another search is named before anything begins
+        with of.alone():  # another search is named before a worker begins
             pass
     if todo:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:

@@ -341,10 +341,11 @@ def png(figure: Figure, dpi: int = FILE_DPI) -> bytes:
 
 
 def pdf(figure: Figure) -> bytes:
-    """The figure as PDF bytes, its fonts embedded as TrueType: text can be edited, and the venues
-    that refuse matplotlib's usual Type 3 take it."""
-    buffer, kept = io.BytesIO(), mpl.rc_context({"pdf.fonttype": 42})
-    with kept, _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
+    """The figure as PDF bytes. Fonts are embedded as TrueType: text can be edited, and venues that
+    refuse Type 3, matplotlib's default, take it."""
+    buffer = io.BytesIO()
+    truetype = mpl.rc_context({"pdf.fonttype": 42})  # read when it is written, not when it is drawn
+    with truetype, _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
         # No creation date: the same numbers give the same bytes.
         canvas.print_pdf(buffer, metadata={"CreationDate": None})
     return buffer.getvalue()
