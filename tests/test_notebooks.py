@@ -132,7 +132,7 @@ def test_there_is_one_a_kind_and_two_guides():
 
 
 def run_kit(*arguments, check=True):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PULSE_WARM": "1"}  # as it is by default
     done = subprocess.run(
         [*RUN, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True
     )
