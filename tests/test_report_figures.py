@@ -6,8 +6,10 @@ from __future__ import annotations
 import base64
 import html.parser
 import io
+import itertools
 import json
 import re
+import zlib
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as made
+from fontTools.pens.recordingPen import RecordingPen
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 from pulse_lib.data.records import ImageStore
@@ -481,12 +485,43 @@ def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
     assert len(drawings) == 4 and figure.dpi == 96
     assert b"/FontFile2" in written[0] and b"/Type3" not in written[0]  # TrueType
     with mpl.rc_context({"pdf.fonttype": 42}):
-        assert written[0] == written[3] == by_savefig("pdf", metadata={"CreationDate": None})
+        plain = by_savefig("pdf", metadata={"CreationDate": None})
+    assert written[0] == written[3] and len(written[0]) < len(plain)
+    assert _glyphs(written[0]) == _glyphs(plain) and _page(written[0]) == _page(plain)
     for ours, dpi in ((written[1], 192), (written[2], 110)):
         mine, theirs = (Image.open(io.BytesIO(b)) for b in (ours, by_savefig("png", dpi=dpi)))
         assert mine.mode == "RGB" and mine.info["dpi"] == theirs.info["dpi"]
         assert np.asarray(theirs)[..., 3].min() == 255  # nothing shines through
         assert mine.tobytes() == theirs.convert("RGB").tobytes()
+
+
+def _streams(pdf: bytes) -> list[bytes]:
+    """What is in a PDF, unpacked."""
+    packed = re.findall(rb"/FlateDecode.*?>>\s*stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    return [zlib.decompress(stream) for stream in packed]
+
+
+def _page(pdf: bytes) -> bytes:
+    """What is drawn, and which glyph where."""
+    (page,) = [s for s in _streams(pdf) if b" Tf" in s]
+    return page
+
+
+def _glyphs(pdf: bytes) -> list[dict[int, list]]:
+    """The outlines in each font of a PDF, by the code that the page calls them by."""
+    found = []
+    for stream, codes in itertools.pairwise(_streams(pdf)):
+        if stream.startswith(b"\0\1\0\0"):  # a font, and then the glyph of each code
+            font, glyph = TTFont(io.BytesIO(stream)), np.frombuffer(codes, ">u2")
+            found.append({int(c): _outline(font, int(glyph[c])) for c in np.flatnonzero(glyph)})
+    assert found and all(found)
+    return found
+
+
+def _outline(font: TTFont, glyph: int) -> list:
+    pen = RecordingPen()
+    font.getGlyphSet()[font.getGlyphName(glyph)].draw(pen)
+    return pen.value
 
 
 @style.drawn
