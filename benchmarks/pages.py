@@ -32,7 +32,7 @@ from nbclient import NotebookClient
 
 from pulse_lib.commands import compat, compat_page
 from pulse_lib.files import REPOSITORY, write_csv
-from pulse_lib.methods import retrains
+from pulse_lib.methods import METHODS, retrains
 from pulse_lib.profile import load_profile
 from pulse_lib.report import markdown
 from pulse_lib.report.collect import collect
@@ -131,11 +131,11 @@ def probes_outcome(probed: pd.DataFrame) -> str:
     every = [name for name in probed if name.startswith(KNOWS)]
     never_met = probed["method"].map(retrains).astype(bool)
     methods, oracles = probed[~never_met], probed[never_met]
-    n, n_seeds = methods["method"].nunique(), methods["n_seeds"].min()
+    n, n_seeds = methods["method"].nunique(), " or ".join(map(str, sorted(set(methods["n_seeds"]))))
     forgot = n - methods[methods["verdict"] != "forgot"]["method"].nunique()
     return (
         f"Probed, {forgot or 'none'} of {n} methods has forgotten, on {n_seeds} seeds: some probe finds the right"
-        f" option likeliest in {percent_range(methods[every].max(axis=1))} of the questions (plainly asked:"
+        f" option likeliest in {percent_range(methods[every].max(axis=1))} of questions (plainly asked:"
         f" {percent_range(methods[KNOWS + 'as asked'])}; models that never met the people:"
         f" {percent_range(oracles[every].max(axis=1))})."
     )
@@ -396,14 +396,15 @@ def take_over_probes(study: Path, reference: Path) -> None:
 
 
 def take_over_search(search: Path, reference: Path) -> None:
-    """Copy a search's trials, without how long they took, which says what else the machine did;
-    those of methods that it left out stay."""
+    """Copy a search's trials, in the kit's order of methods and without how long they took, which says
+    what else the machine did; those of methods that it left out stay."""
     kept = reference / "search.csv"
     before, trials = (pd.read_csv(file) for file in (kept, search / "trials.csv"))
     whose = ["scenario", "method"]
     left_out = ~before.set_index(whose).index.isin(trials.set_index(whose).index)
     every = pd.concat([before[left_out], trials.drop(columns="seconds")])
-    write_csv(kept, every.sort_values("scenario", kind="stable"))
+    place = {name: n for n, name in enumerate(["finetuned", "pretrained", "sequential", *METHODS])}
+    write_csv(kept, every.sort_values(whose, key=lambda names: names.map(place), kind="stable"))
 
 
 def time_guides(reference: Path = REFERENCE) -> None:

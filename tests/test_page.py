@@ -644,6 +644,7 @@ def test_numbers_of_the_world_are_those_of_the_docs():
 
 
 THREE = REFERENCE / "three_seeds"
+SELDOM = ("pretrained", "npo_retain")  # gets to matched forgetting on two of the seeds
 
 
 def test_what_is_said_of_the_three_seeds_runs():
@@ -651,14 +652,15 @@ def test_what_is_said_of_the_three_seeds_runs():
     runs = times[times["run"] != "analysis"]
     kinds = runs["run"].str.partition("/")[0].value_counts()
     counted = f"{kinds['single_shot']} single-shot, {kinds['sequential']} sequential"
-    began = pd.to_datetime(["2026-11-28T20:00Z", "2026-11-29T04:00Z"])  # the search anew, twice
+    searches = ["2026-11-28T20:00Z", "2026-11-29T04:00Z", "2026-11-29T08:00Z"]  # anew, in parts
+    began = pd.to_datetime(searches)
     go = began.searchsorted(pd.to_datetime(runs["finished"]))
-    first, *later = (runs[go == n] for n in range(3))
+    first, *later = (runs[go == n] for n in range(1 + len(searches)))
     said = " ".join((REFERENCE / "README.md").read_text().split())
     assert (
         f"Its {len(runs)} runs ({counted}) were made in one go of {span(first):.0f} minutes" in said
     )
-    anew = " and ".join(f"{len(part)} in {span(part):.0f} minutes" for part in later)
+    anew = ", ".join(f"{len(part)} in {span(part):.0f} minutes" for part in later)
     assert f"; anew {anew}, by numbers that later searches had found" in said
 
 
@@ -667,32 +669,33 @@ def test_what_is_said_of_the_ranking_is_in_it():
     ranking = ranking.set_index(["scenario", "method"])
     methods = ranking.drop("oracle", level="method")
     every, never = (methods["n_reached"].eq(n).groupby("scenario").sum().to_dict() for n in (3, 0))
-    assert every == {"pretrained": 9, "finetuned": 11} and never == {
+    assert every == {"pretrained": 8, "finetuned": 11} and never == {
         "pretrained": 7,
         "finetuned": 6,
     }
     assert methods.groupby("scenario").size().eq(18).all()
-    assert "Of 18 (without Oracle) 9 come down" in RESULTS and "and 11 after fine-tuned" in RESULTS
+    assert "Of 18 (without Oracle) 8 come down" in RESULTS and "and 11 after fine-tuned" in RESULTS
     assert "; 7 and 6 never\ndo" in RESULTS
     silent = methods.loc[methods["n_reached"] == 0, "kept_at_level_generation"]
     most = methods["kept_at_level_generation"].groupby("scenario").idxmax()
     assert silent.groupby("scenario").idxmax().to_dict() == most.to_dict()
     assert most.to_dict() == {s: (s, "satimp") for s in ("pretrained", "finetuned")}
     order = {s: list(t.index.get_level_values(1)) for s, t in methods.groupby("scenario")}
-    assert order["pretrained"][:3] == ["wga", "npo_retain", "ga_klr"]
+    assert order["pretrained"][:3] == ["wga", "kl_min", "ga_klr"]
     assert order["finetuned"][:3] == ["wga", "l1_lora", "ga_klr"]
-    assert 0.5 < methods["kept"].max() < 0.55 and "hardly more than half" in RESULTS
+    everywhere = methods[methods["n_reached"] == 3]
+    assert 0.5 < everywhere["kept"].max() < 0.55 and "hardly more than half" in RESULTS
+    seldom = methods.loc[("pretrained", "npo_retain")]
+    assert seldom["n_reached"] == 2 and f"NPO+RT keeps {seldom['kept']:.2f} after" in RESULTS
     ranks = ranking[["rank_from", "rank_to"]].dropna().astype(int)
     for scenario in ("pretrained", "finetuned"):
         assert list(ranks.loc[(scenario, "oracle")]) == [1, 1]
         there = ranks.drop("oracle", level="method").loc[scenario]
         assert there["rank_from"].min() == 2
         assert (there["rank_from"] == 2).sum() > 1  # no best one can be named
-    assert list(ranks.loc["pretrained", "ga_klr"]) == [2, 7]
-    assert all(list(ranks.loc["pretrained", m]) == [5, 10] for m in ("ga", "npo"))
-    assert (
-        "GA+KLR may have any of the ranks 2 to 7" in RESULTS and "\nGA and NPO 5 to 10" in RESULTS
-    )
+    assert list(ranks.loc["pretrained", "ga_klr"]) == [2, 6]
+    assert all(list(ranks.loc["pretrained", m]) == [5, 9] for m in ("ga", "npo"))
+    assert "\nGA+KLR may have any of the ranks 2 to 6" in RESULTS and "GA and NPO 5 to 9" in RESULTS
 
 
 def test_no_matched_state_is_told_from_a_stranger():
@@ -736,12 +739,14 @@ def test_what_the_probes_guide_says_of_distances_is_in_the_table():
 
 
 def probed() -> tuple[pd.DataFrame, list[str]]:
-    """What single-shot runs know of the forget people by scenario and method, means over three seeds,
-    and the names of the kinds."""
+    """What single-shot runs know of the forget people by scenario and method, means over three seeds
+    (over two of the one that gets there on no more), and the names of the kinds."""
     runs = pd.read_csv(THREE / "probes.csv").query("policy != policy")  # of no strategy
     kinds = [c for c in runs if c.startswith("knows: ") and runs[c].notna().all()]
     by = runs.groupby(["scenario", "method"])
-    assert (by["seed"].agg(list).map(sorted) == [[0, 1, 2]] * len(by)).all() and len(kinds) == 15
+    seeds = by["seed"].agg(list).map(sorted)
+    assert seeds.pop(SELDOM) == [0, 1] and "over the two on which it gets there" in RESULTS
+    assert (seeds == [[0, 1, 2]] * len(seeds)).all() and len(kinds) == 15
     return by[[*kinds, "kept: retain", "kept: general"]].mean(), kinds
 
 
@@ -752,14 +757,17 @@ def test_what_the_results_say_of_the_probes_is_in_their_table():
     runs = pd.read_csv(THREE / "probes.csv").query("policy != policy")
     assert set(runs["holds"].groupby(runs["method"]).unique().loc["oracle"]) == {"forgot"}
     of_methods = runs[~runs["method"].isin(["before", "oracle"])]
-    assert set(of_methods["holds"]) == {"broke, hides"} and len(of_methods) == 48
-    assert of_methods["kept: retain"].max() < 0.5
-    ranking = pd.read_csv(THREE / "ranking.csv")
+    standing = of_methods.set_index(["scenario", "method"]).index == SELDOM
+    assert set(of_methods.loc[standing, "holds"]) == {"hides"} and len(of_methods) == 47
+    assert set(of_methods.loc[~standing, "holds"]) == {"broke, hides"}
+    assert of_methods.loc[~standing, "kept: retain"].max() < 0.5
+    ranking = pd.read_csv(THREE / "ranking.csv").query("n_reached > 1")
+    ranking = ranking.sort_values("kept", ascending=False)
     others = ranking[~ranking["method"].isin(["oracle", "ga", "ga_klr", "npo"])]
     best = others.groupby("scenario").head(5).groupby("scenario")["method"].agg(set)
     for scenario in ("pretrained", "finetuned"):  # "the five others that keep most in both"
         assert set(methods.loc[scenario].index) == best[scenario] | {"ga", "ga_klr", "npo"}
-    assert "None has forgotten, on any seed, and all of them broke" in RESULTS
+    assert "None has forgotten, on any seed. All but NPO+RT on pre-trained knowledge broke" in RESULTS
 
     def most(*names):
         return methods[[f"knows: {name}" for name in names]].max(axis=1)
@@ -768,6 +776,7 @@ def test_what_the_results_say_of_the_probes_is_in_their_table():
     relearned = [k.removeprefix("knows: ") for k in kinds if "taught" in k]
     texts, weights = most(*otherwise), most("in 16 bits", "in int8", "in nf4")
     asked = pd.concat([texts, weights])
+    assert asked.idxmax() == SELDOM and "the most of NPO+RT on pre-trained" in RESULTS
     again = most(*relearned)
     inside = methods["knows: linear probe"]
     oracle = found.xs("oracle", level="method")[kinds].to_numpy().max()
