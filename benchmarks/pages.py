@@ -39,7 +39,7 @@ from pulse_lib.report.collect import collect
 from pulse_lib.report.figures.probes import at_a_glance
 from pulse_lib.report.figures.style import png
 from pulse_lib.report.tables.placebo import placebo
-from pulse_lib.report.tables.probes import memberships, over_seeds, probed_runs
+from pulse_lib.report.tables.probes import left_out, memberships, over_seeds, probed_runs
 from pulse_lib.report.words import KNOWS, LEARNED, label, series_label
 from pulse_lib.runs.kinds import run_folders, run_name
 
@@ -388,11 +388,14 @@ def take_over_probes(study: Path, reference: Path) -> None:
     """Write what the probes of a study's runs found, with a picture of the means over its seeds, and
     what placebos lost: from the runs themselves, since their rows are not kept.
     """
-    found = probed_runs(study)
+    profile = load_profile("tiny")
+    for line in left_out(study, profile).to_dict("records"):
+        print(f"left out: {line['run']}: {line['reason']}")
+    found = probed_runs(study, profile)
     write_csv(reference / "probes.csv", found)
-    write_csv(reference / "membership.csv", memberships(study))
+    write_csv(reference / "membership.csv", memberships(study, profile))
     (reference / "probes.png").write_bytes(png(at_a_glance(over_seeds(found))))
-    write_csv(reference / "placebo.csv", placebo(collect(study, load_profile("tiny"))))
+    write_csv(reference / "placebo.csv", placebo(collect(study, profile)))
 
 
 def take_over_search(search: Path, reference: Path) -> None:

@@ -767,7 +767,9 @@ def test_what_the_results_say_of_the_probes_is_in_their_table():
     best = others.groupby("scenario").head(5).groupby("scenario")["method"].agg(set)
     for scenario in ("pretrained", "finetuned"):  # "the five others that keep most in both"
         assert set(methods.loc[scenario].index) == best[scenario] | {"ga", "ga_klr", "npo"}
-    assert "None has forgotten, on any seed. All but NPO+RT on pre-trained knowledge broke" in RESULTS
+    assert (
+        "None has forgotten, on any seed. All but NPO+RT on pre-trained knowledge broke" in RESULTS
+    )
 
     def most(*names):
         return methods[[f"knows: {name}" for name in names]].max(axis=1)

@@ -5,6 +5,7 @@ projector alone is broken, one that declines, one behind a gate.
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ from pulse_lib.probe.subject import (
 from pulse_lib.profile import load_profile
 from pulse_lib.report import markdown
 from pulse_lib.report.figures import probes as figures
-from pulse_lib.report.tables.probes import memberships, over_seeds, probed_runs
+from pulse_lib.report.tables.probes import left_out, memberships, over_seeds, probed_runs
 from pulse_lib.runs.kinds import KINDS, named_run, spec_of
 from pulse_lib.runs.manifest import found_runs
 from pulse_lib.study import grid
@@ -743,8 +744,8 @@ def test_the_analysis_does_not_hang_on_probes(kit):
 
 
 def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
-    assert probed_runs(kit.out).empty
-    assert figures.at_a_glance(probed_runs(kit.out)).get_axes()
+    assert probed_runs(kit.out, kit.profile).empty
+    assert figures.at_a_glance(probed_runs(kit.out, kit.profile)).get_axes()
     judged = verdict.verdict(asked, asked, level=LEVEL)
     for name in ("data/seed-0", "single_shot/pretrained/ga-projector+llm-seed-0"):
         for needed in kit.study():
@@ -755,13 +756,46 @@ def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
         write_results(started.folder, spec.files)
         write_json(started.folder / "verdict.json", judged)
         runs.finish(started)
-    table = probed_runs(kit.out)
+    table = probed_runs(kit.out, kit.profile)
     assert list(table["method"]) == ["before", "ga"]
     assert set(table["verdict"]) == {"unchanged"} and (table["knows: as asked"] > 0.9).all()
     figure = figures.at_a_glance(table)
     assert figure.get_suptitle() == "0 of 2 models forgot by every probe"
     drawn = {text.get_text() for text in figure.get_axes()[0].texts}
     assert "unchanged" in drawn and f"{judged['said']:.2f}" in drawn
+
+
+def test_what_no_longer_stands_beside_the_others_is_named(kit):
+    """Probes of a run that was made anew with another result, of one that is gone, damaged ones, and
+    those of other settings."""
+    name = "single_shot/pretrained/{}-projector+llm-seed-0".format
+    kept, remade, gone, cut = (name(method) for method in ("ga", "npo", "rmu", "idk"))
+    study = {"methods": ["ga", "npo", "rmu", "idk"]}
+    for needed in kit.study(**study):
+        if needed.kind != "analysis":
+            kit.finish(needed)
+    folders = {}
+    for run in (kept, remade, gone, cut):
+        started = runs.start(spec_of("probe", kit.shared | {"run": run}), kit.profile)
+        write_results(started.folder, started.spec.files)
+        judged = {"verdict": "hides", "holds": ["hides"], "said": 0.1, "kept": {}, "knowledge": {}}
+        write_json(started.folder / "verdict.json", judged)
+        runs.finish(started)
+        folders[run] = started.spec.folder.relative_to(kit.out).as_posix()
+    assert left_out(kit.out, kit.profile).empty and len(probed_runs(kit.out, kit.profile)) == 4
+    npo = next(spec for spec in kit.study(**study) if spec.folder == kit.out / remade)
+    kit.finish(npo)  # anew, with the same result
+    assert left_out(kit.out, kit.profile).empty
+    kit.finish(npo, "y")
+    shutil.rmtree(kit.out / gone)
+    (kit.out / folders[cut] / "verdict.json").write_text("{")
+    assert list(probed_runs(kit.out, kit.profile)["run"]) == [kept]
+    why = left_out(kit.out, kit.profile).set_index("run")["reason"]
+    assert why[folders[remade]] == f"{remade}, which it read, is another since"
+    assert gone in why[folders[gone]] and "verdict.json" in why[folders[cut]] and len(why) == 3
+    fewer = kit.profile.with_values(probe=kit.profile.probe.with_values(n_questions=7))
+    assert probed_runs(kit.out, fewer).empty
+    assert "probe.n_questions" in left_out(kit.out, fewer).set_index("run")["reason"][folders[kept]]
 
 
 def probed_line(method, seed, *, holds="hides", known=0.5, **values):
@@ -828,13 +862,13 @@ def test_privleak_is_the_distance_from_the_oracle_of_the_same_scenario(kit):
         table = pd.DataFrame({"modality": ["text", "multimodal"], "auc": [text, shown]})
         table.assign(score="loss").to_csv(started.folder / "membership.csv", index=False)
         runs.finish(started)
-    found = memberships(kit.out).set_index("run")
+    found = memberships(kit.out, kit.profile).set_index("run")
     assert found.loc[oracle, "privleak"] == 0
     ga = found.loc[oracle.replace("oracle", "ga")]
     assert ga["auc"] == pytest.approx(0.525) and ga["auc of the oracle"] == pytest.approx(0.4)
     assert ga["privleak"] == pytest.approx(0.525 / 0.4 - 1)
     assert np.isnan(found.loc["data/seed-0", "privleak"])  # another scenario: no oracle of it
-    assert memberships(kit.out / "nothing").empty
+    assert memberships(kit.out / "nothing", kit.profile).empty
 
 
 def test_a_run_is_drawn_condition_by_condition(asked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,22 @@ def test_runs_of_other_settings_are_left_out_of_the_analysis_and_named(kit):
         for path in reading_all(runs.spec_of("analysis", kit.shared), kit.profile).inputs
     }
     assert inputs == {"data/seed-0", "data/seed-1", SINGLE}
+
+
+def test_a_run_whose_input_is_another_since_is_left_out_of_the_analysis_and_named(kit):
+    finish_all(kit)
+    data = kit.study()[0]
+
+    def why() -> dict[str, str]:
+        found = found_runs(kit.out, kit.profile)
+        return {folder.relative_to(kit.out).as_posix(): reason for folder, reason in found}
+
+    kit.finish(data)  # anew, with the same result
+    assert not any(why().values())
+    kit.finish(data, "y")
+    assert why() == {"data/seed-0": "", SINGLE: "data/seed-0, which it read, is another since"}
+    shutil.rmtree(data.folder)
+    assert why()[SINGLE].startswith("input: ") and "data/seed-0" in why()[SINGLE]
 
 
 # --- the front --------------------------------------------------------------------------------

@@ -368,23 +368,36 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
     A run whose notebook was edited since counts as well: it is stale, yet a comparison with it is
     not unfair.
     """
-    found = []
-    for kind, folder in run_folders(out):
-        if not KINDS[kind].analysed:
-            continue
+    return [
+        (folder, unfit(folder, kind, profile=profile, out=out))
+        for kind, folder in run_folders(out)
+        if KINDS[kind].analysed
+    ]
+
+
+def unfit(folder: Path, kind: Kind, *, profile: Profile, out: Path) -> str:
+    """Why the run in a folder cannot stand beside the others of a study that are of this profile's
+    present settings, and of the same inputs; "" if it can."""
+    try:
+        manifest = require(folder, KINDS[kind].notebook, seen=checked_file(folder, out))
+        made = manifest["identity"]["profile"]
+        now = plain(fields(kind, manifest["parameters"], profile=profile))
+        inputs = dict(manifest["inputs"])
+    except PulseError as error:
+        return str(error)
+    except (KeyError, TypeError, ValueError):  # of another version, or written by somebody else
+        return f"{show(folder / MANIFEST)} does not fit this version"
+    if other := differing(made, now, word="profile"):
+        return f"made with other settings ({'; '.join(other)})"
+    for name, result in inputs.items():
+        path = out / name
         try:
-            manifest = require(folder, KINDS[kind].notebook, seen=checked_file(folder, out))
-            made = manifest["identity"]["profile"]
-            now = plain(fields(kind, manifest["parameters"], profile=profile))
+            there = require(path, notebook_of(path, out), seen=checked_file(path, out))["result"]
         except PulseError as error:
-            found.append((folder, str(error)))
-            continue
-        except (KeyError, TypeError, ValueError):  # of another version, or written by somebody else
-            found.append((folder, f"{show(folder / MANIFEST)} does not fit this version"))
-            continue
-        other = differing(made, now, word="profile")
-        found.append((folder, f"made with other settings ({'; '.join(other)})" if other else ""))
-    return found
+            return f"input: {error}"
+        if there != result:
+            return f"{name}, which it read, is another since"
+    return ""
 
 
 # --- small things -----------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.distance import privleak
 from pulse_lib.files import read_json
 from pulse_lib.methods import retrains
+from pulse_lib.profile import Profile
 from pulse_lib.report.words import KNOWS
-from pulse_lib.runs.kinds import KINDS, named_run, run_folders
-from pulse_lib.runs.manifest import require
+from pulse_lib.runs.kinds import KINDS, named_run, run_folders, run_name
+from pulse_lib.runs.manifest import require, unfit
 
 FIRST = [
     *("run", "scenario", "method", "trained_part", "policy", "seed", "state"),
@@ -24,14 +24,14 @@ FIRST = [
 WHOSE = ["scenario", "method", "trained_part", "policy", "state"]
 
 
-def probed_runs(out: Path, also: Path | None = None) -> pd.DataFrame:
+def probed_runs(out: Path, profile: Profile, *, also: Path | None = None) -> pd.DataFrame:
     """One row for each whole run of probes in a study's folder, and for that in `also`, which is not
     in its place yet: whose it is, the verdict and all rules that hold, what is said and kept, and a
-    column for each kind of knowledge that was looked for ("knows: in nf4"). Those that are not
-    whole are left out.
+    column for each kind of knowledge that was looked for ("knows: in nf4"). What `left_out` names is
+    not among them.
     """
     found: list[dict[str, Any]] = []
-    for folder, whose in _whole(Path(out), also):
+    for folder, whose in _whole(Path(out), profile, also=also):
         verdict = read_json(folder / "verdict.json")
         found.append(
             {
@@ -68,14 +68,14 @@ def _of_how_many(found: pd.Series) -> str:
     return "; ".join(f"{said}, on {n} of {len(found)}" for said, n in counts.items())
 
 
-def memberships(out: Path, also: Path | None = None) -> pd.DataFrame:
+def memberships(out: Path, profile: Profile, *, also: Path | None = None) -> pd.DataFrame:
     """One row for each of the same runs and each score of membership: `auc`, the mean of both
     modalities, that of the oracle of its scenario and seed, and `privleak`, how far it is from that:
     above 0 the people still show, below it their absence does. Without an oracle that was probed,
     these two are empty.
     """
     found = []
-    for folder, whose in _whole(Path(out), also):
+    for folder, whose in _whole(Path(out), profile, also=also):
         if (folder / "membership.csv").is_file():
             scores = pd.read_csv(folder / "membership.csv")
             found += [
@@ -92,18 +92,32 @@ def memberships(out: Path, also: Path | None = None) -> pd.DataFrame:
     return table.sort_values(["scenario", "score", "run", "state"], ignore_index=True)
 
 
-def _whole(out: Path, also: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of whole runs of probes, and whose they are (the first of FIRST)."""
+def left_out(out: Path, profile: Profile, *, also: Path | None = None) -> pd.DataFrame:
+    """The runs of probes that `probed_runs` leaves out: run (its folder in the study's), reason."""
+    lines = [
+        {"run": run_name(folder, out), "reason": reason}
+        for folder in _folders(Path(out), also)
+        if (reason := unfit(folder, "probe", profile=profile, out=Path(out)))
+    ]
+    return pd.DataFrame(lines, columns=["run", "reason"])
+
+
+def _folders(out: Path, also: Path | None) -> list[Path]:
     folders = {folder: None for kind, folder in run_folders(out) if kind == "probe"}
     if also is not None:  # made anew, it counts in place of what is there
         folders.pop(also.with_name(also.name.removesuffix(".half")), None)
         folders[also] = None
-    for folder in folders:
-        try:
-            manifest = require(folder, KINDS["probe"].notebook)
-        except PulseError:
+    return list(folders)
+
+
+def _whole(
+    out: Path, profile: Profile, *, also: Path | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of whole runs of probes, and whose they are (the first of FIRST)."""
+    for folder in _folders(out, also):
+        if unfit(folder, "probe", profile=profile, out=out):
             continue
-        parameters = manifest["parameters"]
+        parameters = require(folder, KINDS["probe"].notebook)["parameters"]
         probed, axes = named_run(parameters["run"])
         # The base model and the target are what a run begins with
         method = {"data": "before", "target": "before"}.get(probed, axes.get("method"))
