@@ -31,6 +31,7 @@ import pandas as pd
 from nbclient import NotebookClient
 
 from pulse_lib.commands import compat, compat_page
+from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, write_csv
 from pulse_lib.methods import METHODS, retrains
 from pulse_lib.profile import load_profile
@@ -354,9 +355,17 @@ def minutes(times: pd.DataFrame, runs: str) -> str:
 
 
 def span(times: pd.DataFrame) -> float:
-    """Minutes from the first run's start to the last one's end."""
+    """Minutes from the first run's start to the last one's end. Raises PulseError if they were not made
+    in one go: a run that was made again an hour later is no hour of work."""
+    times = times.sort_values("finished")
     ends = pd.to_datetime(times["finished"])
     starts = ends - pd.to_timedelta(times["seconds"], unit="s")
+    idle = (starts - ends.cummax().shift()).max()
+    if idle > pd.Timedelta(minutes=2):
+        raise PulseError(
+            f"these runs were not made in one go, nothing was for {idle.total_seconds() / 60:.0f} minutes:"
+            " their time is that of no demo. Make it in an empty folder and give that"
+        )
     return (ends.max() - starts.min()).total_seconds() / 60
 
 
@@ -369,19 +378,24 @@ def take_over(
         shutil.copy(source, reference)
     for name in figures:
         shutil.copy(demo / "analysis" / "figures" / f"{name}.png", reference)
+    write_csv(reference / "times.csv", times_of(demo))
+
+
+def times_of(study: Path) -> pd.DataFrame:
+    """A row a run of a finished study, in the order of their ends: run, seconds, peak_memory_mib,
+    finished."""
     lines = []
-    for folder in [*(folder for _, folder in run_folders(demo)), demo / "analysis"]:
+    for folder in [*(folder for _, folder in run_folders(study)), study / "analysis"]:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         lines.append(
             {
-                "run": run_name(folder, demo),
+                "run": run_name(folder, study),
                 "seconds": round(manifest["seconds"], 1),
                 "peak_memory_mib": round(manifest["peak_memory_mib"], 1),
                 "finished": manifest["finished"],
             }
         )
-    table = pd.DataFrame(lines).sort_values("finished", ignore_index=True)
-    write_csv(reference / "times.csv", table)
+    return pd.DataFrame(lines).sort_values("finished", ignore_index=True)
 
 
 def take_over_probes(study: Path, reference: Path) -> None:
@@ -456,6 +470,7 @@ def main() -> None:
     parser.add_argument("--guides", action="store_true", help="run and time the other notebooks")
     given = parser.parse_args()
     if given.demo:
+        span(times_of(given.demo))  # refused before anything is written
         take_over(given.demo, REFERENCE, tables=TABLES, figures=FIGURES)
     if given.three:
         take_over(given.three, THREE, tables=THREE_TABLES, figures=THREE_FIGURES)

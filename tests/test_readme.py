@@ -11,6 +11,7 @@ import pytest
 
 from pulse_lib import methods
 from pulse_lib.commands.search import best
+from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import load_profile
 from pulse_lib.report.words import series_label
@@ -117,6 +118,15 @@ def test_every_strategy_is_named():
 @pytest.mark.parametrize("path", pages.pages(pages.blocks()), ids=lambda p: p.stem)
 def test_a_page_is_what_its_script_writes(path):
     assert path.read_text() == pages.pages(pages.blocks())[path]
+
+
+def test_the_time_of_a_demo_is_that_of_runs_made_in_one_go():
+    times = pd.DataFrame({"seconds": [60.0, 90.0, 60.0]})
+    ends = ["2026-01-01T10:01:00+00:00", "2026-01-01T10:01:30+00:00", "2026-01-01T10:03:00+00:00"]
+    assert pages.span(times.assign(finished=ends)) == 3.0
+    again = [*ends[:2], "2026-01-01T11:00:00+00:00"]  # one run made anew an hour later
+    with pytest.raises(PulseError, match="not made in one go, nothing was for 58 minutes"):
+        pages.span(times.assign(finished=again))
 
 
 def test_a_page_with_another_number_is_found():
