@@ -42,6 +42,7 @@ COLAB = {
     **{"filelock": "3.19.1", "pydantic": "2.11.7", "scipy": "1.16.1", "matplotlib": "3.10.0"},
     **{"seaborn": "0.13.2", "nbformat": "5.10.4", "typer": "0.16.1", "rich": "13.9.4"},
     **{"jinja2": "3.1.6", "pyyaml": "6.0.2", "tqdm": "4.67.1"},
+    **{"fonttools": "4.22.0"},  # or newer: what matplotlib asks for
 }
 KAGGLE = COLAB | {"ipywidgets": "8.1.5", "papermill": "2.6.0", "peft": "0.19.1", "torch": "2.10.0"}
 OLD = COLAB | {"transformers": "4.57.1", "peft": "0.17.0", "huggingface-hub": "0.34.4"}

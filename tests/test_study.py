@@ -180,8 +180,8 @@ def test_a_run_whose_input_is_another_since_is_left_out_of_the_analysis_and_name
     assert not any(why().values())
     kit.finish(data, "y")
     assert why() == {"data/seed-0": "", SINGLE: "data/seed-0, which it read, is another since"}
-    shutil.rmtree(data.folder)
-    assert why()[SINGLE].startswith("input: ") and "data/seed-0" in why()[SINGLE]
+    shutil.rmtree(data.folder)  # what was read from it stands
+    assert why() == {SINGLE: ""}
 
 
 # --- the front --------------------------------------------------------------------------------

@@ -377,7 +377,7 @@ def found_runs(out: Path, profile: Profile) -> list[tuple[Path, str]]:
 
 def unfit(folder: Path, kind: Kind, *, profile: Profile, out: Path) -> str:
     """Why the run in a folder cannot stand beside the others of a study that are of this profile's
-    present settings, and of the same inputs; "" if it can."""
+    present settings, and of the inputs that are there; "" if it can."""
     try:
         manifest = require(folder, KINDS[kind].notebook, seen=checked_file(folder, out))
         made = manifest["identity"]["profile"]
@@ -393,8 +393,8 @@ def unfit(folder: Path, kind: Kind, *, profile: Profile, out: Path) -> str:
         path = out / name
         try:
             there = require(path, notebook_of(path, out), seen=checked_file(path, out))["result"]
-        except PulseError as error:
-            return f"input: {error}"
+        except PulseError:  # gone or damaged: said of itself, and what was read from it stands
+            continue
         if there != result:
             return f"{name}, which it read, is another since"
     return ""
