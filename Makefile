@@ -73,7 +73,7 @@ study: $(READY)
 	@echo "7 to 15 minutes a seed on two cores; Ctrl-C stops it, and 'make study' goes on where it stopped."
 	@$(PY) -m pulse_lib run --profile $(PROFILE) --methods $(METHODS) --seeds $(SEEDS)
 
-# By name: in the order of xdist the two longest studies come last, and one core waits.
+# By name: in the order of xdist files of few tests come last, among them minutes of studies.
 test: $(READY)
 	@echo "Tests: units, the notebooks through the real runner, kill and resume."
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -418,8 +418,8 @@ def take_over_search(search: Path, reference: Path) -> None:
     kept = reference / "search.csv"
     before, trials = (pd.read_csv(file) for file in (kept, search / "trials.csv"))
     whose = ["scenario", "method"]
-    left_out = ~before.set_index(whose).index.isin(trials.set_index(whose).index)
-    every = pd.concat([before[left_out], trials.drop(columns="seconds")])
+    searched = before.set_index(whose).index.isin(trials.set_index(whose).index)
+    every = pd.concat([before[~searched], trials.drop(columns="seconds")])
     place = {name: n for n, name in enumerate(["finetuned", "pretrained", "sequential", *METHODS])}
     write_csv(kept, every.sort_values(whose, key=lambda names: names.map(place), kind="stable"))
 

@@ -4,6 +4,7 @@ projector alone is broken, one that declines, one behind a gate.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -763,6 +764,14 @@ def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
     assert figure.get_suptitle() == "0 of 2 models forgot by every probe"
     drawn = {text.get_text() for text in figure.get_axes()[0].texts}
     assert "unchanged" in drawn and f"{judged['said']:.2f}" in drawn
+    # One that was just made and is not in its place yet counts in place of what is there
+    half = shutil.copytree(started.folder, started.folder.with_name(started.folder.name + ".half"))
+    other = json.dumps(judged | {"verdict": "hides"})
+    (half / "verdict.json").write_text(other.ljust((half / "verdict.json").stat().st_size))
+    again = probed_runs(kit.out, kit.profile, also=half)
+    assert list(again["method"]) == ["before", "ga"]
+    assert list(again["verdict"]) == ["unchanged", "hides"]
+    assert not list(kit.out.rglob("*.half.checked"))
 
 
 def test_what_no_longer_stands_beside_the_others_is_named(kit):

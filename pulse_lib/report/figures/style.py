@@ -347,14 +347,26 @@ def pdf(figure: Figure) -> bytes:
     refuse Type 3, matplotlib's default, take it."""
     buffer = io.BytesIO()
     truetype = mpl.rc_context({"pdf.fonttype": 42})  # read when it is written, not when it is drawn
-    # A PDF says where each glyph stands: a font's own rules for that are half the time of its cut.
-    dropped = [*subset.Options().drop_tables, "GDEF", "GPOS", "GSUB"]
-    cut = functools.partial(subset.Options, drop_tables=dropped)
-    placed = mock.patch.object(subset, "Options", cut)
-    with truetype, placed, _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
+    cut = _fonts_cut_without("GDEF", "GPOS", "GSUB")
+    with truetype, cut, _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
         # No creation date: the same numbers give the same bytes.
         canvas.print_pdf(buffer, metadata={"CreationDate": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _fonts_cut_without(*tables: str) -> Generator[None]:
+    """What matplotlib embeds of a font, without these tables: a PDF says where each glyph stands, and a
+    font's own rules for that are half the time of cutting it to size."""
+    plain = subset.Options
+
+    def options(**given: Any) -> subset.Options:
+        made = plain(**given)
+        made.drop_tables = [*made.drop_tables, *tables]
+        return made
+
+    with mock.patch.object(subset, "Options", options):
+        yield
 
 
 @contextmanager

@@ -96,26 +96,30 @@ def left_out(out: Path, profile: Profile, *, also: Path | None = None) -> pd.Dat
     """The runs of probes that `probed_runs` leaves out: run (its folder in the study's), reason."""
     lines = [
         {"run": run_name(folder, out), "reason": reason}
-        for folder in _folders(Path(out), also)
-        if (reason := unfit(folder, "probe", profile=profile, out=Path(out)))
+        for folder, reason in _found(Path(out), profile, also=also)
+        if reason
     ]
     return pd.DataFrame(lines, columns=["run", "reason"])
 
 
-def _folders(out: Path, also: Path | None) -> list[Path]:
-    folders = {folder: None for kind, folder in run_folders(out) if kind == "probe"}
-    if also is not None:  # made anew, it counts in place of what is there
-        folders.pop(also.with_name(also.name.removesuffix(".half")), None)
-        folders[also] = None
-    return list(folders)
+def _found(out: Path, profile: Profile, *, also: Path | None) -> list[tuple[Path, str]]:
+    """The folders of all runs of probes, each with the reason why it is left out ("" if it is not);
+    `also`, which was just made, counts in place of what is there."""
+    place = also and also.with_name(also.name.removesuffix(".half"))
+    found = [
+        (folder, unfit(folder, "probe", profile=profile, out=out))
+        for kind, folder in run_folders(out)
+        if kind == "probe" and folder != place
+    ]
+    return [*found, (also, "")] if also else found
 
 
 def _whole(
     out: Path, profile: Profile, *, also: Path | None
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of whole runs of probes, and whose they are (the first of FIRST)."""
-    for folder in _folders(out, also):
-        if unfit(folder, "probe", profile=profile, out=out):
+    for folder, reason in _found(out, profile, also=also):
+        if reason:
             continue
         parameters = require(folder, KINDS["probe"].notebook)["parameters"]
         probed, axes = named_run(parameters["run"])
