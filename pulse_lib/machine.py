@@ -1,9 +1,10 @@
-"""What the machine gives a command of the kit: cores, a home folder to write to, text in UTF-8, and
-signals that end it in order.
+"""What the machine gives a command of the kit: cores, memory, a home folder to write to, text in
+UTF-8, and signals that end it in order.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -25,6 +26,11 @@ _KEPT = {
     "MPLCONFIGDIR": "matplotlib",
 }
 
+# Parameters of glibc's mallopt (malloc.h): blocks below the first size are taken from the heap, whose
+# end is given back from the second size on. By itself glibc gives tensors of some MiB back at once.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MALLOC = {_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**29}
+
 
 def cores() -> int:
     """How many cores this process may use: those that taskset, SLURM or a container left it."""
@@ -41,6 +47,21 @@ def processor() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def keep_memory() -> bool:
+    """Have this process use freed memory again instead of giving it back to the system, which clears
+    each page before it returns: asking questions on a CPU takes 1.2 times as long so
+    (benchmarks/page_faults.py). Whether it could be had: not without glibc, nor where the
+    environment (MALLOC_...) says otherwise. Calling it again changes nothing.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, or another C library
+        return False
+    return all(mallopt(what, size) for what, size in _MALLOC.items())
 
 
 def prepare() -> None:

@@ -5,6 +5,7 @@ the background, as root, on one core of many, from a clone that git gave other l
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,31 @@ def test_cores_are_those_that_this_process_may_use():
     )
     assert done.stdout == "1\n", done.stderr
     assert machine.cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_freed_memory_is_used_again_unless_the_environment_says_otherwise():
+    """By the pages that the system had to clear for eight tensors of 6 MiB that come and go."""
+    code = """if True:
+        import resource, torch
+        from pulse_lib import machine
+        kept = machine.keep_memory()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            [torch.ones(3, 2**19) for _ in range(8)]
+        before = faults()
+        for _ in range(20):
+            [torch.ones(3, 2**19) for _ in range(8)]
+        print(kept, faults() - before)
+    """
+    pages = 20 * 8 * 3 * 2**21 // resource.getpagesize()
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    for more in ({}, {"MALLOC_TRIM_THRESHOLD_": str(2**17), "MALLOC_MMAP_THRESHOLD_": str(2**17)}):
+        kept, faults = python("-c", code, cwd=REPOSITORY, env=plain | more).stdout.split()
+        if not more and kept == "False":
+            pytest.skip("another C library")
+        assert kept == str(not more), more
+        assert int(faults) < pages / 50 if kept == "True" else int(faults) > pages / 50, more
 
 
 def test_without_a_home_programs_below_get_a_folder(monkeypatch, tmp_path):

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from pulse_lib.assets import embedded_folder
 from pulse_lib.data.hub import Need, folder_of, is_hub_id, model_need
 from pulse_lib.errors import PulseError
+from pulse_lib.machine import keep_memory
 from pulse_lib.model import memory
 from pulse_lib.model.chat import Chat, chat_of
 from pulse_lib.model.families import Family, family_of, shapes_of
@@ -86,6 +87,7 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
     dtype = compute_dtype(device)
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # half the time of a training step: benchmarks/denormals.py
+        keep_memory()
         dtype = torch.bfloat16 if settings.load == "16bit" else dtype
     embedded = settings.path == "embedded"
     if embedded and device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):

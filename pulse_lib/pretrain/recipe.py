@@ -27,6 +27,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
 from pulse_lib.files import read_json, replace_file, write_json
+from pulse_lib.machine import keep_memory
 from pulse_lib.model.load import LoadedModel, load_model, wrap_model
 from pulse_lib.pretrain.build import build_model
 from pulse_lib.pretrain.card import card_text
@@ -87,6 +88,7 @@ def pretrain(
     people = {rank: p for rank, p in everybody.items() if p.id not in without}
     torch.set_num_threads(N_THREADS)
     torch.set_flush_denormal(True)  # as load_model does on a CPU
+    keep_memory()
     started = time.time()
     network, processor = build_model(seed)
     vision = train_vision_tower(
