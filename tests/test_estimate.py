@@ -119,7 +119,10 @@ def test_stages_by_hand():
     assert single.questions == 2 * (290 + 36) + (2 + 5 + 15) * (30 + 60)
     assert pretrained.steps == 2 * 2 and pretrained.questions == 2 * (170 + 36) + (2 + 0 + 2) * 90
     assert sequential.steps == 5 * 6
-    assert sequential.questions == 5 * (290 + 36 + (2 + 1 + 3) * 90)
+    # a round is asked at its end, and with a stop rule at every third of its 6 steps, first and last
+    assert sequential.questions == 5 * (290 + 36)
+    ruled = profile.with_values(unlearn=profile.unlearn.with_values(stop_utility=0.5))
+    assert estimate.stages(ruled)[-1].questions == 5 * (290 + 36 + (2 + 2) * 90)
     # a search's epochs are in force, those of the paper's method that takes most of them
     tuned = {"finetuned": {"ga": {"epochs": 2}, "npo": {"epochs": 4}, "ga_klr": {"epochs": 3}}}
     _, _, single, pretrained, sequential = estimate.stages(profile.with_values(tuned=tuned))

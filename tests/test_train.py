@@ -566,9 +566,15 @@ def test_not_reached(monkeypatch):
     assert list(recorder.table()["step"]) == [0, 5, 6, 7, 8, 9, 10, 11, 12]
 
 
-def test_where_matched_is_not_looked_for_the_path_is_coarse(monkeypatch):
-    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, find_matched=False)
+def test_where_matched_is_not_looked_for_a_stop_rule_measures_now_and_then(monkeypatch):
+    given = {"find_matched": False, "stop_forget": 0.05}
+    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, **given)
     assert list(recorder.table()["step"]) == [0, 5, 10, 12] and recorder.matched_step is None
+
+
+def test_what_nobody_looks_for_is_not_measured(monkeypatch):
+    recorder = recorded(monkeypatch, lambda s: 1 if s < 3 else 0.1, find_matched=False)
+    assert recorder.table().empty and list(recorder.table()) == TRAJECTORY_COLUMNS
 
 
 def stopping(monkeypatch, curves, **rules):

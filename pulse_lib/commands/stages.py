@@ -85,7 +85,10 @@ def stages(profile: Profile) -> list[Stage]:
     request = d.n_finetuned_forget // d.n_requests * n["forget a person"]
     steps = u.n_steps(request, _epochs(profile, "finetuned"))
     strangers = min(d.n_finetuned_forget * each, n["holdout"])
-    along = _measured(profile, steps, n_forget=d.n_finetuned_forget * each, n_other=n["finetuned"])
+    along = 0  # a round is asked everything at its end
+    if u.stop_forget or u.stop_utility:
+        n_forget = d.n_finetuned_forget * each
+        along = _measured(profile, steps, n_forget=n_forget, n_other=n["finetuned"], dense=False)
     found.append(
         Stage(
             f"04 sequential, {d.n_requests} requests",
@@ -105,10 +108,13 @@ def _epochs(profile: Profile, scenario: Scenario) -> int:
     return max(int(values.get(EPOCHS, given)) for values in tuned)
 
 
-def _measured(profile: Profile, steps: int, *, n_forget: int, n_other: int) -> int:
-    """Questions asked along the way: every `path_every` steps in the first half, and at every step
-    in the second (the forgetting has begun by then).
+def _measured(
+    profile: Profile, steps: int, *, n_forget: int, n_other: int, dense: bool = True
+) -> int:
+    """Questions asked along the way: every `path_every` steps, and, where that is `dense`, at every
+    step of the second half (the forgetting has begun by then).
     """
     every, n = profile.unlearn.path_every, profile.evaluate.n_path_questions
-    times = 2 + (steps // 2 // every if every else 0) + steps // 2
+    each = steps // 2 if dense else 0
+    times = 2 + ((steps - each) // every if every else 0) + each
     return times * (min(n, n_forget) + min(2 * n, n_other))

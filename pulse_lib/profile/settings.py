@@ -330,7 +330,8 @@ class UnlearnSettings(Settings):
     supervised_tokens: SupervisedTokens = "answer"
     retain_source: RetainSource = "retain_train"
     forget_facts: CountOrNone = 0  # of each person, the others are to stay; 0: whole people
-    path_every: CountOrNone = 2  # steps between cheap measurements; 0: none
+    # Steps between cheap measurements, in a round those of its stop rule alone; 0: none
+    path_every: CountOrNone = 2
     # share of the starting forget accuracy below which every step is measured
     path_dense_below: Share = 0.9
     matched_at: Share = 0.35  # forget accuracy that defines the `matched` state

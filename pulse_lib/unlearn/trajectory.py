@@ -44,6 +44,9 @@ class TrajectoryRecorder:
     is looked for (with a stop rule: to the end), at every step once the forget accuracy has fallen
     below `path_dense_below` of its start.
 
+    Where neither that state is looked for nor a stop rule set, as in a round of a sequence, nothing
+    is measured: all questions are asked at its end.
+
     A measurement asks the same few questions each time. The `matched` state is that of the first
     step at which the whole forget set is at or below `matched_at`: by what the model says and by
     which option is the likeliest, unless `matched_by` is generation. A call returns the stop rule
@@ -92,6 +95,8 @@ class TrajectoryRecorder:
 
     def measure(self, step: int, epoch: float) -> str:
         """Measure after this step; the reason to stop, or ""."""
+        if not (self.find_matched or self._stops):
+            return ""
         few = self._ask(self.few)
         point = {"step": step, "epoch": epoch, **summary(few), **likelihoods(few)}
         point |= dict.fromkeys(FULL, float("nan"))
@@ -162,13 +167,15 @@ class TrajectoryRecorder:
         said, likeliest = (point[name] for name in FULL)
         return said if self._by == "generation" else float(np.maximum(said, likeliest))
 
+    @property
+    def _stops(self) -> bool:
+        return self.task.unlearn.stop_forget > 0 or self.task.unlearn.stop_utility > 0
+
     def _falling(self) -> bool:
-        settings = self.task.unlearn
-        stops = settings.stop_forget > 0 or settings.stop_utility > 0
-        if not self.find_matched or (self.matched_step is not None and not stops):
+        if not self.find_matched or (self.matched_step is not None and not self._stops):
             return False
         start, now = both_modalities(self.points[0]), both_modalities(self.points[-1])
-        return now < settings.path_dense_below * start
+        return now < self.task.unlearn.path_dense_below * start
 
     def _ask(self, questions: Sequence[Question]) -> pd.DataFrame:
         task = self.task
