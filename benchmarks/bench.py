@@ -2,7 +2,8 @@
 
 Runs the benchmarks below one after another, each in a process of its own, and keeps what they say in
 outputs/reference/performance.json; docs/performance.md is made from that file alone, aims beside
-numbers. A part that is not run again keeps what it said before, and one that cannot be run says why.
+numbers. A part that is not run again, or not to its end, keeps what it said before, and one that
+cannot be run says why.
 
     python benchmarks/bench.py                      all parts: at most 20 minutes on two cores
     python benchmarks/bench.py --parts starts,steps these only
@@ -155,6 +156,13 @@ def run_part(name: str, words: Sequence[str], *, seconds: float) -> dict:
     return shown | {"measured": f"{datetime.now():%Y-%m-%d}", "seconds": taken, "rows": rows}
 
 
+def kept(before: Mapping | None, found: Mapping) -> Mapping:
+    """What a part says now: a try that came to nothing leaves what was measured before, and says so."""
+    if found["rows"] or not before or not before["rows"]:
+        return found
+    return {**before, "since": f"tried again on {datetime.now():%Y-%m-%d}: {found['why']}"}
+
+
 def demo(out: Path) -> dict:
     """The times of a finished study, from the manifests of its runs: seconds of each from its
     notebook's first line to its last, and of all by the clock.
@@ -225,7 +233,8 @@ def page(result: Mapping) -> str:
         part = result.get(name)
         if part is None:
             continue
-        lines += ["", f"## {title}", "", f"`{part['command']}`, {_where(part)}", ""]
+        since = f" ({part['since'].capitalize()}.)" if "since" in part else ""
+        lines += ["", f"## {title}", "", f"`{part['command']}`, {_where(part)}{since}", ""]
         lines += tables(part["rows"]) if part["rows"] else [f"Not measured: {part['why']}."]
     return "\n".join(lines) + "\n"
 
@@ -288,7 +297,8 @@ def main() -> None:
     try:
         for name in names:
             print(f"{name}: {PARTS[name][0]}", file=sys.stderr, flush=True)
-            result[name] = run_part(name, PARTS[name][1], seconds=ends - time.monotonic())
+            found = run_part(name, PARTS[name][1], seconds=ends - time.monotonic())
+            result[name] = kept(result.get(name), found)
             write_json(options.out, result)
         if options.demo:
             result["demo"] = demo(options.demo)

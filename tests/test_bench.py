@@ -78,6 +78,14 @@ def test_a_part_is_run_or_says_why_not(tmp_path, monkeypatch):
         assert found["rows"] == [] and found["why"] == why
 
 
+def test_a_try_that_came_to_nothing_leaves_what_was_measured_before():
+    old, none = part({"n": 1}), part(why="it did not end within 1 s")
+    text = bench.page({"growth": bench.kept(old, none)})
+    assert "| n |" in text and "it did not end within 1 s.)" in text
+    assert bench.kept(old, part({"n": 2}))["rows"] == [{"n": 2}]
+    assert bench.kept(none, none) == bench.kept(None, none) == none
+
+
 def test_a_machine_is_described_without_its_name():
     import platform
 

@@ -49,7 +49,7 @@ class Round:
     n_trainable: int
     seconds_train: float  # steps alone, to the millisecond
     rows: pd.DataFrame  # everything asked again
-    trajectory: pd.DataFrame
+    trajectory: pd.DataFrame  # TRAJECTORY_COLUMNS; empty where no stop rule asks on the way
     log: pd.DataFrame
     resumed: bool = False  # read, not done
 
