@@ -83,13 +83,17 @@ ACTIVATIONS = (
 DRAWING = "drawing and saving the figures is half of it"
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"
 
+HUNDRED = (
+    "the measured ratio differs from hour to hour by more than it is above the aim (1.03 twice before); "
+    "25 requests cost what five do"
+)
 AIMS = (
     Aim("a step reaches 80 % of its ceiling", "steps", "share", "at least", 0.8),
     Aim("memory of a GA+KLR step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "ga_klr"),)),
     Aim("memory of an NPO step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "npo"),), ACTIVATIONS),
     Aim("a step on 25 requests' adapters, against five", "steps", "ratio", "at most", 1.05, (("method", "ga, sequential"),)),
     Aim("a person among 160, against one among 20", "straight", "against_first", "at most", 1.05, (("people", 160),)),
-    Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),)),
+    Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),), HUNDRED),
     Aim("people are asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "people"),)),
     Aim("MMBench is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "mmbench"),)),
     Aim("text is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "text"),), TEXT),

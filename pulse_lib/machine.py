@@ -51,7 +51,7 @@ def processor() -> str:
 
 def keep_memory() -> bool:
     """Have this process use freed memory again instead of giving it back to the system, which clears
-    each page before it returns: asking questions on a CPU takes 1.2 times as long so
+    each page before it returns: without, asking questions on a CPU takes 1.2 times as long
     (benchmarks/page_faults.py). Whether it could be had: not without glibc, nor where the
     environment (MALLOC_...) says otherwise. Calling it again changes nothing.
     """
