@@ -14,8 +14,10 @@ import statistics
 import subprocess
 import sys
 
+from pulse_lib.machine import ALLOCATOR
+
 PROCESSES, REPEATS, QUESTIONS = 4, 5, 480
-ITS_OWN_WAY = {"MALLOC_ARENA_MAX": "8"}  # any such variable: then the kit leaves it alone
+ITS_OWN_WAY = {"MALLOC_ARENA_MAX": "8"}  # one of ALLOCATOR: then the kit leaves it alone
 
 
 def measure() -> dict[str, float]:
@@ -55,7 +57,7 @@ def main() -> None:
     if sys.argv[1:] == ["--measure"]:
         print(json.dumps(measure()))
         return
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(ALLOCATOR)}
     found: dict[str, list[dict[str, float]]] = {"kept": [], "given_back": []}
     for _ in range(PROCESSES):
         for name, env in (("kept", plain), ("given_back", plain | ITS_OWN_WAY)):

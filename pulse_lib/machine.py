@@ -26,6 +26,7 @@ _KEPT = {
     "MPLCONFIGDIR": "matplotlib",
 }
 
+ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES")  # variables by which a user tunes glibc's own
 # Parameters of glibc's mallopt (malloc.h): blocks below the first size are taken from the heap, whose
 # end is given back from the second size on. By itself glibc gives tensors of some MiB back at once.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -51,11 +52,10 @@ def processor() -> str:
 
 def keep_memory() -> bool:
     """Have this process use freed memory again instead of giving it back to the system, which clears
-    each page before it returns: without, asking questions on a CPU takes 1.2 times as long
-    (benchmarks/page_faults.py). Whether it could be had: not without glibc, nor where the
-    environment (MALLOC_...) says otherwise. Calling it again changes nothing.
+    each page before it returns; what that costs benchmarks/page_faults.py measures. Whether it
+    could be had: not without glibc, nor where the environment says otherwise (ALLOCATOR).
     """
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    if any(name.startswith(ALLOCATOR) for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

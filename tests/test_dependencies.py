@@ -56,7 +56,18 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory) -> dict[str, set[str]]:
+def stopping(tmp_path_factory) -> str:
+    """Profile smoke with a stop rule: without one a sequence measures nothing on its way, and reads
+    fewer settings."""
+    path = tmp_path_factory.mktemp("profile") / "stopping.yaml"
+    path.write_text(
+        "extends: smoke\ndescription: With a stop rule.\nunlearn: {stop_forget: 1.0e-9}\n"
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory, stopping) -> dict[str, set[str]]:
     """Names of the settings that each of RUNS read, by name of the run."""
     out, found, watching = tmp_path_factory.mktemp("watched"), {}, []
 
@@ -103,7 +114,7 @@ def read(tmp_path_factory) -> dict[str, set[str]]:
         unseen(manifest, "overridden")
         unseen(settings_room, "settings_table")
         for name, (kind, axes) in RUNS.items():
-            scope = axes | {"profile": "smoke", "out_dir": str(out), "__name__": "notebook"}
+            scope = axes | {"profile": stopping, "out_dir": str(out), "__name__": "notebook"}
             scope = kinds.spec_of(kind, scope).parameters | {"__name__": "notebook"}
             scope["display"] = lambda *shown: None
             watching.append(set())
@@ -115,10 +126,10 @@ def read(tmp_path_factory) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_depends_on_all_that_it_reads(read, name):
+def test_a_run_depends_on_all_that_it_reads(read, stopping, name):
     kind, axes = RUNS[name]
-    spec = runs.spec_of(kind, axes | {"profile": "smoke"})
-    said = set(fields(kind, spec.parameters, profile=load_profile("smoke")))
+    spec = runs.spec_of(kind, axes | {"profile": stopping})
+    said = set(fields(kind, spec.parameters, profile=load_profile(stopping)))
     assert len(read[name]) > (0 if kinds.KINDS[kind].inputs is None else 10)
     # handed on for every method, used by losses on hidden states alone
     unsaid = sorted(read[name] - said - {"unlearn.depth"} - set(kinds.LATER))
@@ -138,21 +149,17 @@ def test_a_setting_that_came_later_counts_as_soon_as_it_is_set():
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
-def test_no_kind_depends_on_what_none_of_its_runs_reads(read, kind):
+def test_no_kind_depends_on_what_none_of_its_runs_reads(read, stopping, kind):
     names = [name for name, (of, _) in RUNS.items() if of == kind]
     said = set()
     for name in names:
-        spec = runs.spec_of(kind, RUNS[name][1] | {"profile": "smoke"})
-        said |= set(fields(kind, spec.parameters, profile=load_profile("smoke"))) & NAMES
+        spec = runs.spec_of(kind, RUNS[name][1] | {"profile": stopping})
+        said |= set(fields(kind, spec.parameters, profile=load_profile(stopping))) & NAMES
     unread = said - set().union(*(read[name] for name in names))
     # of a section that a kind takes whole: which of them is read hangs on the others' values
     whole = ("model.", "data.", "finetune.")
-    # needs a model that was pre-trained without the forget people, and a stop rule in a sequence:
-    # neither is made here
-    elsewhere = {"unlearn.oracle_model"} | (
-        {"unlearn.matched_by"} if kind == "sequential" else set()
-    )
-    assert {name for name in unread if not name.startswith(whole)} <= elsewhere
+    # needs a model that was pre-trained without the forget people: not made here
+    assert {name for name in unread if not name.startswith(whole)} <= {"unlearn.oracle_model"}
     assert "unlearn.learning_rate" not in unread
 
 

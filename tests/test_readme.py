@@ -236,10 +236,7 @@ def test_what_is_said_of_the_search_is_in_its_trials():
     again = trials.groupby("scenario")["method"].unique().map(set)
     assert "made again, of every method and pair" in METHODS
     assert all(again[scenario] == set(tuned[scenario]) for scenario in tuned)
-    for scenario in (
-        "finetuned",
-        "pretrained",
-    ):  # the kit's order of methods, whatever was searched first
+    for scenario in ("finetuned", "pretrained"):  # the methods' order, whatever was searched first
         found = trials.loc[trials["scenario"] == scenario, "method"].unique()
         assert list(found) == [name for name in methods.METHODS if name in again[scenario]]
     pairs = ("ga_klr/adapter_per_request", "simnpo/replay", "idk/experts")

@@ -27,8 +27,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.evaluate.rows import scored
 from pulse_lib.files import read_json, replace_file, write_json
-from pulse_lib.machine import keep_memory
-from pulse_lib.model.load import LoadedModel, load_model, wrap_model
+from pulse_lib.model.load import LoadedModel, load_model, prepare_cpu, wrap_model
 from pulse_lib.pretrain.build import build_model
 from pulse_lib.pretrain.card import card_text
 from pulse_lib.pretrain.language import DataMixture, train_language_model
@@ -87,8 +86,7 @@ def pretrain(
         raise PulseError(f"{unknown[0]!r} is no celebrity, so that nobody can leave them out")
     people = {rank: p for rank, p in everybody.items() if p.id not in without}
     torch.set_num_threads(N_THREADS)
-    torch.set_flush_denormal(True)  # as load_model does on a CPU
-    keep_memory()
+    prepare_cpu()
     started = time.time()
     network, processor = build_model(seed)
     vision = train_vision_tower(
