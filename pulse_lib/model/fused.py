@@ -22,6 +22,8 @@ MOST_BYTES = 2**28  # of all the matrices: as much again is kept for each stack 
 MOST_FOLDED = 2**32
 FEWEST_FOLDED = 2  # a target that was fine-tuned is one, and not worth a second copy
 
+Adapters = dict[str, tuple[torch.Tensor, torch.Tensor]]  # by name: A (r, in) and B (out, r)
+
 
 class Fused:
     """The forward of one LoRA layer: all adapters in the matrix, or (`whole` is false) the frozen."""
@@ -39,9 +41,8 @@ class Fused:
         frozen, trained = self._in_force()
         if len(frozen) < FEWEST_FOLDED:
             return self.by_token(x)
-        found = torch.nn.functional.linear(x, self._frozen(tuple(frozen)), self.base.bias)
-        for name in trained:
-            a, b = self._parts(name)
+        found = torch.nn.functional.linear(x, self._frozen(frozen), self.base.bias)
+        for name, (a, b) in trained.items():
             low = torch.nn.functional.linear(x, a)
             found = found + torch.nn.functional.linear(low, b) * self.layer.scaling[name]
         return found
@@ -51,25 +52,21 @@ class Fused:
         it is that of the others, bit by bit.
         """
         frozen, trained = self._in_force()
-        matrix = self._frozen(tuple(frozen))
-        for name in trained:
-            matrix = self._plus(matrix, name)
-        return matrix
+        return self._plus(self._frozen(frozen), trained)
 
-    def _in_force(self) -> tuple[list[str], list[str]]:
-        """Names of this layer's adapters: those that are frozen, and those that are trained."""
-        names = [name for name in self.layer.active_adapters if name in self.layer.lora_A]
-        frozen = [n for n in names if not self._parts(n)[0].requires_grad]
-        return frozen, [n for n in names if n not in frozen]
+    def _in_force(self) -> tuple[Adapters, Adapters]:
+        """This layer's adapters: those that are frozen, and those that are trained."""
+        adapters = {n: self._parts(n) for n in self.layer.active_adapters if n in self.layer.lora_A}
+        frozen = {n: parts for n, parts in adapters.items() if not parts[0].requires_grad}
+        return frozen, {n: parts for n, parts in adapters.items() if n not in frozen}
 
-    def _frozen(self, names: tuple[str, ...]) -> torch.Tensor:
-        versions = [w._version for n in names for w in self._parts(n)]  # counts changes in place
+    def _frozen(self, adapters: Adapters) -> torch.Tensor:
+        names = tuple(adapters)
+        versions = [w._version for parts in adapters.values() for w in parts]  # changes in place
         if names not in self.known or self.known[names][0] != versions:
             # Not an inference tensor even when first called inside inference mode: training uses it
             with torch.inference_mode(False), torch.no_grad():
-                matrix: torch.Tensor = self.base.weight
-                for name in names:
-                    matrix = self._plus(matrix, name)
+                matrix = self._plus(self.base.weight, adapters)
             if not self.whole:
                 self.known.clear()  # one copy at most, of the stack read last
             self.known[names] = versions, matrix
@@ -80,9 +77,10 @@ class Fused:
         a, b = self.layer.lora_A[name].weight, self.layer.lora_B[name].weight
         return cast(torch.Tensor, a), cast(torch.Tensor, b)
 
-    def _plus(self, matrix: torch.Tensor, name: str) -> torch.Tensor:
-        a, b = self._parts(name)
-        return torch.addmm(matrix, b, a, alpha=self.layer.scaling[name])
+    def _plus(self, matrix: torch.Tensor, adapters: Adapters) -> torch.Tensor:
+        for name, (a, b) in adapters.items():
+            matrix = torch.addmm(matrix, b, a, alpha=self.layer.scaling[name])
+        return matrix
 
 
 def fuse(layers: Iterable[LoraLayer]) -> None:
