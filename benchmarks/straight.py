@@ -2,7 +2,8 @@
 
 Seconds are of the processor, one thread; `a_...` is the cost of one, `against_first` that over the
 first line's: at most 1 where the cost grows straight. Each line is measured in a process of its own, whose
-peak memory it gives.
+peak memory it gives. The processes of a table stand side by side and take their steps in turn (the
+median of them), so that a slow minute of the machine is in all lines.
 
 - people: the drawn world and the embedded model. So many are to be forgotten, and as many retained:
   their data is built, an epoch of GA is trained, and everybody is asked.
@@ -82,38 +83,93 @@ def people(n: int) -> dict[str, float]:
     }
 
 
-def requests(n: int) -> dict[str, float]:
-    """Seconds of a step on the adapters of so many earlier requests."""
+def requests(n: int) -> Callable[[], float]:
+    """A step on the adapters of so many earlier requests."""
     bench = steps.Bench("100m", 2)
     for k in range(n):
         add_adapter(bench.model, f"r{k}", trained_part="projector+llm", rank=8, alpha=16, seed=k)
     stack(bench.model, [f"r{k}" for k in range(n)], train="unlearn")
-    return {"requests": n, "a_step_s": _step(bench.kit("ga"))}
+    return bench.kit("ga")
 
 
-def tokens(n: int) -> dict[str, float]:
-    """Seconds of a step about pictures of so many tokens."""
-    bench = steps.Bench("100m", 2, pixels=round(n**0.5) * random_llava.PATCH)
-    seconds = _step(bench.kit("ga"))
-    return {"image_tokens": n, "step_s": seconds, "a_token_ms": round(1000 * seconds / n, 3)}
+def tokens(n: int) -> Callable[[], float]:
+    """A step about pictures of so many tokens."""
+    return steps.Bench("100m", 2, pixels=round(n**0.5) * random_llava.PATCH).kit("ga")
 
 
-def _step(step: Callable[[], float]) -> float:
-    """The median; the first step, which forms the frozen adapters' matrices once, is not counted."""
-    step()
-    taken = []
-    for _ in range(REPEATS):
-        begun = time.process_time()
-        step()
-        taken.append(time.process_time() - begun)
-    return round(statistics.median(taken), 3)
+STEPS: dict[str, Callable[[int], Callable[[], float]]] = {"requests": requests, "tokens": tokens}
 
 
-MEASURES: dict[str, Callable[[int], dict[str, float]]] = {
-    "people": people,
-    "requests": requests,
-    "tokens": tokens,
-}
+def serve(what: str, n: int) -> None:
+    """What one process measures: a line for what was asked once it is there, and, of a step, one more
+    for each line that comes in; at the end its peak memory.
+    """
+    if what == "people":
+        print(json.dumps(people(n)), flush=True)
+    else:
+        step = STEPS[what](n)
+        step()  # the first, which forms the frozen adapters' matrices once, is not counted
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            begun = time.process_time()
+            step()
+            print(time.process_time() - begun, flush=True)
+    print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), flush=True)
+
+
+class Process:
+    """One line of a table, measured in a process of its own."""
+
+    def __init__(self, what: str, n: int):
+        command = [sys.executable, __file__, "--measure", what, str(n)]
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.ready = self.said()
+
+    def said(self) -> str:
+        """The next line that it says. Raises SystemExit where it ended instead."""
+        assert self.child.stdout
+        line = self.child.stdout.readline()
+        if not line:
+            raise SystemExit(f"it ended with {self.child.wait()}: {self.child.args}")
+        return line.strip()
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        assert self.child.stdin
+        print(file=self.child.stdin, flush=True)
+        return float(self.said())
+
+    def end(self) -> int:
+        """Its peak memory in MiB."""
+        assert self.child.stdin
+        self.child.stdin.close()
+        return int(self.said())
+
+
+def lines_of(what: str, sizes: tuple[int, ...]) -> list[dict[str, float]]:
+    """The lines of one table."""
+    if what == "people":
+        lines = []
+        for n in sizes:
+            process = Process(what, n)
+            lines.append(json.loads(process.ready) | {"peak_mib": process.end()})
+        return lines
+    beside = {n: Process(what, n) for n in sizes}
+    taken = [[process.step() for process in beside.values()] for _ in range(REPEATS)]
+    seconds = {
+        n: statistics.median(of) for n, of in zip(sizes, zip(*taken, strict=True), strict=True)
+    }
+    lines = [_line(what, n, seconds=seconds[n]) for n in sizes]
+    return [x | {"peak_mib": beside[n].end()} for x, n in zip(lines, sizes, strict=True)]
+
+
+def _line(what: str, n: int, *, seconds: float) -> dict[str, float]:
+    if what == "requests":
+        return {"requests": n, "a_step_s": round(seconds, 3)}
+    each = round(1000 * seconds / n, 3)
+    return {"image_tokens": n, "step_s": round(seconds, 3), "a_token_ms": each}
 
 
 def main() -> None:
@@ -123,21 +179,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.measure:
-        what, n = options.measure
-        row = MEASURES[what](int(n))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(row | {"peak_mib": round(peak)}))
+        serve(options.measure[0], int(options.measure[1]))
         return
     rows = []
     for what, sizes in SIZES.items():
-        first = None
-        for n in sizes:
-            command = [sys.executable, __file__, "--measure", what, str(n)]
-            found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            row = json.loads(found.splitlines()[-1])
-            cost = next(value for name, value in row.items() if name.startswith("a_"))
-            first = first or cost
-            rows.append(row | {"against_first": round(cost / first, 3)})
+        lines = lines_of(what, sizes)
+        costs = [
+            next(value for name, value in line.items() if name.startswith("a_")) for line in lines
+        ]
+        for line, cost in zip(lines, costs, strict=True):
+            rows.append(line | {"against_first": round(cost / costs[0], 3)})
             print(json.dumps(rows[-1]), flush=True)
     if options.out:
         write_json(options.out, {"name": "straight", "rows": rows})

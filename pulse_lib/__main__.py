@@ -274,8 +274,14 @@ def compare(
     other = str(from_here(b)) if b else str(results.REFERENCE)
     ours, theirs = results.results(str(from_here(a))), results.results(other)
     found = results.compare(ours, theirs)
-    for frame in (found.verdicts, found.ranks, found.numbers[found.numbers["outside"]]):
-        _print_frame(frame, digits=".3g")
+    outside = found.numbers[found.numbers["outside"]]
+    for title, frame in {
+        "Verdicts": found.verdicts,
+        "Ranks": found.ranks,
+        "Numbers of A outside B's intervals": outside,
+    }.items():
+        if len(frame):
+            _print_frame(frame, title=title, digits=".3g")
     print(f"A {ours.folder}: {ours.origin}\nB {theirs.folder}: {theirs.origin}\n{found.sentence}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,38 +14,63 @@ from test_study import finish_all, front
 from pulse_lib.files import REPOSITORY, read_json, write_json
 from pulse_lib.runs import library
 from pulse_lib.runs.kinds import KINDS
+from pulse_lib.study import forking
+
+# Each kind in a fork of a process that has loaded the libraries, and nothing of the kit
+LOADED = """
+import importlib.util, json, os, sys
+spec = importlib.util.spec_from_file_location("forking", sys.argv[1])
+forking = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(forking)
+forking.load()
+assert "pulse_lib" not in sys.modules
+for kind, statements in json.load(sys.stdin).items():
+    if os.fork() == 0:
+        exec(statements)
+        files = [m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)]
+        print(json.dumps({kind: files}), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
 
 
-def loaded(kind: str) -> set[str]:
-    """The package's files that Python itself loads for a notebook's import statements; without
-    those that only draw, but for the analysis.
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """By kind: the package's files that Python itself loads for its notebook's import statements;
+    without those that only draw, but for the analysis.
     """
-    statements = [
-        ast.unparse(node)
-        for cell in library.code_cells(KINDS[kind].notebook)
-        for node in ast.walk(ast.parse(cell))
-        if isinstance(node, ast.ImportFrom)
-        and node.module.startswith("pulse_lib")
-        and not node.module.startswith("pulse_lib.study")
-        and (KINDS[kind].inputs is None or not node.module.startswith("pulse_lib.report"))
-    ]
-    statements.append("import sys")
-    statements += ["print(*[m.__file__ for m in sys.modules.values() if hasattr(m, '__file__')])"]
+    statements = {
+        kind: "\n".join(
+            ast.unparse(node)
+            for cell in library.code_cells(row.notebook)
+            for node in ast.walk(ast.parse(cell))
+            if isinstance(node, ast.ImportFrom)
+            and node.module.startswith("pulse_lib")
+            and not node.module.startswith("pulse_lib.study")
+            and (row.inputs is None or not node.module.startswith("pulse_lib.report"))
+        )
+        for kind, row in KINDS.items()
+    }
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(statements)],
+        [sys.executable, "-c", LOADED, forking.__file__],
+        input=json.dumps(statements),
         cwd=REPOSITORY,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    paths = [Path(word) for word in done.stdout.split()]
-    inside = [p for p in paths if p.is_relative_to(library.PACKAGE)]
-    return {p.relative_to(library.PACKAGE).as_posix() for p in inside}
+    found = {}
+    for line in done.stdout.splitlines():
+        ((kind, files),) = json.loads(line).items()
+        paths = [Path(file) for file in files]
+        inside = [p for p in paths if p.is_relative_to(library.PACKAGE)]
+        found[kind] = {p.relative_to(library.PACKAGE).as_posix() for p in inside}
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_hangs_on_every_module_that_its_notebook_loads(kind):
-    found, there = set(library.library_of(kind)), loaded(kind)
+def test_a_run_hangs_on_every_module_that_its_notebook_loads(kind, loaded):
+    found, there = set(library.library_of(kind)), loaded[kind]
     assert len(there) > 10 and there <= found
     assert any(name.startswith("report/") for name in found) == (KINDS[kind].inputs is None)
 

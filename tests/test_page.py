@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -511,6 +512,7 @@ PAGE = 830  # pixels, of README's column on its host
 _FONT = FontProperties(family="DejaVu Sans", size=16)  # wider than the fonts that hosts use
 
 
+@cache
 def width(word: str, weight: str = "normal") -> float:
     """Of a word in pixels, at 16 px."""
     font = _FONT.copy()

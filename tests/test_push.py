@@ -40,7 +40,7 @@ def test_a_push_is_its_closed_form(method, closed):
 
 def test_a_push_is_the_slope_of_the_loss():
     for method in ("ga", "npo", "simnpo", "ceu", "undial"):
-        table = pushes([methods.get(method)], n=4000)
+        table = pushes([methods.get(method)], n=1000)
         slope = np.gradient(table["loss"], np.log(table["p"]))
         inner = slice(5, -5)
         np.testing.assert_allclose(slope[inner], table["push"][inner], rtol=2e-2, atol=2e-3)

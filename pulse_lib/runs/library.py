@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -97,7 +98,9 @@ def _imported(code: str) -> Iterator[str]:
         tree = ast.parse(code)
     except SyntaxError:
         return  # a notebook with a broken cell fails when it is run
-    for node in ast.walk(tree):
+    # Most files name no module in a text, and an import is a statement: then nothing else is looked at
+    texts = re.search(r"""["']pulse_lib\.""", code)
+    for node in ast.walk(tree) if texts else _statements(tree.body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("pulse_lib"))
         elif isinstance(node, ast.ImportFrom) and (module := node.module or "") != "":
@@ -106,6 +109,14 @@ def _imported(code: str) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and (text := str(node.value)).startswith("pulse_lib."):
             yield text
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements and those within them, at any depth."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, ()))
 
 
 @cache
