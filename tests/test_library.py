@@ -87,6 +87,38 @@ def test_what_is_imported_late_or_named_in_a_table_counts_and_the_rest_does_not(
     assert {name for name in single_shot if name.startswith("commands/")} == kept
 
 
+NESTED = """
+try:
+    with open("x"):
+        for i in ():
+            from pulse_lib import a
+        else:
+            import pulse_lib.b
+except OSError:
+    match i:
+        case 1:
+            while i:
+                from pulse_lib.c import d
+finally:
+    class C:
+        async def f(self):
+            if i:
+                pass
+            elif i:
+                from pulse_lib import e
+            else:
+                from other import f
+"""
+
+
+def test_imports_are_found_at_any_depth():
+    names = ("pulse_lib.a", "pulse_lib.b", "pulse_lib.c", "pulse_lib.c.d", "pulse_lib.e")
+    assert set(library._imported(NESTED)) == {"pulse_lib", *names}
+    assert set(library._imported(NESTED + "x = ['pulse_lib.g']")) == {
+        *("pulse_lib", "pulse_lib.g", *names)
+    }
+
+
 @pytest.fixture
 def changed(kit):
     """A whole study, whose data another state of one module made."""
