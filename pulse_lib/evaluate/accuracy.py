@@ -67,18 +67,17 @@ def at_level(
 
     Steps are coarse near the level: the first measurement below it may be far below.
     """
-    path = path.sort_values("step").reset_index(drop=True)
-    forget = pd.Series(forget_level(path, by), index=path.index).dropna()
-    below = forget[(path["step"].loc[forget.index] > 0) & (forget <= level)]
-    if below.empty:
+    names, path = ["step", *columns], path.sort_values("step")
+    values, forget = path[names].to_numpy(float), np.asarray(forget_level(path, by), dtype=float)
+    values, forget = values[~np.isnan(forget)], forget[~np.isnan(forget)]
+    below = np.flatnonzero((values[:, 0] > 0) & (forget <= level))
+    if not len(below):
         return None
-    after = below.index[0]
-    earlier = forget.loc[: after - 1]
-    before = earlier.index[-1] if len(earlier) and earlier.iloc[-1] > level else after
+    after = below[0]
+    before = after - 1 if after and forget[after - 1] > level else after
     share = 1.0 if before == after else (forget[before] - level) / (forget[before] - forget[after])
-    names = ["step", *columns]
-    start, end = (path.loc[i, names].astype(float) for i in (before, after))
-    return (start + share * (end - start)).to_dict()
+    there = values[before] + share * (values[after] - values[before])
+    return dict(zip(names, there.tolist(), strict=True))
 
 
 def retained_share(before: Any, after: Any) -> Any:

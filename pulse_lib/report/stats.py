@@ -144,8 +144,12 @@ def percent_forgotten(
 
 def of_shared_seeds(*frames: pd.DataFrame, by: str | None = None) -> list[pd.DataFrame]:
     """The rows of the seeds that every frame has, with every value of `by`."""
-    shared = set.intersection(*(_whole_seeds(frame, by) for frame in frames))
-    return [frame[frame["seed"].isin(shared)] for frame in frames]
+    whole = [_whole_seeds(frame, by) for frame in frames]
+    shared = set.intersection(*(seeds for _, seeds in whole))
+    return [
+        frame if every == shared else frame[frame["seed"].isin(shared)]
+        for frame, (every, _) in zip(frames, whole, strict=True)
+    ]
 
 
 def _interval(
@@ -180,10 +184,10 @@ def _combined(of_limits, x: Interval, *, y: Interval, of_points) -> Interval:
     )
 
 
-def _whole_seeds(rows: pd.DataFrame, by: str | None) -> set:
-    """The seeds that have every value of `by` that the rows have."""
+def _whole_seeds(rows: pd.DataFrame, by: str | None) -> tuple[set, set]:
+    """The seeds that the rows have, and those of them that have every value of `by` that there is."""
     _, cell_seeds, whole = _cells(rows, by)
-    return set(cell_seeds[whole])
+    return set(cell_seeds), set(cell_seeds[whole])
 
 
 def _cells(rows: pd.DataFrame, by: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,6 +22,13 @@ Likeness = Literal["face", "name", "fact"]
 ASKED: dict[Likeness, str] = {"face": "multimodal", "name": "text", "fact": ""}
 NEAREST = 5  # forget faces: the one nearest alone is as near for most
 VALUES = ("near", "far", "difference")
+COUNTED = [
+    "seed",
+    "question_id",
+    "cluster",
+    "modality",
+    "correct",
+]  # of rows: what a line is made of
 COLUMNS = [
     *(*SETTINGS, "selection", "likeness", "n_seeds", "n_near", "n_far"),
     *(f"{name}{end}" for name in VALUES for end in ("", "_low", "_high")),
@@ -118,7 +125,8 @@ def _retain(
     rows: pd.DataFrame, told: dict[tuple[str, int], pd.DataFrame], *, scenario: str
 ) -> pd.DataFrame:
     """The headline rows about retain people, with the columns of `near`."""
-    asked, parts = pick(headline(rows), set="retain"), []
+    asked = pick(headline(rows[["set", "wording", *COUNTED]]), set="retain")[COUNTED]
+    parts = []
     for seed, part in asked.groupby("seed"):
         here = told.get((scenario, int(str(seed))))
         if here is not None:
