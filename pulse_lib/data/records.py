@@ -153,7 +153,7 @@ def _encode(record) -> dict:
         if key in row:
             row[key] = json.dumps(dict(row[key]), sort_keys=True)
     if "turns" in row:
-        row["turns"] = [dataclasses.asdict(t) | {"options": list(t.options)} for t in row["turns"]]
+        row["turns"] = [vars(t) | {"options": list(t.options)} for t in row["turns"]]
     if "options" in row:
         row["options"] = list(row["options"])
     return row

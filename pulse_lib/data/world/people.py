@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import ne
 from random import Random
 
 from pulse_lib.data.records import Person, Turn
@@ -170,12 +171,14 @@ def people() -> tuple[Person, ...]:
     """
     rng = generator("people", WORLD_SEED)
     first, last = (rng.sample(names, len(names)) for names in (FIRST_NAMES, LAST_NAMES))
-    made, genomes = [], []
+    made, looks = [], []
     for i in range(N_CELEBRITIES + N_FICTITIOUS):
-        genome = draw_genome(rng)
-        while any(looks_apart(genome, other) < 3 for other in genomes):
+        while True:
             genome = draw_genome(rng)
-        genomes.append(genome)
+            look = _look(genome)
+            if all(_apart(look, other) >= 3 for other in looks):
+                break
+        looks.append(look)
         famous = i < N_CELEBRITIES
         number = i + 1 if famous else i + 1 - N_CELEBRITIES
         facts = {name: rng.choice(values) for name, values in ATTRIBUTES.items()}
@@ -214,19 +217,19 @@ def _unknown_genome(rng: Random) -> dict:
     return genome
 
 
-def _look(genome: dict) -> dict:
-    """The genome as far as it can be seen: bald and beardless people show no hair colour."""
-    return (
-        genome | {"hair": "none"}
-        if genome["style"] == "bald" and genome["beard"] == "no"
-        else genome
-    )
+def _look(genome: Mapping) -> tuple:
+    """The genes as far as they can be seen: bald and beardless people show no hair colour."""
+    hairless = genome["style"] == "bald" and genome["beard"] == "no"
+    return tuple("none" if gene == "hair" and hairless else genome[gene] for gene in GENES)
+
+
+def _apart(look: tuple, other: tuple) -> int:
+    return sum(map(ne, look, other))
 
 
 def looks_apart(genome: Mapping, other: Mapping) -> int:
     """How many of the twelve features of two faces differ that can be seen: 0 is the same face."""
-    mine, theirs = _look(dict(genome)), _look(dict(other))
-    return sum(mine[gene] != theirs[gene] for gene in GENES)
+    return _apart(_look(genome), _look(other))
 
 
 @lru_cache
