@@ -81,6 +81,10 @@ ACTIVATIONS = (
     "one conversation at a time, as the profile for a T4 does: `by ones`)"
 )
 DRAWING = "drawing and saving the figures is half of it"
+LOOKUPS = (
+    "of what a profile shows, only the look whether one of a hundred frozen adapters has changed grows, and that is a "
+    "hundredth of a step; the rest is noise of a step"
+)
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"
 
 AIMS = (
@@ -89,7 +93,7 @@ AIMS = (
     Aim("memory of an NPO step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "npo"),), ACTIVATIONS),
     Aim("a step on 25 requests' adapters, against five", "steps", "ratio", "at most", 1.05, (("method", "ga, sequential"),)),
     Aim("a person among 160, against one among 20", "straight", "against_first", "at most", 1.05, (("people", 160),)),
-    Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),)),
+    Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),), LOOKUPS),
     Aim("people are asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "people"),)),
     Aim("MMBench is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "mmbench"),)),
     Aim("text is asked three times as fast", "questions", "ratio", "at least", 3.0, (("questions", "text"),), TEXT),

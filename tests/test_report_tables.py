@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import synthetic_study as made
 
@@ -659,6 +660,11 @@ def imported_by(names: str) -> set[str]:
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     return set(said.stdout.split())
+
+
+def test_what_reading_took_is_given_back(study):
+    """Arrow's own allocator would keep it beside the figures of a large study."""
+    assert pa.default_memory_pool().backend_name == "system"
 
 
 def test_report_imports_no_torch():
