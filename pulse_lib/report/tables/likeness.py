@@ -22,13 +22,8 @@ Likeness = Literal["face", "name", "fact"]
 ASKED: dict[Likeness, str] = {"face": "multimodal", "name": "text", "fact": ""}
 NEAREST = 5  # forget faces: the one nearest alone is as near for most
 VALUES = ("near", "far", "difference")
-COUNTED = [
-    "seed",
-    "question_id",
-    "cluster",
-    "modality",
-    "correct",
-]  # of rows: what a line is made of
+# Of rows: what a line is made of
+COUNTED = ["seed", "question_id", "cluster", "modality", "correct"]
 COLUMNS = [
     *(*SETTINGS, "selection", "likeness", "n_seeds", "n_near", "n_far"),
     *(f"{name}{end}" for name in VALUES for end in ("", "_low", "_high")),
