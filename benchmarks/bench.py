@@ -82,8 +82,8 @@ ACTIVATIONS = (
 )
 DRAWING = "drawing and saving the figures is half of it"
 LOOKUPS = (
-    "of what a profile shows, only the look whether one of a hundred frozen adapters has changed grows, and that is a "
-    "hundredth of a step; the rest is noise of a step"
+    "each layer looks whether one of a hundred frozen adapters has changed, which is a small part of it; what the rest "
+    "is was not found"
 )
 TEXT = "a question without a picture has nothing long to share: its ceiling is near"
 

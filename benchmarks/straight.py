@@ -2,8 +2,8 @@
 
 Seconds are of the processor, one thread; `a_...` is the cost of one, `against_first` that over the
 first line's: at most 1 where the cost grows straight. Each line is measured in a process of its own, whose
-peak memory it gives. The processes of a table stand side by side and take their steps in turn (the
-median of them), so that a slow minute of the machine is in all lines.
+peak memory it gives. Those that take steps stand side by side and take them in turn, the median of
+which counts: a slow minute of the machine is in all lines.
 
 - people: the drawn world and the embedded model. So many are to be forgotten, and as many retained:
   their data is built, an epoch of GA is trained, and everybody is asked.
@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import random_llava
@@ -98,97 +99,68 @@ def tokens(n: int) -> Callable[[], float]:
 
 
 STEPS: dict[str, Callable[[int], Callable[[], float]]] = {"requests": requests, "tokens": tokens}
+_ready: list[Callable[[], float]] = []  # of a process: the step that it takes
 
 
-def serve(what: str, n: int) -> None:
-    """What one process measures: a line for what was asked once it is there, and, of a step, one more
-    for each line that comes in; at the end its peak memory.
-    """
-    if what == "people":
-        print(json.dumps(people(n)), flush=True)
-    else:
-        step = STEPS[what](n)
-        step()  # the first, which forms the frozen adapters' matrices once, is not counted
-        print("ready", flush=True)
-        for _ in sys.stdin:
-            begun = time.process_time()
-            step()
-            print(time.process_time() - begun, flush=True)
-    print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), flush=True)
+def process() -> ProcessPoolExecutor:
+    """A process of its own, on one thread."""
+    fresh = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, fresh, initializer=torch.set_num_threads, initargs=(1,))
 
 
-class Process:
-    """One line of a table, measured in a process of its own."""
-
-    def __init__(self, what: str, n: int):
-        command = [sys.executable, __file__, "--measure", what, str(n)]
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.ready = self.said()
-
-    def said(self) -> str:
-        """The next line that it says. Raises SystemExit where it ended instead."""
-        assert self.child.stdout
-        line = self.child.stdout.readline()
-        if not line:
-            raise SystemExit(f"it ended with {self.child.wait()}: {self.child.args}")
-        return line.strip()
-
-    def step(self) -> float:
-        """Seconds of one step."""
-        assert self.child.stdin
-        print(file=self.child.stdin, flush=True)
-        return float(self.said())
-
-    def end(self) -> int:
-        """Its peak memory in MiB."""
-        assert self.child.stdin
-        self.child.stdin.close()
-        return int(self.said())
+def get_ready(what: str, n: int) -> None:
+    """Take the first step, which forms the frozen adapters' matrices once, and is not counted."""
+    _ready.append(STEPS[what](n))
+    _ready[-1]()
 
 
-def lines_of(what: str, sizes: tuple[int, ...]) -> list[dict[str, float]]:
-    """The lines of one table."""
-    if what == "people":
-        lines = []
-        for n in sizes:
-            process = Process(what, n)
-            lines.append(json.loads(process.ready) | {"peak_mib": process.end()})
-        return lines
-    beside = {n: Process(what, n) for n in sizes}
-    taken = [[process.step() for process in beside.values()] for _ in range(REPEATS)]
-    seconds = {
-        n: statistics.median(of) for n, of in zip(sizes, zip(*taken, strict=True), strict=True)
-    }
-    lines = [_line(what, n, seconds=seconds[n]) for n in sizes]
-    return [x | {"peak_mib": beside[n].end()} for x, n in zip(lines, sizes, strict=True)]
+def step_seconds() -> float:
+    """Seconds of one step."""
+    begun = time.process_time()
+    _ready[-1]()
+    return time.process_time() - begun
 
 
-def _line(what: str, n: int, *, seconds: float) -> dict[str, float]:
-    if what == "requests":
-        return {"requests": n, "a_step_s": round(seconds, 3)}
-    each = round(1000 * seconds / n, 3)
-    return {"image_tokens": n, "step_s": round(seconds, 3), "a_token_ms": each}
+def peak_mib() -> int:
+    """The process's peak memory."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def lines_of_people() -> Iterator[dict[str, float]]:
+    for n in SIZES["people"]:
+        with process() as one:
+            yield one.submit(people, n).result() | {"peak_mib": one.submit(peak_mib).result()}
+
+
+def lines_of_steps(what: str) -> Iterator[dict[str, float]]:
+    with ExitStack() as stack:
+        beside = {n: stack.enter_context(process()) for n in SIZES[what]}
+        for n, one in beside.items():
+            one.submit(get_ready, what, n).result()
+        rounds = [
+            [one.submit(step_seconds).result() for one in beside.values()] for _ in range(REPEATS)
+        ]
+        for (n, one), taken in zip(beside.items(), zip(*rounds, strict=True), strict=True):
+            seconds = statistics.median(taken)
+            if what == "requests":
+                line = {"requests": n, "a_step_s": round(seconds, 3)}
+            else:
+                each = round(1000 * seconds / n, 3)
+                line = {"image_tokens": n, "step_s": round(seconds, 3), "a_token_ms": each}
+            yield line | {"peak_mib": one.submit(peak_mib).result()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="a JSON file to write")
-    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.measure:
-        serve(options.measure[0], int(options.measure[1]))
-        return
     rows = []
-    for what, sizes in SIZES.items():
-        lines = lines_of(what, sizes)
-        costs = [
-            next(value for name, value in line.items() if name.startswith("a_")) for line in lines
-        ]
-        for line, cost in zip(lines, costs, strict=True):
-            rows.append(line | {"against_first": round(cost / costs[0], 3)})
+    for lines in (lines_of_people(), *map(lines_of_steps, STEPS)):
+        first = None
+        for line in lines:
+            cost = next(value for name, value in line.items() if name.startswith("a_"))
+            first = first or cost
+            rows.append(line | {"against_first": round(cost / first, 3)})
             print(json.dumps(rows[-1]), flush=True)
     if options.out:
         write_json(options.out, {"name": "straight", "rows": rows})

@@ -86,14 +86,12 @@ def test_a_try_that_came_to_nothing_leaves_what_was_measured_before():
     assert bench.kept(none, none) == bench.kept(None, none) == none
 
 
-def test_what_takes_longest_is_what_the_page_names():
+def test_fine_tuning_is_the_longest_run_of_the_demo():
+    """docs/performance.md says so."""
     result = json.loads(bench.RESULT.read_text())
     runs = [row for row in result["demo"]["rows"] if not row["run"].startswith("all")]
     assert "fine-tuning, on one core, is the longest run" in bench.TAIL
     assert max(runs, key=lambda row: row["seconds"])["run"].startswith("target/")
-    assert bench.DRAWING.endswith("is half of it")
-    (large,) = (row for row in result["growth"]["rows"] if row["runs"] == 188)
-    assert large["figures"] / large["all"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_machine_is_described_without_its_name():

@@ -18,11 +18,8 @@ from pulse_lib.study import forking
 
 # Each kind in a fork of a process that has loaded the libraries, and nothing of the kit
 LOADED = """
-import importlib.util, json, os, sys
-spec = importlib.util.spec_from_file_location("forking", sys.argv[1])
-forking = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(forking)
-forking.load()
+import json, os, runpy, sys
+runpy.run_path(sys.argv[1])["load"]()
 assert "pulse_lib" not in sys.modules
 for kind, statements in json.load(sys.stdin).items():
     if os.fork() == 0:

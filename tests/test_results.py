@@ -186,6 +186,10 @@ def test_what_differs_between_two_results_is_shown(study, tmp_path):
     assert found.sentence.endswith(f"2 of {n} numbers lie outside the other's interval")
     printed = CliRunner().invoke(app, ["compare", str(one), str(two)])
     assert printed.exit_code == 0 and printed.output.strip().endswith(found.sentence)
+    shown = ("Verdicts", "Ranks", "Numbers of A outside B's intervals")
+    assert all(title in printed.output for title in shown)
+    alike = CliRunner().invoke(app, ["compare", str(two), str(two)]).output
+    assert [title in alike for title in shown] == [True, True, False]  # no empty table
 
 
 def test_results_without_numbers_cannot_be_compared(folder):

@@ -62,7 +62,8 @@ class Fused:
 
     def _frozen(self, adapters: Adapters) -> torch.Tensor:
         names = tuple(adapters)
-        versions = [w._version for parts in adapters.values() for w in parts]  # changes in place
+        # Counts of changes in place
+        versions = [w._version for parts in adapters.values() for w in parts]
         if names not in self.known or self.known[names][0] != versions:
             # Not an inference tensor even when first called inside inference mode: training uses it
             with torch.inference_mode(False), torch.no_grad():

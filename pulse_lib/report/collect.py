@@ -208,7 +208,7 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
 def collect(out: Path, profile: Profile) -> Study:
     """The study in a folder. Raises PulseError if it holds no complete data run, since nothing can
     be read without one."""
-    # Arrow's own allocator keeps what reading took: of a large study a hundred MiB
+    # Arrow's own allocator would keep what reading took, beside all that is drawn afterwards
     pa.set_memory_pool(pa.system_memory_pool())
     out = Path(out)
     runs, left_out = [], []

@@ -36,7 +36,8 @@ def across(study: Study, scenario: Scenario, *, seed: int) -> pd.DataFrame:
     ]
     if not frames:
         raise PulseError(f"{study.out}: no answers for scenario {scenario}, seed {seed}")
-    return pd.concat(frames, ignore_index=True)
+    table = pd.concat(frames, ignore_index=True)
+    return table.assign(p_right=right_shares(table))[KEPT]
 
 
 def _of_run(study: Study, run: Run, *, scenario: str, seed: int) -> Iterator[pd.DataFrame]:
@@ -50,8 +51,8 @@ def _of_run(study: Study, run: Run, *, scenario: str, seed: int) -> Iterator[pd.
         rows = rows[rows["state"].isin(["matched", "final"]) | (rows["round"] > 0)]  # 0: before
         names = {"series": series_of(run), "kind": run.kind}
         names |= {name: run.parameter(name) for name in ("method", "trained_part")}
-    if len(rows):  # without the likelihoods, which would fill the memory of a large study
-        yield rows.assign(run=run.name, p_right=right_shares(rows), **names)[KEPT]
+    if len(rows):
+        yield rows.assign(run=run.name, **names)
 
 
 def series_of(run: Run) -> str:
