@@ -47,8 +47,9 @@ def host() -> Host:
 
 
 def setup() -> None:
-    """Makes the repository the working folder, first on the path. On Colab and Kaggle it also
-    installs what is missing or too old, saying so, and removes a torchao that peft refuses.
+    """Makes the repository the working folder, first on the path, and has torch add up as on other
+    processors. On Colab and Kaggle it also installs what is missing or too old, saying so, and
+    removes a torchao that peft refuses.
 
     Raises PulseError with the one step that helps: no internet, a session that has to be restarted,
     or a torch that is too old.
@@ -56,6 +57,9 @@ def setup() -> None:
     os.chdir(ROOT)
     if sys.path[:1] != [str(ROOT)]:
         sys.path.insert(0, str(ROOT))
+    from pulse_lib.machine import round_alike
+
+    round_alike()
     if not host():
         return
     from pulse_lib.errors import PulseError

@@ -32,6 +32,10 @@ ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES")  # variables by which a user tunes gli
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MALLOC = {_M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**29}
 
+# Read when torch's own kernels, oneDNN and MKL are first used. By themselves they take the widest
+# vectors that a processor has, and with others a sum is made in another order.
+ROUNDING = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+
 
 def cores() -> int:
     """How many cores this process may use: those that taskset, SLURM or a container left it."""
@@ -41,13 +45,39 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """The processor's name as the system gives it: another one rounds otherwise."""
+    """The processor's name as the system gives it, and by which vectors torch adds up in this process
+    if it is loaded ("AMD EPYC, AVX2"): others round otherwise.
+    """
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    torch = sys.modules.get("torch")  # never imported for this
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}" if torch else name
+
+
+def round_alike() -> None:
+    """Have torch, in this process and in all that it starts, add up as on any processor with AVX2,
+    which nearly every x86-64 one since 2013 has: then another of them gives the same numbers. To be
+    called before torch is used. Nothing on other processors, and nothing where the environment has
+    one of ROUNDING already: ATEN_CPU_CAPABILITY=avx512 takes wider vectors.
+    """
+    if has_avx2() and not ROUNDING.keys() & os.environ.keys():
+        os.environ |= ROUNDING
+
+
+def has_avx2() -> bool:
+    """Whether the processor is known to have AVX2; on Linux only."""
+    return "avx2" in _cpu_info("flags").split()
+
+
+def _cpu_info(field: str) -> str:
+    told = (line.partition(":") for line in _cpu_info_lines())
+    return next((value.strip() for name, _, value in told if name.strip() == field), "")
+
+
+def _cpu_info_lines() -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not on Linux
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
+        return []
 
 
 def keep_memory() -> bool:
@@ -71,6 +101,7 @@ def prepare() -> None:
     _speak_utf8()
     _hear_signals()
     _have_a_home()
+    round_alike()
     if INSTALLED:
         os.environ["PULSE_HOME"] = str(REPOSITORY)  # the same folder for kernels and jobs
 

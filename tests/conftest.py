@@ -24,6 +24,10 @@ for name in (
 # has its own).
 os.environ["PULSE_WARM"] = "0"
 
+from pulse_lib import machine  # noqa: E402
+
+machine.round_alike()  # as every command does
+
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 

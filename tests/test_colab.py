@@ -313,7 +313,7 @@ def first_cell(folder: Path, times: int = 1, **variables: str) -> subprocess.Com
 def copy_of_the_kit(folder: Path) -> Path:
     """`folder`, with a pulse_lib that holds no more than the first cell needs."""
     (folder / "pulse_lib").mkdir(parents=True)
-    for name in ("__init__.py", "colab.py", "errors.py"):
+    for name in ("__init__.py", "colab.py", "errors.py", "files.py", "machine.py"):
         (folder / "pulse_lib" / name).write_text((REPOSITORY / "pulse_lib" / name).read_text())
     (folder / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.0"]\n')
     return folder
