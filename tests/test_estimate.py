@@ -152,16 +152,17 @@ def test_shapes_of_llava(size, linear, rank_8):
 
 def test_weights_and_activations_of_llava():
     """Weights of the NF4 model as counted on the real shapes, and what was measured on layers of
-    real size (float32 LoRA on a 16-bit base).
+    real size (float32 LoRA on a 16-bit base): all that is kept, and without what MLPs form again.
     """
-    for size, weights, layer in (("7b", 4.21, 176.8), ("13b", 7.33, 221.4)):
+    measured = (("7b", 4.21, 176.8, 134.2), ("13b", 7.33, 221.4, 167.9))
+    for size, weights, layer, spared in measured:
         config = llava_1_5_config(size)
         assert sum(memory.weight_items(config, "4bit").values()) == pytest.approx(weights, abs=0.03)
         whole = {"7b": 13.16, "13b": 24.87}[size]
         assert sum(memory.weight_items(config, "full").values()) == pytest.approx(whole, abs=0.05)
         n = config.text_config.num_hidden_layers
         kept = memory.activation_gib(config, 676, batch=1, checkpointing=False) * 1024 / n
-        assert kept == pytest.approx(layer, rel=0.01)
+        assert kept == pytest.approx(spared, rel=0.01)
         few = memory.activation_gib(config, 676, batch=1, checkpointing=True) * 1024
         assert few == pytest.approx({"7b": 5.3, "13b": 6.6}[size] * n + 1.5 * layer, rel=0.02)
 

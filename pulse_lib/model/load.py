@@ -21,6 +21,7 @@ from pulse_lib.model.chat import Chat, chat_of
 from pulse_lib.model.families import Family, family_of, shapes_of
 from pulse_lib.model.features import FeatureCache
 from pulse_lib.model.folder import CONVERTED, check_folder, check_shapes, check_tokenizer
+from pulse_lib.model.lean import spare
 from pulse_lib.profile import Load, ModelSettings
 
 if TYPE_CHECKING:
@@ -154,10 +155,12 @@ def _fetch(need: Need) -> str:
 
 
 def wrap_model(network: PreTrainedModel, processor: Any, *, settings: ModelSettings) -> LoadedModel:
-    """A LoadedModel around a network that is already in memory; put in eval mode, otherwise left as
-    it is. Raises PulseError if its family cannot be asked as the settings say.
+    """A LoadedModel around a network that is already in memory; put in eval mode, and its MLPs keep
+    less for the backward pass. Raises PulseError if its family cannot be asked as the settings say.
     """
     network.eval()
+    if not settings.gradient_checkpointing:
+        spare(network)
     head = network.lm_head.weight
     family = family_of(network.config.model_type)
     if not family.quick:

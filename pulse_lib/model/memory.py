@@ -27,6 +27,8 @@ SIXTEEN = 2.0
 # Bytes a token that one layer keeps for backward, for each unit of its two widths; LoRA in float32
 # on a 16-bit base. From 176.8 and 221.4 MiB, measured on layers of 7B and 13B with 676 tokens.
 KEPT_HIDDEN, KEPT_WIDE = 41.0, 9.67
+# Of the latter, what MLPs form again instead, where nothing is checkpointed (lean.py)
+SPARED_WIDE = 6.0
 OPTIMIZER_BYTES: dict[Optimizer, float] = {
     "adamw": 8.0,
     "muon": 4.0,
@@ -177,7 +179,8 @@ def activation_gib(config: Shapes, tokens: int, *, batch: int, checkpointing: bo
     and a half layers being worked on.
     """
     text = config.text_config
-    layer = tokens * (KEPT_HIDDEN * text.hidden_size + KEPT_WIDE * text.intermediate_size)
+    wide = KEPT_WIDE if checkpointing else KEPT_WIDE - SPARED_WIDE
+    layer = tokens * (KEPT_HIDDEN * text.hidden_size + wide * text.intermediate_size)
     total = text.num_hidden_layers * layer
     if checkpointing:
         total = text.num_hidden_layers * tokens * SIXTEEN * text.hidden_size + 1.5 * layer
