@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, read_json, replace_file, write_json
-from pulse_lib.machine import cores
+from pulse_lib.machine import cores, round_alike
 from pulse_lib.runs.kinds import run_folder, run_folders, run_name
 from pulse_lib.study.kernels import THREADS
 
@@ -76,8 +76,8 @@ TAIL = (
     "runs after it both (the demo's table below)"
 )
 ACTIVATIONS = (
-    "what is spared is the second model and the logits of all positions; the activations of the layers, which both "
-    "sides keep, are more at this size (gradient checkpointing, on for real models, lets go of them; so does reading "
+    "what is spared is the second model, the logits of all positions and half of what MLPs keep; the other activations, "
+    "which both sides keep, are more at this size (gradient checkpointing, on for real models, lets go of them; so does reading "
     "one conversation at a time, as the profile for a T4 does: `by ones`)"
 )
 DRAWING = "drawing and saving the figures is half of it"
@@ -297,6 +297,7 @@ def main() -> None:
     if unknown := set(names) - set(PARTS):
         raise SystemExit(f"--parts {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     result = read_json(options.out) if options.out.is_file() else {}
+    round_alike()  # in every part, as in a run
     ends = time.monotonic() + 60 * options.minutes
     try:
         for name in names:

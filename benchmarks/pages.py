@@ -54,6 +54,9 @@ PAGES = (
 TABLES = """after_requests general_by_category ledger matched one_shot_against_sequential power
 projector ranking sequential single_shot story at_level about ledger_numbers""".split()
 FIGURES = ("story", "figure4_matched", "figure5")
+# Of the demo that adds up in wider vectors
+WIDER = REFERENCE / "wider_vectors"
+WIDER_TABLES = ("ledger", "ledger_numbers", "ranking", "single_shot", "about")
 # Of the study of all methods on three seeds
 THREE = REFERENCE / "three_seeds"
 THREE_TABLES = """ranking after_requests single_shot sequential ledger ledger_numbers at_level
@@ -460,6 +463,9 @@ def pages(content: dict[str, str]) -> dict[Path, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--demo", type=Path, help="a finished demo's folder")
+    parser.add_argument(
+        "--wider", type=Path, help="a demo's folder, made with ATEN_CPU_CAPABILITY=avx512"
+    )
     parser.add_argument("--three", type=Path, help="the finished study of all methods, three seeds")
     parser.add_argument("--probes", type=Path, help="that study, its runs probed, with placebos")
     parser.add_argument(
@@ -472,6 +478,9 @@ def main() -> None:
     if given.demo:
         span(times_of(given.demo))  # refused before anything is written
         take_over(given.demo, REFERENCE, tables=TABLES, figures=FIGURES)
+    if given.wider:
+        WIDER.mkdir(exist_ok=True)
+        take_over(given.wider, WIDER, tables=WIDER_TABLES, figures=())
     if given.three:
         take_over(given.three, THREE, tables=THREE_TABLES, figures=THREE_FIGURES)
     if given.probes:
