@@ -18,8 +18,9 @@ The last layer, which the kit reads at the answers alone, counts in full: on the
 it is a fourth of the LM, the share can pass 1.
 
 Peak memory is that of a fresh process a side, less what it held once the model was there: Linux'
-VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. What making the
-model left free in the heap is given back first: else a step takes it again, and seems to need less. The
+VmHWM, set back before the step (ru_maxrss would remember how the model was made), MiB. Every tensor of
+128 KiB and more has pages of its own, which go when it does (MAPPED): in glibc's heap what is freed
+between others stays, which took up to 1 GiB more on either side, and not the same each time. The
 loop's second model counts in it. Both read their batch at once; `by ones` is the kit with one
 conversation at a time, which is a setting of it and gives the same gradient.
 """
@@ -28,9 +29,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import gc
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -59,6 +60,7 @@ from pulse_lib.train.terms import backward_term
 
 METHODS = ("ga", "ga_klr", "npo")
 RATE = 1e-5
+MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}  # read by glibc; else it grows as tensors are freed
 
 
 def model_of(size: random_llava.Size, **options: int) -> LoadedModel:
@@ -278,7 +280,6 @@ def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) ->
 def peak(side: str, method_id: str, bench: Bench) -> float:
     """MiB that this process took for one step above the loaded model; Linux only."""
     gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is what is held now
     before = _highest()
     step = bench.kit(method_id) if side == "kit" else bench.loop(method_id)
@@ -316,8 +317,10 @@ def main() -> None:
         for name, side, at_once in (("kit", "kit", 0), ("loop", "loop", 0), ("by_ones", "kit", 1)):
             command = [sys.executable, __file__, "--peak", side, method_id, "--size", options.size]
             command += ["--batch", str(options.batch), "--micro-batch", str(at_once)]
-            found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            peaks[name] = float(found)
+            done = subprocess.run(
+                command, check=True, env=os.environ | MAPPED, stdout=subprocess.PIPE, text=True
+            )
+            peaks[name] = float(done.stdout)
         row |= {f"{side}_peak_mib": peaks[side] for side in ("kit", "loop")}
         row["memory"] = round(peaks["kit"] / peaks["loop"], 2)
         rows.append(row)
