@@ -26,12 +26,16 @@ JUDGED = ["extracted", "correct", "invalid", "loglik_correct"]  # kept of every 
 
 
 def compare(again: Path, before: Path) -> pd.DataFrame:
-    """The rows of two studies' folders, run by run."""
+    """The rows of two studies' folders, run by run. Ends with a sentence where they share no run, or
+    a run that asked for other answers.
+    """
     lines = []
     for _, folder in run_folders(again):
         name = run_name(folder, again)
         if (folder / ROWS).is_file() and (before / name / ROWS).is_file():
             lines.append({"run": name, **_compared(folder / ROWS, before / name / ROWS)})
+    if not lines:
+        raise SystemExit(f"error: {again} has no finished run that {before} has too")
     return pd.DataFrame(lines).sort_values("run", ignore_index=True)
 
 
@@ -40,7 +44,9 @@ def _compared(again: Path, before: Path) -> dict[str, float]:
     now, was = (read_rows(path)[asked] for path in (again, before))
     both = now.merge(was, on=ASKED, suffixes=("", "_before"), validate="1:1")
     if not len(both) == len(now) == len(was):
-        raise SystemExit(f"{again}: {len(now)} answers, {len(was)} before, {len(both)} to the same")
+        raise SystemExit(
+            f"error: {again}: {len(now)} answers, {len(was)} before, {len(both)} to the same"
+        )
     judged = [both[[f"{name}{of}" for name in JUDGED]].fillna("") for of in ("", "_before")]
     pairs = zip(both["option_loglik"], both["option_loglik_before"], strict=True)
     apart = np.array([np.abs(np.subtract(a, b)).max() for a, b in pairs if len(b)])

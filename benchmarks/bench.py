@@ -75,11 +75,6 @@ TAIL = (
     "fine-tuning, on one core, is the longest run; probes and single-shot runs fill the other core meanwhile, and the "
     "runs after it both (the demo's table below)"
 )
-ACTIVATIONS = (
-    "what is spared is the second model, the logits of all positions and half of what MLPs keep; the other activations, "
-    "which both sides keep, are more at this size (gradient checkpointing, on for real models, lets go of them; so does reading "
-    "one conversation at a time, as the profile for a T4 does: `by ones`)"
-)
 DRAWING = "drawing and saving the figures is half of it"
 LOOKUPS = (
     "each layer looks whether one of a hundred frozen adapters has changed, which is a small part of it; what the rest "
@@ -90,7 +85,7 @@ TEXT = "a question without a picture has nothing long to share: its ceiling is n
 AIMS = (
     Aim("a step reaches 80 % of its ceiling", "steps", "share", "at least", 0.8),
     Aim("memory of a GA+KLR step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "ga_klr"),)),
-    Aim("memory of an NPO step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "npo"),), ACTIVATIONS),
+    Aim("memory of an NPO step, share of the loop's", "steps", "memory", "at most", 0.5, (("method", "npo"),)),
     Aim("a step on 25 requests' adapters, against five", "steps", "ratio", "at most", 1.05, (("method", "ga, sequential"),)),
     Aim("a person among 160, against one among 20", "straight", "against_first", "at most", 1.05, (("people", 160),)),
     Aim("a step on 100 requests' adapters, against five", "straight", "against_first", "at most", 1.05, (("requests", 100),), LOOKUPS),

@@ -22,7 +22,7 @@ VmHWM, set back before the step (ru_maxrss would remember how the model was made
 128 KiB and more has pages of its own, which go when it does (MAPPED): in glibc's heap what is freed
 between others stays, which took up to 1 GiB more on either side, and not the same each time. The
 loop's second model counts in it. Both read their batch at once; `by ones` is the kit with one
-conversation at a time, which is a setting of it and gives the same gradient.
+conversation at a time, as the profile for a T4 does: a setting of it that gives the same gradient.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from pulse_lib.data.records import Conversation, ImageStore, Turn
 from pulse_lib.methods import get
 from pulse_lib.model.adapters import add_adapter, stack, trained_parameters
 from pulse_lib.model.forward import IGNORE, collate
-from pulse_lib.model.lean import LeanMLP
+from pulse_lib.model.lean import LeanMLP, spare
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.train import losses
@@ -94,14 +94,13 @@ def conversations(images: ImageStore, group: str, n: int) -> list[Conversation]:
 @contextmanager
 def kept_whole(network: torch.nn.Module) -> Generator[None]:
     """Inside, MLPs are transformers' own, which keep all for the backward pass."""
-    spared = [m for m in network.modules() if isinstance(vars(m).get("forward"), LeanMLP)]
-    for module in spared:
-        del module.forward
+    for module in network.modules():
+        if isinstance(vars(module).get("forward"), LeanMLP):
+            del module.forward
     try:
         yield
     finally:
-        for module in spared:
-            module.forward = LeanMLP(module)
+        spare(network)
 
 
 class Bench:

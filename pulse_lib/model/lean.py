@@ -9,13 +9,14 @@ nothing to spare: load.py leaves such a model as it is.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-# What transformers' LlamaMLP and 126 other modules do, and all that is understood here
+# What LlamaMLP and most gated MLPs of transformers do, and all that is understood here
 FORWARD = "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))"
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -58,8 +59,8 @@ class _Product(torch.autograd.Function):
 def _again(
     gate: torch.Tensor, up: torch.Tensor, *, act: Activation, product: torch.Tensor
 ) -> tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]:
-    """How autograd keeps the product, or the copy of it that an adapter reads in its own dtype: by
-    shape and dtype alone. Anything else is kept as it is.
+    """How autograd keeps the product, or the copy of it that an adapter reads in its own dtype (no
+    adapter here drops out): by shape and dtype alone. Anything else is kept as it is.
     """
     # Not the product itself: it would be kept with the function
     place, size, wide, dtype = product.data_ptr(), product.numel(), product.shape[-1], product.dtype
@@ -86,6 +87,7 @@ def spare(network: torch.nn.Module) -> None:
             module.forward = LeanMLP(module)
 
 
+@functools.cache
 def _gated(kind: type[torch.nn.Module]) -> bool:
     if not (kind.__name__.endswith("MLP") and inspect.isfunction(kind.forward)):
         return False
