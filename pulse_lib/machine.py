@@ -5,11 +5,14 @@ UTF-8, and signals that end it in order.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import signal
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pulse_lib.files import INSTALLED, REPOSITORY
@@ -92,6 +95,22 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # macOS, or another C library
         return False
     return all(mallopt(what, size) for what, size in _MALLOC.items())
+
+
+@contextmanager
+def garbage_at_the_end() -> Generator[None]:
+    """Have Python look for garbage once, among what was made inside, when that is done: a figure is
+    tens of thousands of objects that know one another, and Python would go over all of them, and
+    all that were there before, again and again while it is drawn.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)  # what is younger than the last look: all that was made inside
+        if was:
+            gc.enable()
 
 
 def prepare() -> None:

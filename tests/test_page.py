@@ -981,3 +981,8 @@ def test_a_runs_file_is_read_once_for_all_its_states(study, monkeypatch):
         frame = study.full_rows(run, ("question_id", "correct"))
     assert len(reads) == 1 and list(frame) == ["question_id", "correct"]
     assert "response" in study.full_rows(run) and len(reads) == 2
+    whole, some = study.full_rows(run), study.full_rows(run, ("correct",), round=2, set="forget")
+    picked = collect.pick(whole, round=2, set="forget")
+    assert 0 < len(some) < len(whole) and list(some["correct"]) == list(picked["correct"])
+    assert study.full_rows(run, round=2, set="forget").equals(picked.reset_index(drop=True))
+    assert study.full_rows(run, ("correct",), set="nobody").empty

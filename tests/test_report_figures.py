@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as made
+from fontTools import subset
 from fontTools.pens.recordingPen import RecordingPen
 from fontTools.ttLib import TTFont
 from PIL import Image
@@ -486,13 +487,32 @@ def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
     assert b"/FontFile2" in written[0] and b"/Type3" not in written[0]  # TrueType
     with mpl.rc_context({"pdf.fonttype": 42}):
         plain = by_savefig("pdf", metadata={"CreationDate": None})
-    assert written[0] == written[3] and len(written[0]) < len(plain)
+    assert written[0] == written[3]
     assert _glyphs(written[0]) == _glyphs(plain) and _page(written[0]) == _page(plain)
     for ours, dpi in ((written[1], 192), (written[2], 110)):
         mine, theirs = (Image.open(io.BytesIO(b)) for b in (ours, by_savefig("png", dpi=dpi)))
         assert mine.mode == "RGB" and mine.info["dpi"] == theirs.info["dpi"]
         assert np.asarray(theirs)[..., 3].min() == 255  # nothing shines through
         assert mine.tobytes() == theirs.convert("RGB").tobytes()
+
+
+def test_a_font_is_cut_once_for_figures_of_plain_words(monkeypatch):
+    def saying(text: str) -> style.Figure:
+        figure = style.new_figure(4, 2)
+        figure.text(0.1, 0.5, text)
+        return figure
+
+    style._cut.cache_clear()
+    cuts, cut = [], subset.Subsetter.subset
+    monkeypatch.setattr(
+        subset.Subsetter, "subset", lambda self, font: (cuts.append(1), cut(self, font))
+    )
+    first, second = (style.pdf(saying(text)) for text in ("Ten of 12 (83 %)", "Other words: 0.5"))
+    assert len(cuts) == 1 and len(_glyphs(first)[0]) != len(_glyphs(second)[0])
+    style.pdf(saying("more → less"))  # an arrow is in no other font: one of its own
+    assert len(cuts) == 2
+    monkeypatch.setattr(mpl, "__version_info__", (3, 12))  # which may go about it another way
+    assert style.pdf(saying("Ten")) and len(cuts) == 3
 
 
 def _streams(pdf: bytes) -> list[bytes]:

@@ -236,6 +236,27 @@ def test_equals_a_slow_reading_of_the_formulas(n_seeds, shared, by):
         )
 
 
+@pytest.mark.parametrize("kind", [str, "category"])
+@pytest.mark.parametrize("by", [None, "modality"])
+def test_rows_that_count_are_as_a_frame_of_these_alone(by, kind):
+    """Where the two sides have other seeds too, and one seed lacks a modality among them."""
+    rng = np.random.default_rng(5)
+    before, after = (
+        some_rows(rng, n, True, p).astype({"cluster": kind, "modality": kind})
+        for n, p in ((3, 0.8), (2, 0.4))
+    )
+    counts = [rng.random(len(rows)) < 0.7 for rows in (before, after)]
+    counts[0] &= ~((before["seed"] == 1) & (before["modality"] == "text")).to_numpy()
+    alone = [rows[count] for rows, count in zip((before, after), counts, strict=True)]
+    for rows, count, these in zip((before, after), counts, alone, strict=True):
+        assert stats.accuracy(rows, by=by, where=count) == stats.accuracy(these, by=by)
+    kept = stats.retained(before, after, by=by, where=tuple(counts))
+    shared = stats.of_shared_seeds(*alone, by=by)
+    was, now = (stats.accuracy(rows, by=by) for rows in shared)
+    assert kept == stats.share(now, was) and kept.seeds == ((0, 1) if by is None else (0,))
+    assert stats.retained(before, after, by=by, where=(counts[0], counts[1] & False)).n_seeds == 0
+
+
 # --- invariances ----------------------------------------------------------------------------------
 
 

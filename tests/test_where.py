@@ -4,6 +4,7 @@ the background, as root, on one core of many, from a clone that git gave other l
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import weakref
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,33 @@ def test_freed_memory_is_used_again_unless_the_environment_says_otherwise():
             pytest.skip("another C library")
         assert kept == str(not more), more
         assert (int(faults) < pages / 50) == (kept == "True"), more
+
+
+def test_garbage_is_looked_for_once_when_something_is_done():
+    class Knot:
+        def __init__(self):
+            self.itself = self
+
+    def note(phase: str, info: dict) -> None:
+        if phase == "start":
+            looks.append(info["generation"])
+
+    looks, knots = [], []
+    gc.callbacks.append(note)
+    try:
+        with pytest.raises(ValueError), machine.garbage_at_the_end():
+            for _ in range(20_000):
+                knots.append(weakref.ref(Knot()))
+            assert not looks and all(knot() for knot in knots)
+            raise ValueError
+        assert looks == [0] and not any(knot() for knot in knots) and gc.isenabled()
+        gc.disable()
+        with machine.garbage_at_the_end():
+            pass
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()
+        gc.callbacks.remove(note)
 
 
 def test_without_a_home_programs_below_get_a_folder(monkeypatch, tmp_path):

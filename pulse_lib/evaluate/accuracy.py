@@ -67,9 +67,10 @@ def at_level(
 
     Steps are coarse near the level: the first measurement below it may be far below.
     """
-    names, path = ["step", *columns], path.sort_values("step")
-    values, forget = path[names].to_numpy(float), np.asarray(forget_level(path, by), dtype=float)
-    values, forget = values[~np.isnan(forget)], forget[~np.isnan(forget)]
+    names, forget = ["step", *columns], np.asarray(forget_level(path, by), dtype=float)
+    known, values = ~np.isnan(forget), path[names].to_numpy(float)
+    order = np.argsort(values[known, 0], kind="stable")
+    values, forget = values[known][order], forget[known][order]
     below = np.flatnonzero((values[:, 0] > 0) & (forget <= level))
     if not len(below):
         return None
@@ -114,19 +115,18 @@ def summary(table: pd.DataFrame, column: str = "correct") -> dict[str, float]:
     Means are over questions. `table` must be of one model state; sets other than forget, retain and
     general do not count. column: loglik_correct for those of the likeliest options.
     """
-    correct, of = table[column].to_numpy(float), {}
-    for name in ("forget", "retain", "general"):
-        of[name] = _where(table, set=name, wording="trained")
-    asked = {m: _where(table, modality=m) for m in ("multimodal", "text")}
+    correct, trained = table[column].to_numpy(float), equals(table["wording"], "trained")
+    of = {name: trained & equals(table["set"], name) for name in ("forget", "retain", "general")}
+    asked = {m: equals(table["modality"], m) for m in ("multimodal", "text")}
     result = {
-        f"{name}_{modality}": _mean(correct[of[name] & asked[modality]])
+        f"{name}_{modality}": mean(correct[of[name] & asked[modality]])
         for name in ("forget", "retain")
         for modality in asked
     }
     every = of["forget"] | of["retain"] | of["general"]
     return result | {
-        "general": _mean(correct[of["general"]]),
-        "invalid_rate": _mean(table["invalid"].to_numpy(float)[every]),
+        "general": mean(correct[of["general"]]),
+        "invalid_rate": mean(table["invalid"].to_numpy(float)[every]),
     }
 
 
@@ -183,7 +183,7 @@ def _by_modality(table: pd.DataFrame) -> list[np.ndarray]:
 
 
 def _mean_of_both(correct: np.ndarray, chosen: np.ndarray, *, asked: list[np.ndarray]) -> float:
-    return float(nan_mean([_mean(correct[chosen & of]) for of in asked]))
+    return float(nan_mean([mean(correct[chosen & of]) for of in asked]))
 
 
 def equals(column: pd.Series, value: object) -> np.ndarray:
@@ -202,5 +202,6 @@ def _where(table: pd.DataFrame, **values: str) -> np.ndarray:
     return np.logical_and.reduce([equals(table[c], value) for c, value in values.items()])
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
+    """Mean of some values; NaN of none."""
     return float(values.mean()) if len(values) else float("nan")

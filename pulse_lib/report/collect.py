@@ -92,25 +92,37 @@ class Study:
         """By which accuracies: what the model says, or both that and its likeliest option."""
         return self.profile.unlearn.matched_by
 
-    def full_rows(self, run: str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-        """All columns of one run's rows, texts and options included, or those named; of benchmarks
-        none. Not to be changed: the last one read is kept. Raises PulseError listing the runs if
-        there is no such run."""
-        return self._full(run, columns, benchmarks=False)
+    def full_rows(
+        self, run: str, columns: tuple[str, ...] = (), **values: str | int
+    ) -> pd.DataFrame:
+        """All columns of one run's rows, texts and options included, or those named; of the rows
+        whose columns have these values (state="before"). Of benchmarks none. Raises PulseError
+        listing the runs if there is no such run."""
+        table = self._file(run, (*columns, *values) if columns else (), benchmarks=False)
+        wanted = [
+            pc.call_function("equal", [table[column], pa.scalar(value)])
+            for column, value in values.items()
+        ]
+        if columns:
+            table = table.select(list(columns))
+        if wanted:
+            both = functools.partial(pc.call_function, "and")
+            table = table.filter(functools.reduce(lambda a, b: both([a, b]), wanted))
+        return table.to_pandas()
 
     def benchmark_rows(self, run: str) -> pd.DataFrame:
         """All columns of one run's rows of benchmarks, and `cluster` (see stats)."""
-        rows = self._full(run, (), benchmarks=True)
+        rows = self._file(run, (), benchmarks=True).to_pandas()
         return rows.assign(cluster=clusters(rows))
 
-    def _full(self, run: str, columns: tuple[str, ...], *, benchmarks: bool) -> pd.DataFrame:
+    def _file(self, run: str, columns: tuple[str, ...], *, benchmarks: bool) -> pa.Table:
         found = {r.name: r for r in self.runs}
         if run not in found:
             raise PulseError(
                 f"{self.out} holds no complete run {run!r}. Complete runs: {', '.join(found)}"
             )
         path, result = found[run].folder / "rows.parquet", found[run].manifest["result"]
-        return _full_rows(path, columns, benchmarks=benchmarks, result=result)
+        return _rows_in(path, columns, benchmarks=benchmarks, result=result)
 
     @functools.cached_property
     def parts(self) -> dict[tuple[str, str, int], pd.DataFrame]:
@@ -151,13 +163,11 @@ class Study:
 
 
 @functools.lru_cache(maxsize=1)  # a run's states are asked for one after another
-def _full_rows(
-    path: Path, columns: tuple[str, ...], *, benchmarks: bool, result: str
-) -> pd.DataFrame:
-    """The rows in a file; `result` is their run's, so that a run made anew is read anew."""
+def _rows_in(path: Path, columns: tuple[str, ...], *, benchmarks: bool, result: str) -> pa.Table:
+    """The rows in a file, at least these columns of them; `result` is their run's, so that a run made
+    anew is read anew."""
     there = tuple(dict.fromkeys([*columns, "set"])) if columns else ()
-    table = _apart(read_table(path, columns=there or None), benchmarks=benchmarks)
-    return (table.select(list(columns)) if columns else table).to_pandas()
+    return _apart(read_table(path, columns=there or None), benchmarks=benchmarks)
 
 
 def _apart(table: pa.Table, *, benchmarks: bool) -> pa.Table:
@@ -274,7 +284,7 @@ def _encoded(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def _in_order(column: pd.Series) -> pd.Series:
-    return column.cat.reorder_categories(sorted(column.cat.categories))
+    return column.cat.set_categories(pd.Index(sorted(column.cat.categories), dtype=object))
 
 
 def _read_paths(runs: Iterable[Run]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pulse_lib import __version__
 from pulse_lib.errors import PulseError
+from pulse_lib.machine import garbage_at_the_end
 from pulse_lib.profile import DRAWN
 from pulse_lib.report import explorer
 from pulse_lib.report.answer import answer
@@ -96,6 +97,7 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
+@garbage_at_the_end()
 def report(
     study: Study,
     gallery: Gallery,

@@ -88,8 +88,7 @@ def _before(study: Study, scenario: str, *, seed: int) -> pd.DataFrame:
         raise PulseError(
             f"{study.out}: no answers before unlearning for scenario {scenario}, seed {seed}"
         )
-    rows = study.full_rows(str(source["run"].iloc[0]))
-    return pick(rows, state="before", scenario=scenario)
+    return study.full_rows(str(source["run"].iloc[0]), state="before", scenario=scenario)
 
 
 def chosen(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
+from pulse_lib.machine import garbage_at_the_end
 from pulse_lib.report.collect import Study, pick
 from pulse_lib.report.figures import comparisons, sequential
 from pulse_lib.report.figures.likeness import likeness
@@ -191,7 +192,8 @@ class Gallery:
         """The picture of that name: on the page, in files and in the report it is the same one.
         Raises PulseError listing the names."""
         if name not in self.pictures:
-            self.pictures[name] = painted(self.figure(name), with_pdf=True)
+            with garbage_at_the_end():
+                self.pictures[name] = painted(self.figure(name), with_pdf=True)
         return self.pictures[name]
 
     def save(self, folder: Path) -> list[Path]:

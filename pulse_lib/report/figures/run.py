@@ -176,7 +176,7 @@ def stairs_map(ax: Axes, grid: pd.DataFrame) -> None:
     for (y, x), value in np.ndenumerate(grid.to_numpy(dtype=float)):
         if np.isnan(value):
             continue
-        look: Look = {"size": 8, "color": "w" if value > 0.5 else "0.15"}
+        look: Look = {"size": 8, "color": "w" if value > 0.5 else "0.15", "in_layout": False}
         ax.text(x + 0.5, y + 0.5, f"{value:.2f}", ha="center", va="center", **look)
     ax.set(xlim=(0, len(grid.columns)), ylim=(len(grid), 0))
     ax.set_xticks(np.arange(len(grid.columns)) + 0.5, [str(name) for name in grid.columns])

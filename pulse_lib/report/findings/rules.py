@@ -13,8 +13,6 @@ from pulse_lib.evaluate.accuracy import (
     chance,
     first_at_or_below,
     forget_level,
-    likelihoods,
-    summary,
 )
 from pulse_lib.methods import PAPER_METHODS
 from pulse_lib.profile import Scenario
@@ -259,13 +257,13 @@ def _first_low_round(facts: Facts, rows: pd.DataFrame) -> pd.DataFrame:
     """Of each seed and order the rows of the first round whose forget accuracy over everybody is at
     or below the level, by the study's `matched_by`."""
     found, study = [], facts.study
-    for _, run in groups(rows, ["seed", "order"]):
-        asked = dict(groups(run, "round"))
+    for run, here in groups(rows, "run"):
         levels = {
-            number: forget_level(summary(state) | likelihoods(state), study.matched_by)
-            for number, state in asked.items()
+            number: forget_level(said, study.matched_by)
+            for (name, _, number), said in study.summaries.items()
+            if name == run
         }
         number = first_at_or_below(pd.Series(levels), study.matched_at)
         if number is not None:
-            found.append(pick(run, round=number))
+            found.append(pick(here, round=number))
     return pd.concat(found) if found else rows.iloc[:0]

@@ -43,7 +43,7 @@ def across(study: Study, scenario: Scenario, *, seed: int) -> pd.DataFrame:
 def _of_run(study: Study, run: Run, *, scenario: str, seed: int) -> Iterator[pd.DataFrame]:
     if run.parameter("seed") != seed:
         return
-    rows = pick(study.full_rows(run.name, READ), scenario=scenario)
+    rows = study.full_rows(run.name, READ, scenario=scenario)
     if run.kind in ("data", "target"):
         rows = pick(rows, state="before")
         names = {"series": BEFORE, "kind": BEFORE, "method": BEFORE, "trained_part": ""}

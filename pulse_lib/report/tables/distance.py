@@ -4,6 +4,7 @@ far metrics agree in ranking the methods.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -79,11 +80,12 @@ def distance(study: Study) -> pd.DataFrame:
     what is kept (0-1) of retain and general accuracy, and last the 95 % limits of the distances
     (`distance_limits`). Empty where no oracle ran.
     """
-    lines = []
+    lines, untouched = [], _untouched(study)
     for (scenario, seed), oracle in oracles(study).items():
-        asked = _rows_of(study, oracle.name, state="final", more=("person_id", "group"))
+        whole = (*NEEDED, "person_id", "group")
+        asked = study.full_rows(oracle.name, whole, state="final", wording="trained")
         aims = answers(asked.assign(unit=pd.factorize(clusters(asked))[0]))
-        states = _untouched(study, scenario, seed=seed)
+        states = list(untouched.get((scenario, seed), ()))
         was = next((study.summaries[name, s, 0] for name, s in states if s == "before"), {})
         states += [
             (run.name, state)
@@ -94,7 +96,8 @@ def distance(study: Study) -> pd.DataFrame:
         for name, state in states:
             here = study.part(name, state)
             if len(here) and (name, state) != (oracle.name, "matched"):
-                rows = _rows_of(study, name, state=state, scenario=scenario)
+                which = {"state": state, "scenario": scenario, "wording": "trained"}
+                rows = study.full_rows(name, NEEDED, **which)
                 whose = _whose(here, scenario, state=state)
                 pair = paired(answers(rows), aims)
                 line = whose | distances(pair) | _accuracies(study, name, state=state)
@@ -158,24 +161,13 @@ def _methods(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["method"].isin(others)]
 
 
-def _rows_of(
-    study: Study, run: str, *, state: str, scenario: str = "", more: tuple[str, ...] = ()
-) -> pd.DataFrame:
-    rows = study.full_rows(run, ("state", "scenario", *NEEDED, *more))
-    wanted = rows["state"] == state
-    if scenario:
-        wanted &= rows["scenario"] == scenario
-    return rows[wanted]
-
-
-def _untouched(study: Study, scenario: str, *, seed: int) -> list[tuple[str, str]]:
-    """(run, state) of the models of a scenario that nothing was unlearned from."""
-    return [
-        (name, state)
-        for (name, state, _), rows in study.parts.items()
-        if state in ("base", "before")
-        and (rows["scenario"].iloc[0], rows["seed"].iloc[0]) == (scenario, seed)
-    ]
+def _untouched(study: Study) -> dict[tuple[str, int], list[tuple[str, str]]]:
+    """(run, state) of the models that nothing was unlearned from, by scenario and seed."""
+    found = defaultdict(list)
+    for (name, state, _), rows in study.parts.items():
+        if state in ("base", "before"):
+            found[rows["scenario"].iloc[0], rows["seed"].iloc[0]].append((name, state))
+    return found
 
 
 def _whose(rows: pd.DataFrame, scenario: str, *, state: str) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
+from pulse_lib.evaluate.accuracy import equals
 from pulse_lib.report import stats
-from pulse_lib.report.collect import headline
+from pulse_lib.report.collect import groups
 from pulse_lib.report.tables.intervals import wide
 
 States = Iterable[tuple[dict, pd.DataFrame]]  # whose, and the rows of all seeds
@@ -23,14 +25,17 @@ def twins(rows: pd.DataFrame) -> pd.DataFrame:
     rows: of one kind of model state. Person and category name a fact; where a source has several
     questions of one modality about it, they are no twins, and left out.
     """
-    people = headline(rows)
-    people = people[people["set"] != "general"]
-    keys = [*_FACT, "modality"]
-    alone = ~people.duplicated(keys, keep=False)
-    people = people[alone].astype({k: str for k in keys if k != "seed"})
-    wide = people.set_index(keys)["correct"].unstack("modality")
-    both = wide.reindex(columns=["multimodal", "text"]).dropna().astype(bool)
-    return both.reset_index().rename_axis(columns=None)
+    people = rows[equals(rows["wording"], "trained") & ~equals(rows["set"], "general")]
+    fact = people.groupby(_FACT, observed=True).ngroup().to_numpy()
+    found, correct = {}, people["correct"].to_numpy(dtype=float)
+    asked_once = np.ones(fact.max(initial=-1) + 1, dtype=bool)
+    for modality in ("multimodal", "text"):
+        here = equals(people["modality"], modality)
+        asked_once &= np.bincount(fact[here], minlength=len(asked_once)) == 1
+        found[modality] = np.bincount(fact[here], correct[here], minlength=len(asked_once))
+    _, first = np.unique(fact, return_index=True)
+    both = people[_FACT].iloc[first].assign(**{m: right > 0 for m, right in found.items()})
+    return both[asked_once].reset_index(drop=True)
 
 
 def modality_gap(states: States) -> pd.DataFrame:
@@ -40,7 +45,7 @@ def modality_gap(states: States) -> pd.DataFrame:
     lines = []
     for whose, rows in states:
         pairs = twins(rows)
-        for name, part in pairs.groupby("set", sort=False):
+        for name, part in groups(pairs, "set", sort=False):
             photo, text = part["multimodal"], part["text"]
             shares = (photo & text, photo & ~text, text & ~photo, ~photo & ~text)
             line = whose | {"set": name, "n_facts": len(part)}

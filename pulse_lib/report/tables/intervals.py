@@ -39,35 +39,42 @@ SPREAD = ["value", "low", "high", "n_clusters", "n_answers", "n_seeds", "points"
 def answers_of(rows: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, str | None]:
     """The headline rows of a metric and what is averaged within them: retain_text -> (its rows,
     None), retain -> (both, "modality")."""
+    wanted, by = _of(rows, metric)
+    return rows.loc[wanted, [column for column in ANSWERS if column in rows]], by
+
+
+def _of(rows: pd.DataFrame, metric: Metric) -> tuple[np.ndarray, str | None]:
+    """`answers_of`, but which rows these are."""
     name, _, modality = metric.partition("_")
     wanted = equals(rows["wording"], "trained") & equals(rows["set"], name)
     if modality:
         wanted &= equals(rows["modality"], modality)
-    there = [column for column in ANSWERS if column in rows]
-    return rows.loc[wanted, there], None if modality or name == "general" else "modality"
+    return wanted, None if modality or name == "general" else "modality"
 
 
-def accuracy(rows: pd.DataFrame, metric: Metric, **options) -> stats.Interval:
-    """Accuracy (0-1) of a metric ("forget", "forget_text", "general" ...) over rows of one
-    state."""
-    chosen, by = answers_of(rows, metric)
-    return stats.accuracy(chosen, by=by, **options)
+def accuracy(
+    rows: pd.DataFrame, metric: Metric, *, column: str = "correct", level: float = stats.LEVEL
+) -> stats.Interval:
+    """Accuracy (0-1) of a metric ("forget", "forget_text", "general" ...) over rows of one state;
+    column: by what of WAYS."""
+    wanted, by = _of(rows, metric)
+    return stats.accuracy(rows, column, by=by, where=wanted, level=level)
 
 
 def percent_retained(
-    before: pd.DataFrame, after: pd.DataFrame, *, metric: Metric, **options
+    before: pd.DataFrame, after: pd.DataFrame, *, metric: Metric, level: float = stats.LEVEL
 ) -> stats.Interval:
     """Percent of a metric's accuracy before that is left."""
-    (b, by), (a, _) = answers_of(before, metric), answers_of(after, metric)
-    return stats.percent_retained(b, a, by=by, **options)
+    (b, by), (a, _) = _of(before, metric), _of(after, metric)
+    return stats.percent_retained(before, after, by=by, where=(b, a), level=level)
 
 
 def percent_forgotten(
-    before: pd.DataFrame, after: pd.DataFrame, *, metric: Metric, **options
+    before: pd.DataFrame, after: pd.DataFrame, *, metric: Metric, level: float = stats.LEVEL
 ) -> stats.Interval:
     """Percent of a metric's accuracy before that is gone."""
-    (b, by), (a, _) = answers_of(before, metric), answers_of(after, metric)
-    return stats.percent_forgotten(b, a, by=by, **options)
+    (b, by), (a, _) = _of(before, metric), _of(after, metric)
+    return stats.percent_forgotten(before, after, by=by, where=(b, a), level=level)
 
 
 def spread(found: stats.Interval) -> dict:
@@ -133,12 +140,12 @@ def requests(study: Study) -> pd.DataFrame:
     lines = []
     for whose, rows in sequences(study):
         for number, state in groups(rows, "round"):
-            asked = headline(state[ANSWERS])
-            asked = asked[asked["set"].isin(SETS)]
+            asked = np.logical_or.reduce([equals(state["set"], name) for name in SETS])
+            asked &= equals(state["wording"], "trained")
             found: dict[Metric, stats.Interval] = {
                 metric: accuracy(state, metric) for metric in SETS
             }
-            found["invalid_rate"] = stats.accuracy(asked, "invalid")
+            found["invalid_rate"] = stats.accuracy(state, "invalid", where=asked)
             lines += [
                 whose | {"round": number, "measure": metric} | spread(value)
                 for metric, value in found.items()
@@ -200,11 +207,10 @@ def breaking(study: Study) -> pd.DataFrame:
     lines = []
     for who, rows in every:
         for set_name in SETS:
-            chosen, by = answers_of(rows, set_name)
+            guessed = chance(rows["n_options"][_of(rows, set_name)[0]])
             for way, column in WAYS.items():
-                named = {"set": set_name, "measure": way, "chance": chance(chosen["n_options"])}
-                found = stats.accuracy(chosen, column, by=by)
-                lines.append(who | named | spread(found))
+                named = {"set": set_name, "measure": way, "chance": guessed}
+                lines.append(who | named | spread(accuracy(rows, set_name, column=column)))
     return _frame(lines, "set", "measure", "chance")
 
 

@@ -53,10 +53,10 @@ def _at(study: Study, levels: tuple[float, ...]) -> pd.DataFrame:
     found = dict(groups(study.paths, SETTINGS))
     lines = []
     for whose in sorted(found, key=lambda w: (w[0], order.index(w[1]), w[2] == "llm")):
-        runs = [run for _, run in groups(found[whose], "seed")]
+        runs = [(run, _start(run)) for _, run in groups(found[whose], "seed")]
         for by in RULES:
             for level in levels:
-                there = [share for run in runs if (share := _kept(run, level, by=by))]
+                there = [share for run in runs if (share := _kept(*run, level=level, by=by))]
                 line = dict(zip(SETTINGS, whose, strict=True)) | {"matched_by": by, "level": level}
                 line |= {"n_seeds": len(runs), "n_reached": len(there)}
                 line |= {k: nan_mean(s[k] for s in there) for k in ["step", *KEPT] if there}
@@ -65,12 +65,19 @@ def _at(study: Study, levels: tuple[float, ...]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=AT_LEVEL)
 
 
-def _kept(path: pd.DataFrame, level: float, *, by: MatchedBy) -> dict[str, float]:
+def _start(path: pd.DataFrame) -> dict[str, float]:
+    """RETAINED where a trajectory begins."""
+    first = path["step"].to_numpy().argmin()
+    return {name: path[name].iloc[first] for name in RETAINED}
+
+
+def _kept(
+    path: pd.DataFrame, start: dict[str, float], *, level: float, by: MatchedBy
+) -> dict[str, float]:
     """step and KEPT of one trajectory at a level; empty if it never got there."""
     there = interpolated(path, level, by=by, columns=RETAINED)
     if there is None:
         return {}
-    start = path.loc[path["step"].idxmin()]
     shares = retained_shares(start, there)
     retain = retained_share(both_modalities(start, "retain"), both_modalities(there, "retain"))
     kept = {"kept": float(nan_mean(shares.values())), "retain_kept": float(retain)}

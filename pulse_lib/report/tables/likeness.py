@@ -12,9 +12,10 @@ import pandas as pd
 from pulse_lib.data.likeness import plain_name
 from pulse_lib.data.records import Person, Question, read_records
 from pulse_lib.data.world.people import looks_apart
+from pulse_lib.evaluate.accuracy import equals
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report import stats
-from pulse_lib.report.collect import Study, headline, once, pick
+from pulse_lib.report.collect import Study, once
 from pulse_lib.report.tables.intervals import SETTINGS, states, wide
 
 Likeness = Literal["face", "name", "fact"]
@@ -90,16 +91,16 @@ def likeness(study: Study) -> pd.DataFrame:
     says: "near ones lose more", "far ones lose more" if the whole interval says so; else "no
     difference seen".
     """
-    lines, told = [], _told(study)
+    ids = study.rows["question_id"].cat.categories
+    lines, told = [], {key: _numbers(flags, ids) for key, flags in _told(study).items()}
     known: dict[int, pd.DataFrame] = {}  # methods have rows before in common
     for whose, before, after in states(study):
         scenario = whose["scenario"]
         if id(before) not in known:
             known[id(before)] = _retain(before, told, scenario=scenario)
-        parts = [known[id(before)], _retain(after, told, scenario=scenario)]
-        for name, modality in ASKED.items():
-            line = _line(*(_asked(part, modality) for part in parts), name=name)
-            if line:
+        now = _retain(after, told, scenario=scenario)
+        for name in ASKED:
+            if line := _line(known[id(before)], now, name=name):
                 lines.append(whose | {"likeness": name} | line)
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -116,42 +117,54 @@ def _told(study: Study) -> dict[tuple[str, int], pd.DataFrame]:
     return found
 
 
+def _numbers(flags: pd.DataFrame, ids: pd.Index) -> np.ndarray:
+    """`near` as (questions, likenesses): 1 for near, 0 for far, -1 for what cannot be told."""
+    known = flags.astype("boolean").reindex(ids).astype("Int8")
+    return known.fillna(-1).to_numpy(dtype="int8")
+
+
 def _retain(
-    rows: pd.DataFrame, told: dict[tuple[str, int], pd.DataFrame], *, scenario: str
+    rows: pd.DataFrame, told: dict[tuple[str, int], np.ndarray], *, scenario: str
 ) -> pd.DataFrame:
-    """The headline rows about retain people, with the columns of `near`."""
-    asked = pick(headline(rows[["set", "wording", *COUNTED]]), set="retain")[COUNTED]
-    parts = []
-    for seed, part in asked.groupby("seed"):
-        here = told.get((scenario, int(str(seed))))
-        if here is not None:
-            flags = here.reindex(part["question_id"].astype(str)).set_axis(part.index)
-            parts.append(part.assign(**{name: flags[name] for name in ASKED}))
-    return pd.concat(parts) if parts else asked.assign(**dict.fromkeys(ASKED, None))
-
-
-def _asked(rows: pd.DataFrame, modality: str) -> pd.DataFrame:
-    return pick(rows, modality=modality) if modality else rows
+    """The headline rows about retain people, with the columns of `near` as `_numbers`; told: these by
+    the question's code."""
+    asked = rows.loc[equals(rows["wording"], "trained") & equals(rows["set"], "retain"), COUNTED]
+    seed, question = asked["seed"].to_numpy(), asked["question_id"].cat.codes.to_numpy()
+    flags = np.full((len(asked), len(ASKED)), -1, dtype="int8")
+    for (of, which), here in told.items():
+        if of == scenario:
+            flags[seed == which] = here[question[seed == which]]
+    return asked.assign(**dict(zip(ASKED, flags.T, strict=True)))
 
 
 def _line(before: pd.DataFrame, after: pd.DataFrame, *, name: Likeness) -> dict:
-    by = None if ASKED[name] else "modality"
-    groups = [
-        [rows[(rows[name] == wanted).to_numpy(bool)] for rows in (before, after)]
-        for wanted in (True, False)
-    ]
-    if any(rows.empty for pair in groups for rows in pair):
+    by, pair = None if ASKED[name] else "modality", (before, after)
+    where = [_where(pair, name, flag=flag) for flag in (1, 0)]
+    if not all(here.any() for of_pair in where for here in of_pair):
         return {}
-    shared = stats.of_shared_seeds(*(rows for pair in groups for rows in pair), by=by)
-    kept = [stats.percent_retained(*shared[k : k + 2], by=by) for k in (0, 2)]
+    kept = [stats.percent_retained(*pair, by=by, where=of_pair) for of_pair in where]
+    seeds = {*kept[0].seeds} & {*kept[1].seeds}
+    where = [stats.of_seeds(pair, seeds, where=of_pair) for of_pair in where]
+    if kept[0].seeds != kept[1].seeds:
+        kept = [stats.percent_retained(*pair, by=by, where=of_pair) for of_pair in where]
     found = [*kept, stats.difference(*kept)]
     line: dict = {"n_seeds": kept[0].n_seeds}
-    line |= {
-        f"n_{n}": rows["cluster"].nunique() for n, rows in zip(VALUES, shared[::2], strict=False)
-    }
+    for value, (here, _) in zip(VALUES, where, strict=False):
+        line[f"n_{value}"] = before["cluster"][here].nunique()
     for value, interval in zip(VALUES, found, strict=True):
         line |= wide(interval, value)
     return line | {"says": said(found[-1])}
+
+
+def _where(
+    pair: tuple[pd.DataFrame, pd.DataFrame], name: Likeness, *, flag: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of two frames have a flag, and were asked in the way that can tell."""
+    first, second = (
+        (rows[name].to_numpy() == flag) & (not ASKED[name] or equals(rows["modality"], ASKED[name]))
+        for rows in pair
+    )
+    return first, second
 
 
 def said(difference: stats.Interval) -> str:

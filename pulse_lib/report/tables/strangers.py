@@ -6,7 +6,7 @@ import pandas as pd
 
 from pulse_lib.profile import SCENARIOS
 from pulse_lib.report import stats
-from pulse_lib.report.collect import Study, headline, once, pick
+from pulse_lib.report.collect import Study, once, pick
 from pulse_lib.report.tables.intervals import SETTINGS, states, wide
 
 VALUES = ("forget", "stranger", "known")
@@ -37,14 +37,13 @@ def strangers(study: Study) -> pd.DataFrame:
         found = [(whose, before)]
         found += [(who, after) for who, _, after in states(study) if who["scenario"] == scenario]
         for who, rows in found:
-            line = _line(headline(rows))
-            if line:
+            if line := _line(rows):
                 lines.append(who | line)
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def _line(rows: pd.DataFrame) -> dict:
-    asked = [pick(rows, set=name) for name in ("forget", "holdout")]
+    asked = [pick(rows, wording="trained", set=name) for name in ("forget", "holdout")]
     if any(part.empty for part in asked):
         return {}
     members, others = (

@@ -3,6 +3,8 @@ tables only ever grow at the end."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -10,12 +12,15 @@ from pulse_lib.evaluate.accuracy import (
     LIKELIHOODS,
     RETAINED,
     SUMMARY,
+    equals,
     first_at_or_below,
     forget_level,
+    mean,
     request_accuracies,
     retained_share,
 )
 from pulse_lib.evaluate.mmbench import score_rows
+from pulse_lib.machine import garbage_at_the_end
 from pulse_lib.profile import TWINS
 from pulse_lib.report import paper
 from pulse_lib.report.collect import (
@@ -136,13 +141,14 @@ def wordings(study: Study) -> pd.DataFrame:
     over seeds."""
     lines = []
     for whose, rows in _all_states(study):
-        people = rows[rows["set"].isin(["forget", "retain"])]
-        for (set_name, modality), part in groups(people, ["set", "modality"]):
-            value = {
-                w: part[part["wording"] == w]["correct"].mean() for w in ("trained", "heldout")
-            }
-            counts = {f"n_{w}": int((part["wording"] == w).sum()) for w in ("trained", "heldout")}
-            lines.append(whose | {"set": set_name, "modality": modality} | value | counts)
+        correct, worded = rows["correct"].to_numpy(float), ("trained", "heldout")
+        for set_name, modality in product(("forget", "retain"), ("multimodal", "text")):
+            asked = equals(rows["set"], set_name) & equals(rows["modality"], modality)
+            said = {w: correct[asked & equals(rows["wording"], w)] for w in worded}
+            counts = {f"n_{w}": len(said[w]) for w in worded}
+            if asked.any():
+                means = {w: mean(values) for w, values in said.items()}
+                lines.append(whose | {"set": set_name, "modality": modality} | means | counts)
     columns = [*SETTINGS, *("selection", "set", "modality")]
     columns += ["trained", "heldout", "n_trained", "n_heldout"]
     return pd.DataFrame(lines, columns=columns)
@@ -209,8 +215,7 @@ def mmbench(study: Study) -> pd.DataFrame:
     for (run, state, number), slim in study.parts.items():
         if not any(str(group).isdigit() for group in slim["group"].unique()):  # a base row's index
             continue
-        rows = study.full_rows(run, ("state", "round", *SCORED))
-        scores = score_rows(rows[(rows["state"] == state) & (rows["round"] == number)])
+        scores = score_rows(study.full_rows(run, SCORED, state=state, round=number))
         line = {"run": run, "state": state, "round": number}
         line |= {name: scores[name] for name in ("n_questions", "n_rows", *MMBENCH)}
         without = scores["without_celebrity"]
@@ -220,6 +225,7 @@ def mmbench(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
+@garbage_at_the_end()
 def all_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Every table by its file's name; the two published ones first; `mmbench` and `yes_no` only if
     they were asked, `benchmarks` only of those beside, `modality_gap` only of sources that know single

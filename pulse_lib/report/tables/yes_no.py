@@ -9,9 +9,6 @@ from pulse_lib.report.collect import Study
 
 BENCHMARKS = ("pope", "mme")
 _NEEDED = (
-    "state",
-    "round",
-    "set",
     "options",
     "answer",
     "extracted",
@@ -30,9 +27,7 @@ def yes_no(study: Study) -> pd.DataFrame:
         found = [name for name in BENCHMARKS if name in named]
         if not found:
             continue
-        rows = study.full_rows(run, _NEEDED)
-        rows = rows[(rows["state"] == state) & (rows["round"] == number)]
-        rows = rows[rows["set"] == "general"]
+        rows = study.full_rows(run, _NEEDED, state=state, round=number, set="general")
         line = {"run": run, "state": state, "round": number, "benchmark": found[0]} | score(rows)
         lines.append(line | (mme(rows) if found[0] == "mme" else {}))
     columns = ["run", "state", "round", "benchmark", "n_questions", *SHARES, *MME]
