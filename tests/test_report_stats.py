@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import stats as scipy_stats
 
@@ -407,10 +408,11 @@ def test_how_much_a_number_stands_on():
 
 
 def test_units_are_people_then_groups_then_questions():
-    rows = pd.DataFrame(
-        {"person_id": ["p", "", ""], "group": ["", "g", ""], "question_id": ["1", "2", "3"]}
-    )
-    assert list(stats.clusters(rows)) == ["p", "g", "3"]
+    rows = {"person_id": ["p", "", None, "q"], "group": ["", "g", None, "h"]}
+    table = pa.table(rows | {"question_id": list("1234")})
+    assert stats.clusters(table).to_pylist() == ["p", "g", "3", "q"]
+    nobody = table.set_column(0, "person_id", pa.nulls(4))
+    assert stats.clusters(nobody).to_pylist() == ["1", "g", "3", "h"]
 
 
 # --- the largest gap ------------------------------------------------------------------------------

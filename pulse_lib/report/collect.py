@@ -112,8 +112,8 @@ class Study:
 
     def benchmark_rows(self, run: str) -> pd.DataFrame:
         """All columns of one run's rows of benchmarks, and `cluster` (see stats)."""
-        rows = self._file(run, (), benchmarks=True).to_pandas()
-        return rows.assign(cluster=clusters(rows))
+        rows = self._file(run, (), benchmarks=True)
+        return rows.append_column("cluster", clusters(rows)).to_pandas()
 
     def _file(self, run: str, columns: tuple[str, ...], *, benchmarks: bool) -> pa.Table:
         found = {r.name: r for r in self.runs}
@@ -260,12 +260,11 @@ def _slim(run: Run) -> pa.Table:
     """The rows of one run, read without their texts and encoded before the next one is read."""
     table = read_table(run.folder / "rows.parquet", columns=[*SLIM, "person_id", "options"])
     table = _apart(table, benchmarks=False)
-    units = clusters(table.select(["person_id", "group", "question_id"]).to_pandas())
     added = {
         "n_options": pc.call_function("list_value_length", [table["options"]]).cast(pa.int64()),
         "run": _repeated(run.name, table.num_rows),
         "kind": _repeated(run.kind, table.num_rows),
-        "cluster": pa.array(units, pa.string()),
+        "cluster": clusters(table),
     }
     columns = {name: table[name] for name in SLIM} | added
     return pa.table({name: _encoded(column) for name, column in columns.items()})

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pulse_lib.evaluate.accuracy import retained_share
 from pulse_lib.report import limits
@@ -48,11 +50,14 @@ class Interval:
 NOTHING = Interval(np.nan, np.nan, high=np.nan, n_clusters=0, n_answers=0, n_seeds=0)
 
 
-def clusters(rows: pd.DataFrame) -> pd.Series:
+def clusters(rows: pa.Table) -> pa.ChunkedArray:
     """The unit of each row: the person, else the group, else the question."""
-    unit = rows["person_id"].fillna("")
-    unit = unit.where(unit != "", rows["group"].fillna(""))
-    return unit.where(unit != "", rows["question_id"])
+    unit = rows["question_id"]
+    for column in ("group", "person_id"):
+        named = pc.call_function("coalesce", [rows[column].cast(pa.string()), pa.scalar("")])
+        there = pc.call_function("not_equal", [named, pa.scalar("")])
+        unit = pc.call_function("if_else", [there, named, unit])
+    return unit
 
 
 def accuracy(

@@ -140,6 +140,7 @@ def drawn(function: Callable[..., Figure]) -> Callable[..., Figure]:
                 layout.execute(figure)
             figure.set_layout_engine("none")
             _align(figure)
+            _keep_empty_labels(figure)
             return figure
 
     return wrapper
@@ -158,6 +159,16 @@ def _align(figure: Figure) -> None:
         if not ax.get_in_layout():
             across, along = columns[column], laid[row, 0].get_position(original=True)
             ax.set_position((across.x0, along.y0, across.width, along.height))
+
+
+def _keep_empty_labels(figure: Figure) -> None:
+    """Leave the axis labels without a text where the layout put them: every drawing would look for
+    their place anew, by the size of each tick's label."""
+    for ax in figure.axes:
+        for label, axis in ((axis.label, axis) for axis in (ax.xaxis, ax.yaxis)):
+            if not label.get_text():
+                there = label.get_transform().transform(label.get_position())
+                axis.set_label_coords(*ax.transAxes.inverted().transform(there))
 
 
 @drawn

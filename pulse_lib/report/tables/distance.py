@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pulse_lib.evaluate.accuracy import both_modalities, nan_mean, retained_share
 from pulse_lib.evaluate.distance import (
@@ -84,7 +85,8 @@ def distance(study: Study) -> pd.DataFrame:
     for (scenario, seed), oracle in oracles(study).items():
         whole = (*NEEDED, "person_id", "group")
         asked = study.full_rows(oracle.name, whole, state="final", wording="trained")
-        aims = answers(asked.assign(unit=pd.factorize(clusters(asked))[0]))
+        units = clusters(pa.Table.from_pandas(asked.drop(columns="option_loglik")))
+        aims = answers(asked.assign(unit=pd.factorize(units.to_pandas())[0]))
         states = list(untouched.get((scenario, seed), ()))
         was = next((study.summaries[name, s, 0] for name, s in states if s == "before"), {})
         states += [

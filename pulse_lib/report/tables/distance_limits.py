@@ -56,7 +56,7 @@ def of_seeds(seeds: pd.DataFrame) -> dict[str, float]:
     line = dict.fromkeys(LIMITS, float("nan"))
     for name in WITH_LIMITS:
         ends = [f"{name}_low", f"{name}_high"]
-        values = seeds[[name, *ends]].to_numpy(dtype=float)
+        values = np.stack([seeds[column].to_numpy(dtype=float) for column in (name, *ends)], axis=1)
         values = values[~np.isnan(values).any(axis=1)]
         if len(values):
             low, high = values[:, 1].mean(), values[:, 2].mean()
