@@ -496,6 +496,41 @@ def test_a_figure_is_drawn_once_as_savefig_draws_it_in_two_passes(monkeypatch):
         assert mine.tobytes() == theirs.convert("RGB").tobytes()
 
 
+def test_an_empty_label_stays_where_the_layout_put_it(monkeypatch):
+    """It costs no drawing, changes no picture, and a reader's own label comes there."""
+
+    @style.drawn
+    def small() -> style.Figure:
+        figure, axes = style.panels(2, (3, 2), margin=(0, 0))
+        axes[0].plot([0, 1000], [0, 1])
+        axes[1].set_ylabel("a name")
+        return figure
+
+    made = {"kept": small()}
+    with monkeypatch.context() as without:
+        without.setattr(style, "_keep_empty_labels", lambda figure: None)
+        made["looked for"] = small()
+    assert style.png(made["kept"]) == style.png(made["looked for"])
+    ends = {}
+    for way, figure in made.items():
+        figure.axes[0].set_xlabel("mine")
+        style.png(figure)
+        ends[way] = figure.axes[0].xaxis.label.get_window_extent().extents
+    np.testing.assert_allclose(ends["kept"], ends["looked for"], atol=1.5)  # dots
+    looked, update = [], mpl.axis.XAxis._get_tick_boxes_siblings
+    monkeypatch.setattr(
+        mpl.axis.XAxis,
+        "_get_tick_boxes_siblings",
+        lambda self, renderer: (looked.append(self), update(self, renderer))[1],
+    )
+    style.pdf(small())
+    n = len(looked)
+    monkeypatch.setattr(style, "_keep_empty_labels", lambda figure: None)
+    looked.clear()
+    style.pdf(small())
+    assert len(looked) == n + 2  # two panels
+
+
 def test_a_font_is_cut_once_for_figures_of_plain_words(monkeypatch):
     def saying(text: str) -> style.Figure:
         figure = style.new_figure(4, 2)

@@ -165,9 +165,9 @@ def _keep_empty_labels(figure: Figure) -> None:
     """Leave the axis labels without a text where the layout put them: every drawing would look for
     their place anew, by the size of each tick's label."""
     for ax in figure.axes:
-        for label, axis in ((axis.label, axis) for axis in (ax.xaxis, ax.yaxis)):
-            if not label.get_text():
-                there = label.get_transform().transform(label.get_position())
+        for axis in (ax.xaxis, ax.yaxis):
+            if not axis.get_label_text():
+                there = axis.label.get_transform().transform(axis.label.get_position())
                 axis.set_label_coords(*ax.transAxes.inverted().transform(there))
 
 
