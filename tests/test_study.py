@@ -59,20 +59,33 @@ def test_without_the_finetuned_scenario_there_is_no_target_and_no_sequence(kit):
     assert [spec.kind for spec in specs] == ["data", "single_shot", "analysis"]
 
 
-def test_the_longest_run_of_a_kind_begins_first():
+def test_the_longest_run_that_unlearns_begins_first():
     methods = ["ga", "ga_klr", "npo", "oracle"]
-    options = grid.Options(methods=methods, scenarios=["finetuned"], probes=["ga"])
-    tuned = {"finetuned": {"npo": {"epochs": 9, "learning_rate": 1e-3}}}
+    options = grid.Options(methods=methods, probes=["ga"])
+    tuned = {
+        "finetuned": {"npo": {"epochs": 9, "learning_rate": 1e-3}},
+        "pretrained": {"npo": {"epochs": 14, "learning_rate": 1e-3}},
+    }
     profile = load_profile("tiny").with_values(tuned=tuned)
     by_urgency = sorted(grid.study(options), key=lambda spec: -grid.priority(spec, profile))
     assert [spec.kind for spec in by_urgency[:2]] == ["data", "target"]
-    sequences, shots = (
-        [spec.parameters["method"] for spec in by_urgency if spec.kind == kind]
-        for kind in ("sequential", "single_shot")
-    )
-    # 9 epochs of NPO; two epochs of two passes, with a retain loss; of one; the oracle is taught anew
-    assert sequences == ["npo", "ga_klr", "ga"] and shots == ["oracle", *sequences, "ga"]
-    assert [spec.kind for spec in by_urgency[2:7]] == ["sequential"] * 3 + ["probe"] * 2
+    probes = [spec.kind for spec in by_urgency].count("probe")
+    assert {spec.kind for spec in by_urgency[2 : 2 + probes]} == {"probe"} and probes > 1
+    assert by_urgency[-1].kind == "analysis"
+    order = [
+        (spec.parameters.get("scenario", "finetuned"), spec.parameters["method"])
+        for spec in by_urgency[2 + probes : -1]
+    ]
+    fine, pre = "finetuned", "pretrained"
+    assert order == [
+        *((fine, "oracle"), (pre, "oracle")),  # taught anew
+        *((fine, "npo"), (fine, "npo")),  # 9 epochs of 50 people; in one request and in several
+        *((fine, "ga_klr"), (fine, "ga_klr")),  # 2 epochs of 50 people, twice with a retain loss
+        (pre, "npo"),  # 14 epochs of 20 people, and of fewer that are measured
+        (pre, "ga_klr"),  # 6, twice
+        *((fine, "ga"), (fine, "ga"), (fine, "ga")),  # 2 of 50; without the projector too
+        (pre, "ga"),  # 6 of 20
+    ]
 
 
 def test_options_from_texts():

@@ -113,7 +113,6 @@ KINDS: dict[Kind, RunKind] = {
     "sequential": RunKind(
         "04_unlearn_sequential",
         "sequential",
-        priority=10,  # longer than a single-shot run, as probes are: first
         folder="sequential/{method}-{strategy}-{trained_part}-order-{order}-seed-{seed}",
         axes=("method", "strategy", "trained_part", "order", "seed"),
         inputs=lambda axes: ("data", "target"),
@@ -138,7 +137,7 @@ KINDS: dict[Kind, RunKind] = {
         folder="probe/{run}-{state}",
         axes=("run", "state"),
         inputs=lambda axes: _probed(axes),
-        priority=5,
+        priority=10,  # longer than most runs that unlearn
         files=("probes.parquet", "summary.csv", "verdict.json"),
         depends_on=(*_ASKING, "probe.*", "finetune.*", "unlearn.matched_at"),
         analysed=False,

@@ -5,6 +5,7 @@ which of them are to be done.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -293,11 +294,11 @@ def _paper_parts(scenario: str, method: str) -> tuple[str, ...]:
 
 
 def priority(spec: RunSpec, profile: Profile) -> float:
-    """Which of the runs that can start does, the highest first: by kind, and within a kind the
-    longest, so that none is left alone at the end.
+    """Which of the runs that can start does, the highest first: by kind, and of those that unlearn
+    the longest, so that none is left alone at the end.
 
-    A length is counted in passes over the forget people, two a step with a retain loss; a run that
-    fine-tunes anew is longer than any.
+    A length is counted in people read: the forget people in each epoch, twice with a retain loss,
+    and everybody twice for what is measured; a run that fine-tunes anew is longer than any.
     """
     kind = KINDS[spec.kind].priority
     if spec.kind not in ("single_shot", "sequential"):
@@ -305,10 +306,14 @@ def priority(spec: RunSpec, profile: Profile) -> float:
     axes = {name: str(value) for name, value in spec.parameters.items()}
     method, scenario = get(axes["method"]), axes.get("scenario", "finetuned")
     if method.procedure == "retrain":
-        return kind + 1
+        return kind + 9
     unlearn, _ = profile.unlearn_for(scenario, method.id, strategy=axes.get("strategy", ""))
+    forget, retain = (
+        getattr(profile.data, f"n_{scenario}_{name}") for name in ("forget", "retain")
+    )
     passes = getattr(unlearn, f"epochs_{scenario}") * (2 if method.retain_loss else 1)
-    return kind + passes / (1 + passes)
+    length = passes * forget + 2 * (forget + retain)
+    return kind + math.log10(1 + length)  # below 9, and clearly more for clearly more
 
 
 # --- what is to be done -----------------------------------------------------------------------
