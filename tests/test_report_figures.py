@@ -127,6 +127,33 @@ def test_negative_shares_are_named_not_hidden(gallery):
     assert "−12 %" in text_of(figures.radar(table)).replace("-", "−")
 
 
+@pytest.mark.parametrize("n_series", [1, 9])  # one radar a scenario, or one a series
+def test_a_radar_has_each_value_on_its_spoke(gallery, n_series):
+    table = gallery.table("radar").query("selection == 'final' and trained_part != 'llm'")
+    ga = table[table["method"] == "ga"]
+    values = dict(zip(ga["measure"].unique(), (100.0, 25.0, 0.0, 130.0, -5.0), strict=True))
+    ga = ga.assign(value=ga["measure"].map(values))
+    others = [ga.assign(method=m) for m in list(METHODS)[1:n_series]]
+    (ax, *_), line = figures.radar(pd.concat([ga, *others])).axes, None
+    for line in ax.lines:
+        if line.get_color() == style.COLOURS[0] and len(line.get_xdata()) == 6:
+            break
+    x, y = line.get_xdata(), line.get_ydata()
+    assert (x[0], y[0]) == (x[-1], y[-1])
+    np.testing.assert_allclose(np.hypot(x, y)[:5], [100, 25, 0, 105, 0], atol=1e-9)
+    clockwise = np.degrees(np.arctan2(x, y)) % 360
+    np.testing.assert_allclose(clockwise[[0, 1, 3]], [0, 72, 216], atol=1e-9)
+    places = {t.get_text().replace("\n", " "): t.xy for t in ax.texts if hasattr(t, "xy")}
+    names = list(places)
+    for k, (px, py) in enumerate(places.values()):  # the names stand at the ends of the spokes
+        assert np.degrees(np.arctan2(px, py)) % 360 == pytest.approx(72 * k, abs=1e-6)
+    assert names == (
+        [a.replace("\n", " ") for a in ga["axis"].unique()]
+        if n_series == 1
+        else ["F mm", "F text", "R text", "G", "R mm"]
+    )
+
+
 def test_unreached_level_is_written_into_the_figure(gallery):
     table = gallery.table("at_matched").copy()
     table.loc[table["method"] == "npo", ["value", "low", "high"]] = float("nan")
