@@ -203,9 +203,8 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     if not Path(path).is_file():
         raise PulseError(f"{path} is missing: run the notebook that writes it first")
     try:
-        with pq.ParquetFile(
-            path
-        ) as file:  # read_table, made for many files, takes half as long again
+        # pq.read_table, made for many files, takes half as long again
+        with pq.ParquetFile(path) as file:
             table = file.read(columns=None if columns is None else list(columns))
         if columns is not None:
             table = table.select(list(columns))  # no such column: an error
