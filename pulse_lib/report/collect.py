@@ -106,8 +106,8 @@ class Study:
         if columns:
             table = table.select(list(columns))
         if wanted:
-            both = functools.partial(pc.call_function, "and")
-            table = table.filter(functools.reduce(lambda a, b: both([a, b]), wanted))
+            every = functools.reduce(lambda a, b: pc.call_function("and", [a, b]), wanted)
+            table = table.filter(every)
         return table.to_pandas()
 
     def benchmark_rows(self, run: str) -> pd.DataFrame:

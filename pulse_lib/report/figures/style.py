@@ -5,32 +5,28 @@ from __future__ import annotations
 
 import functools
 import io
-import string
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, TypeVar
-from unittest import mock
 
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from fontTools import subset
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.font_manager import get_font
 from matplotlib.lines import Line2D
 from PIL import Image
 
 from pulse_lib.files import replace_file, write_csv
 from pulse_lib.methods import METHODS, PAPER_METHODS, VARIANTS
+from pulse_lib.report.figures.fonts import fonts_kept
 from pulse_lib.report.words import Metric, method_order, series_label
 
 # The colour-blind palette without its grey (kept for "before") and its yellow (invisible on white);
@@ -361,53 +357,10 @@ def pdf(figure: Figure) -> bytes:
     refuse Type 3, matplotlib's default, take it."""
     buffer = io.BytesIO()
     truetype = mpl.rc_context({"pdf.fonttype": 42})  # read when it is written, not when it is drawn
-    with truetype, _fonts_kept(), _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
+    with truetype, fonts_kept(), _drawn_once(figure, FigureCanvasPdf, dpi=figure.dpi) as canvas:
         # No creation date: the same numbers give the same bytes.
         canvas.print_pdf(buffer, metadata={"CreationDate": None})
     return buffer.getvalue()
-
-
-@contextmanager
-def _fonts_kept() -> Generator[None]:
-    """Have matplotlib embed what `_cut` keeps of a font: cutting it anew for every figure is a third
-    of the time that a PDF takes. Other versions of matplotlib than the locked one do it themselves.
-    """
-    if mpl.__version_info__[:2] != (3, 11):
-        yield
-        return
-    from matplotlib.backends import _backend_pdf_ps as place  # private
-
-    with mock.patch.multiple(place, get_glyphs_subset=_kept, font_as_file=io.BytesIO):
-        yield
-
-
-def _kept(font: Any, glyphs: Iterable[int]) -> nullcontext:
-    """A font cut to some glyphs, in the form of matplotlib's get_glyphs_subset, but `font` is the
-    file. Who needs a letter gets all plain ones, so that figures have fonts in common."""
-    wanted, letters = frozenset(glyphs), _letters(font)
-    data, places = _cut(font, wanted | letters if wanted & letters else wanted)
-    return nullcontext(SimpleNamespace(font=data, glyph_index_map=places))
-
-
-@functools.lru_cache(maxsize=16)
-def _letters(font: Any) -> frozenset[int]:
-    """The glyphs of what most figures say."""
-    places, plain = get_font(font).get_charmap(), string.ascii_letters + string.digits + " %(),-./:"
-    return frozenset(places[ord(c)] for c in plain if ord(c) in places)
-
-
-@functools.lru_cache(maxsize=64)
-def _cut(font: Any, glyphs: frozenset[int]) -> tuple[bytes, dict[int, int]]:
-    """A font file of these glyphs, and where in it each is. Without the font's own rules of placing
-    them: a PDF says where each glyph stands."""
-    options = subset.Options(glyph_names=True, font_number=font.face_index)
-    options.drop_tables += ["GDEF", "GPOS", "GSUB", "FFTM", "PfEd"]
-    cutter, buffer = subset.Subsetter(options), io.BytesIO()
-    with subset.load_font(font, options) as whole:
-        cutter.populate(gids=glyphs)
-        cutter.subset(whole)
-        whole.save(buffer, reorderTables=False)
-    return buffer.getvalue(), cutter.glyph_index_map
 
 
 @contextmanager
