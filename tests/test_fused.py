@@ -15,8 +15,8 @@ from pulse_lib.model.adapters import (
     stack,
     trained_parameters,
 )
+from pulse_lib.model.beside import Beside
 from pulse_lib.model.forward import answer_logits, collate
-from pulse_lib.model.fused import Fused
 from pulse_lib.model.prompts import encode_conversations
 
 CONVERSATIONS = [tiny.conversation(i) for i in range(4)]
@@ -98,7 +98,7 @@ def test_what_was_formed_while_asking_serves_training(model):
     assert {k for k, p in trained.items() if p.grad is not None} == set(trained_parameters(model))
 
 
-def test_large_or_quantised_models_are_read_token_by_token(monkeypatch):
+def test_how_a_model_is_read_goes_by_its_size_and_its_bits(monkeypatch):
     made = tiny.with_adapters("finetune")
     size = sum(layer.get_base_layer().weight.nbytes for layer in layers(made))
     for most, folded, ways in (
@@ -112,7 +112,7 @@ def test_large_or_quantised_models_are_read_token_by_token(monkeypatch):
         assert {getattr(layer.forward, "whole", None) for layer in fresh} == ways
     monkeypatch.undo()
     half = tiny.with_adapters("finetune", model=tiny.tiny_model(tiny.tiny_network().half()))
-    assert not any(isinstance(layer.forward, Fused) for layer in layers(half))
+    assert all(isinstance(layer.forward, Beside) for layer in layers(half))
 
 
 @pytest.fixture

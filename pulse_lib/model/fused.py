@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 
+from pulse_lib.model.beside import read_beside
 from pulse_lib.model.lora import Linear, LoraLayer
 
 MOST_BYTES = 2**28  # of all the matrices: as much again is kept for each stack of frozen adapters
@@ -86,16 +87,15 @@ class Fused:
 
 def fuse(layers: Iterable[LoraLayer]) -> None:
     """Let these layers of one model read by the matrix, if all are in float32 and the model is not
-    too large; what was formed before is formed anew.
+    too large, or else beside it where there are fewer bits; what was formed before is formed anew.
     """
-    plain: list[tuple[Linear, torch.nn.Linear]] = []
-    for layer in layers:
-        base = layer.get_base_layer()
-        if type(base) is not torch.nn.Linear or base.weight.dtype != torch.float32:
-            return
-        if not isinstance(layer, Linear):
-            return
-        plain.append((layer, base))
+    found = list(layers)
+    plain = [(layer, layer.get_base_layer()) for layer in found if isinstance(layer, Linear)]
+    plain = [(a, b) for a, b in plain if type(b) is torch.nn.Linear]
+    if len(plain) < len(found) or any(b.weight.dtype != torch.float32 for _, b in plain):
+        for layer in found:
+            read_beside(layer)
+        return
     size = sum(base.weight.nbytes for _, base in plain)
     if size > MOST_FOLDED:
         return

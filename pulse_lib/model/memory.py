@@ -24,11 +24,11 @@ LOGIT_COPIES = 4  # float32 copies of the answers' logits at the peak of a loss
 # 8 for each 64 weights, and 32 for each 64 * 256.
 BYTES: dict[Load, float] = {"4bit": (4 + 8 / 64 + 32 / (64 * 256)) / 8, "8bit": 1.0}
 SIXTEEN = 2.0
-# Bytes a token that one layer keeps for backward, for each unit of its two widths; LoRA in float32
-# on a 16-bit base. From 176.8 and 221.4 MiB, measured on layers of 7B and 13B with 676 tokens.
-KEPT_HIDDEN, KEPT_WIDE = 41.0, 9.67
+# Bytes a token that one layer keeps for backward, for each unit of its two widths; LoRA beside a base
+# that is read in 16 bits. Measured on layers of LLaVA's kind, by tests/test_beside.py.
+KEPT_HIDDEN, KEPT_WIDE = 20.0, 8.0
 # Of the latter, what MLPs form again instead, where nothing is checkpointed (lean.py)
-SPARED_WIDE = 6.0
+SPARED_WIDE = 4.0
 OPTIMIZER_BYTES: dict[Optimizer, float] = {
     "adamw": 8.0,
     "muon": 4.0,
