@@ -1,9 +1,9 @@
 """How fast the kit is, measured and written down: python benchmarks/bench.py (make bench).
 
 Runs the benchmarks below one after another, each in a process of its own, and keeps what they say in
-outputs/reference/performance.json; docs/performance.md is made from that file alone, aims beside
-numbers. A part that is not run again, or not to its end, keeps what it said before, and one that
-cannot be run says why.
+outputs/reference/performance.json, with what `make gpu-check` has written of cards; docs/performance.md
+is made from that file alone, aims beside numbers. A part that is not run again, or not to its end, keeps
+what it said before, and one that cannot be run says why.
 
     python benchmarks/bench.py                      all parts: at most 20 minutes on two cores
     python benchmarks/bench.py --parts starts,steps these only
@@ -34,6 +34,7 @@ from pulse_lib.study.kernels import THREADS
 
 RESULT = REPOSITORY / "outputs/reference/performance.json"
 PAGE = REPOSITORY / "docs/performance.md"
+CARDS = REPOSITORY / "outputs/reference/gpu"  # a file of `make gpu-check` for each size
 FOLDER = REPOSITORY / "benchmarks"
 MINUTES = 20.0  # for all parts together
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
@@ -41,13 +42,13 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "pandas")
 # Each takes --out FILE and writes {"rows": [...]} there, rows as of a table
 PARTS = {
     "steps": ("An unlearning step, against the loop otherwise written", ["steps.py"]),
-    "questions": ("Asking questions, against one at a time", ["questions.py"]),
+    "questions": ("Asking questions, against one at a time", ["questions.py", "--repeats", "2"]),
     "starts": (
         "Until a run can begin",
         ["starts.py", "--notebooks", "01_build_datasets,03_unlearn_single_shot"],
     ),
     "straight": ("The cost of a person, of a request and of an image token", ["straight.py"]),
-    "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "30,60,120,180"]),
+    "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "60,180"]),
 }
 TITLES = {name: title for name, (title, _) in PARTS.items()} | {"demo": "The demo, run by run"}
 
@@ -67,10 +68,23 @@ class Aim:
     otherwise: str = ""  # what the profile shows as the next cost, if it is not kept
 
 
+def _card(size: str, table: str, **columns: object) -> tuple[tuple[str, object], ...]:
+    """Rows of a table of a card's check."""
+    return (("size", f"llava-1.5-{size}"), ("table", table), *columns.items())
+
+
 # In the JSON only: the other clock says the same, and likelihoods cost nothing
 ASIDE = ("kit_wall_s", "loop_wall_s", "ratio_cpu", "kit_with_likelihoods_s")
 
 NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
+# The tables of a card's check
+ON_CARD = {
+    "steps": "Steps of GA, by the conversations that are read at once; shares of the card's peak by its data sheet and as measured",
+    "unlearning": "Steps of four conversations, read one at a time, by method",
+    "against_loop": "A step against the loop otherwise written, four conversations read at once",
+    "questions": "Asking, against one at a time",
+    "kernels": "What a step's time goes into",
+}
 TAIL = (
     "fine-tuning, on one core, is the longest run; probes and single-shot runs fill the other core meanwhile, and the "
     "runs after it both (the demo's table below)"
@@ -97,6 +111,11 @@ AIMS = (
     Aim("`pulse --help`, seconds", "starts", "seconds", "at most", 0.5, (("start", "pulse --help"),)),
     Aim("the analysis of 188 runs, seconds of the processor", "growth", "all", "at most", 25, (("runs", 188),), DRAWING),
     Aim("the analysis of 188 runs, peak MiB", "growth", "peak MiB", "at most", 700, (("runs", 188),)),
+    Aim("a step of 13B in NF4, share of the measured peak", "gpu", "share_of_measured", "at least", 0.35, _card("13b", "steps", conversations=16, checkpointing=False)),
+    Aim("a step of 7B reaches 80 % of its ceiling", "gpu", "share", "at least", 0.8, _card("7b", "against_loop")),
+    Aim("memory of a 7B GA+KLR step, share of the loop's", "gpu", "memory", "at most", 0.5, _card("7b", "against_loop", method="ga_klr")),
+    Aim("memory of a 7B NPO step, share of the loop's", "gpu", "memory", "at most", 0.5, _card("7b", "against_loop", method="npo")),
+    Aim("7B is asked eight times as fast", "gpu", "ratio", "at least", 8.0, _card("7b", "questions")),
     Aim("the demo in six minutes, seconds", "demo", "seconds", "at most", 360, (("run", "all, by the clock"),), TAIL),
 )  # fmt: skip
 
@@ -199,6 +218,18 @@ def demo(out: Path) -> dict:
     }
 
 
+def on_cards(folder: Path = CARDS) -> dict:
+    """What `make gpu-check` has written: each size's file, and the rows of all for the aims."""
+    checks = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    rows = [
+        row | {"size": check["size"], "table": table}
+        for check in checks
+        for table in ON_CARD
+        for row in check[table]
+    ]
+    return {"checks": checks, "rows": rows}
+
+
 # --- the page ---------------------------------------------------------------------------------
 
 HEAD = """\
@@ -227,7 +258,9 @@ def page(result: Mapping) -> str:
         )
     missed = [a for a in AIMS if (v := worst(a, result)) is not None and met_or_not(a, v) == "no"]
     lines += ["", *(f"- Not met, {a.words}: {a.otherwise or 'not looked into'}." for a in missed)]
-    lines.append(f"- Not measured, {NO_CARD}.")
+    checks = result.get("gpu", {}).get("checks", [])
+    if not checks:
+        lines.append(f"- Not measured, {NO_CARD}.")
     for name, title in TITLES.items():
         part = result.get(name)
         if part is None:
@@ -235,7 +268,27 @@ def page(result: Mapping) -> str:
         said = f"`{part['command']}`, {_where(part)} {part.get('since', '')}".rstrip()
         lines += ["", f"## {title}", "", said, ""]
         lines += tables(part["rows"]) if part["rows"] else [f"Not measured: {part['why']}."]
+    for check in checks:
+        lines += _of_card(check)
     return "\n".join(lines) + "\n"
+
+
+def _of_card(check: Mapping) -> list[str]:
+    """The lines about one size on a card."""
+    versions = ", ".join(f"{name} {v}" for name, v in check["versions"].items())
+    sheet = f", {check['peak_tflops']:g} by its data sheet" if check["peak_tflops"] else ""
+    load = check["load"]
+    lines = [
+        "",
+        f"## {check['size']} on {check['device']}",
+        "",
+        f"`make gpu-check`, {check['weights']}, read in {check['dtype']}; {versions}. The card's peak: "
+        f"{check['measured_tflops']:g} TFLOP/s as measured{sheet}. Made in {load['seconds']:g} s and "
+        f"{load['peak_memory_gib']:g} GiB.",
+    ]
+    for table, words in ON_CARD.items():
+        lines += ["", f"{words}:", "", *tables(check[table])]
+    return lines
 
 
 def worst(aim: Aim, result: Mapping) -> float | None:
@@ -300,9 +353,10 @@ def main() -> None:
             found = run_part(name, PARTS[name][1], seconds=ends - time.monotonic())
             result[name] = kept(result.get(name), found)
             write_json(options.out, result)
+        result["gpu"] = on_cards()
         if options.demo:
             result["demo"] = demo(options.demo)
-            write_json(options.out, result)
+        write_json(options.out, result)
     except PulseError as error:
         raise SystemExit(f"error: {error}") from None
     text = page(result)

@@ -31,7 +31,6 @@ from typing import get_args
 
 import random_llava
 import torch
-from gpu_check import pictures
 
 from pulse_lib.data.records import ImageStore, Question, general_question
 from pulse_lib.evaluate.generate import answer_questions
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, images = model_of(options.size), pictures(2 * options.pictures)
+    model, images = model_of(options.size), random_llava.pictures(2 * options.pictures)
     settings = EvaluateSettings(
         batch_size=options.batch_size, max_new_tokens=N_NEW, n_path_questions=1
     )

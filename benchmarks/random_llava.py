@@ -6,13 +6,16 @@ tokenizer is the embedded model's. They know nothing, so they measure speed and 
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Literal
 
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoProcessor, LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llava.processing_llava import LlavaProcessor
 
 from pulse_lib.assets import embedded_folder
+from pulse_lib.data.records import ImageStore
 from pulse_lib.errors import PulseError
 from pulse_lib.model.families import family_of
 from pulse_lib.model.load import LoadedModel, compute_dtype, mend_quantised, wrap_model
@@ -73,9 +76,16 @@ def plain(config: LlavaConfig, *, seed: int = 0) -> LoadedModel:
     return wrap_model(network, processor, settings=SETTINGS)
 
 
-def in_4bit(config: LlavaConfig, device: str | torch.device, *, seed: int = 0) -> LoadedModel:
-    """Its language model in NF4 with double quantisation, the rest in the device's dtype, as
-    `load_model` would leave the real one.
+def in_4bit(
+    config: LlavaConfig,
+    device: str | torch.device,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    checkpointing: bool = False,
+) -> LoadedModel:
+    """Its language model in NF4 with double quantisation, the rest in the device's dtype (or `dtype`),
+    as `load_model` would leave the real one, with gradient checkpointing or without.
 
     Built without memory first; then one layer at a time is drawn on the device and quantised there,
     so that the peak is the model and one layer.
@@ -83,7 +93,7 @@ def in_4bit(config: LlavaConfig, device: str | torch.device, *, seed: int = 0) -
     import bitsandbytes as bnb
 
     device, processor = torch.device(device), processor_of(config)
-    dtype = compute_dtype(device)
+    dtype = dtype or compute_dtype(device)
     config.image_token_index = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     with torch.device("meta"):
         network = LlavaForConditionalGeneration(config).to(dtype)
@@ -126,7 +136,17 @@ def in_4bit(config: LlavaConfig, device: str | torch.device, *, seed: int = 0) -
     network.requires_grad_(False)
     network.config.use_cache = False
     mend_quantised(network, "4bit")
-    return wrap_model(network, processor, settings=replace(SETTINGS, load="4bit"))
+    settings = replace(SETTINGS, load="4bit", gradient_checkpointing=checkpointing)
+    return wrap_model(network, processor, settings=settings)
+
+
+def pictures(n: int) -> ImageStore:
+    """Noise as pictures "image-0" .."""
+    store = ImageStore()
+    for i in range(n):
+        noise = Random(i).randbytes(64 * 64 * 3)
+        store.add(f"image-{i}", Image.frombytes("RGB", (64, 64), noise))
+    return store
 
 
 def _fill_buffers(network: LlavaForConditionalGeneration, device: torch.device) -> None:

@@ -1,5 +1,5 @@
 """What a table of the whole field costs: 20 methods, 3 models, 5 seeds, in hours and bytes, and what of
-it need not be kept.
+it need not be kept; and in hours what the paper itself does: three methods, one seed.
 
 Of the embedded model everything is measured: hours from outputs/reference/tiny/three_seeds/times.csv,
 bytes from a study's folder (`--measure outputs/tiny`, into outputs/reference/tiny/sizes.csv). Of LLaVA
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pulse_lib.commands import estimate
 from pulse_lib.files import REPOSITORY
+from pulse_lib.methods import PAPER_METHODS
 from pulse_lib.model import memory
 from pulse_lib.profile import load_profile
 from pulse_lib.runs.kinds import run_folders
@@ -29,6 +30,7 @@ TIMES, SIZES = TINY / "three_seeds" / "times.csv", TINY / "sizes.csv"
 PAGE = REPOSITORY / "docs" / "scale.md"
 METHODS, SEEDS, CARD = 20, 5, "a100-80"
 LLAVA = ("llava-1.5-7b-24gb", "llava-1.5-13b")  # beside the embedded model
+PAPER = (("llava-1.5-13b", "h200"), ("llava-1.5-13b-24gb", "rtx4090"), ("colab-t4-7b", "t4"))
 # How often a kind is run for a seed: of each method two single-shot runs (both scenarios), one in a row
 PER_SEED, PER_METHOD = {"data": 1, "target": 1}, {"single_shot": 2, "sequential": 1}
 # Of a run's files, in this order: the first that fits
@@ -161,7 +163,7 @@ def costs() -> list[Cost]:
 
 
 def page_tables() -> str:
-    """Both tables of docs/scale.md."""
+    """The tables of docs/scale.md."""
     found = costs()
     rows = [
         (
@@ -187,10 +189,15 @@ def page_tables() -> str:
         (part, *(_gb(c.bytes[part]) for c in found), "no" if part in NOT_KEPT else "yes")
         for part in PARTS
     ]
+    paper = [
+        (name, card, f"{llava(name, len(PAPER_METHODS), 1, card=card).hours:.1f}")
+        for name, card in PAPER
+    ]
     return "\n\n".join(
         (
             _table(("model", "runs", "hours", "GB written", "GB to keep"), rows),
             _table(("GB", *(c.model for c in found), "to keep"), parts),
+            _table(("the paper: three methods, one seed", "card", "hours"), paper),
         )
     )
 

@@ -41,6 +41,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import random_llava
 import torch
@@ -49,8 +50,9 @@ from PIL import Image
 from pulse_lib.data.records import Conversation, ImageStore, Turn
 from pulse_lib.methods import get
 from pulse_lib.model.adapters import add_adapter, stack, trained_parameters
+from pulse_lib.model.beside import Beside
 from pulse_lib.model.forward import IGNORE, collate
-from pulse_lib.model.lean import LeanMLP, spare
+from pulse_lib.model.lean import LeanMLP
 from pulse_lib.model.load import LoadedModel
 from pulse_lib.model.prompts import encode_conversations
 from pulse_lib.train import losses
@@ -58,14 +60,21 @@ from pulse_lib.train.optim import make_optimizer, set_rate
 from pulse_lib.train.reference import reference_values
 from pulse_lib.train.terms import backward_term
 
+Side = Literal["kit", "loop"]
 METHODS = ("ga", "ga_klr", "npo")
 RATE = 1e-5
 MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}  # read by glibc; else it grows as tensors are freed
 
 
 def model_of(size: random_llava.Size, **options: int) -> LoadedModel:
-    """A LLaVA with random weights and an adapter to train. options: of random_llava.config_of."""
-    model = random_llava.plain(random_llava.config_of(size, **options))
+    """A LLaVA with random weights and an adapter to train, in float32 on the CPU. options: of
+    random_llava.config_of.
+    """
+    return with_adapter(random_llava.plain(random_llava.config_of(size, **options)))
+
+
+def with_adapter(model: LoadedModel) -> LoadedModel:
+    """The model with an adapter to train."""
     add_adapter(model, "unlearn", trained_part="projector+llm", rank=8, alpha=16, seed=0)
     with torch.no_grad():  # B is not 0: every gradient is there to be compared
         generator = torch.Generator().manual_seed(1)
@@ -92,24 +101,30 @@ def conversations(images: ImageStore, group: str, n: int) -> list[Conversation]:
 
 
 @contextmanager
-def kept_whole(network: torch.nn.Module) -> Generator[None]:
-    """Inside, MLPs are transformers' own, which keep all for the backward pass."""
-    for module in network.modules():
-        if isinstance(vars(module).get("forward"), LeanMLP):
+def as_others(network: torch.nn.Module) -> Generator[None]:
+    """Inside, MLPs are transformers' own, which keep all for the backward pass, and layers with
+    adapters peft's.
+    """
+    ours = [(m, vars(m)["forward"]) for m in network.modules() if "forward" in vars(m)]
+    for module, forward in ours:
+        if isinstance(forward, LeanMLP):
             del module.forward
+        elif isinstance(forward, Beside):
+            module.forward = forward.by_token
     try:
         yield
     finally:
-        spare(network)
+        for module, forward in ours:
+            module.forward = forward
 
 
 class Bench:
-    """A model, a forget and a retain batch, and how each side takes a step on them."""
+    """A model with an adapter to train, a forget and a retain batch, and how each side takes a step on
+    them.
+    """
 
-    def __init__(
-        self, size: random_llava.Size, batch: int, *, micro_batch: int = 0, **options: int
-    ):
-        self.model, self.images = model_of(size, **options), ImageStore()
+    def __init__(self, model: LoadedModel, batch: int, *, micro_batch: int = 0):
+        self.model, self.images = model, ImageStore()
         sides = {"forget": "forget", "retain": "retain_train"}
         made = {s: conversations(self.images, group, batch) for s, group in sides.items()}
         self.batches = {s: encode_conversations(self.model, c) for s, c in made.items()}
@@ -160,15 +175,16 @@ class Bench:
             batch = collate(self.model, self.batches[side])
             pictures = [self.images[c.image] for c in self.batches[side]]
             pixels = self.model.processor.image_processor(images=pictures, return_tensors="pt")
-            logits = by(input_ids=batch.input_ids, **pixels).logits
+            shown = pixels["pixel_values"].to(self.model.device, self.model.dtype)
+            logits = by(input_ids=batch.input_ids, pixel_values=shown).logits
             labels = torch.full_like(batch.input_ids, IGNORE)
             for row, (at, target) in enumerate(zip(batch.positions, batch.labels, strict=True)):
                 counted = target != IGNORE
                 labels[row, at[counted]] = target[counted]
-            return logits, labels
+            return logits.float(), labels
 
         def step() -> float:
-            with kept_whole(network):
+            with as_others(network):
                 return whole_step()
 
         def whole_step() -> float:
@@ -205,7 +221,7 @@ class Bench:
             linear = (
                 (name, m) for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)
             )
-            return sum(m.weight.numel() for name, m in linear if "lora_" not in name)
+            return sum(m.in_features * m.out_features for n, m in linear if "lora_" not in n)
 
         patches = self.model.n_image_tokens + 1
         tower = 2 * n * patches * matrices(network.model.vision_tower)
@@ -276,7 +292,7 @@ def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) ->
     return {"method": "ga, sequential", **names, "ratio": round(medians[-1] / medians[0], 3)}
 
 
-def peak(side: str, method_id: str, bench: Bench) -> float:
+def peak(side: Side, method_id: str, bench: Bench) -> int:
     """MiB that this process took for one step above the loaded model; Linux only."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is what is held now
@@ -305,7 +321,7 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "METHOD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(options.size, options.batch, micro_batch=options.micro_batch)
+    bench = Bench(model_of(options.size), options.batch, micro_batch=options.micro_batch)
     if options.peak:
         print(peak(*options.peak, bench))
         return

@@ -42,7 +42,7 @@ from pulse_lib.unlearn.single_shot import unlearn_single_shot
 from pulse_lib.unlearn.task import Target, Task
 
 SIZES = {"people": (20, 40, 80, 160), "requests": (5, 25, 100), "tokens": (144, 576, 1296)}
-REPEATS = 3
+REPEATS = {"requests": 3, "tokens": 2}
 
 
 def people(n: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def people(n: int) -> dict[str, float]:
 
 def requests(n: int) -> Callable[[], float]:
     """A step on the adapters of so many earlier requests."""
-    bench = steps.Bench("100m", 2)
+    bench = steps.Bench(steps.model_of("100m"), 2)
     for k in range(n):
         add_adapter(bench.model, f"r{k}", trained_part="projector+llm", rank=8, alpha=16, seed=k)
     stack(bench.model, [f"r{k}" for k in range(n)], train="unlearn")
@@ -95,7 +95,8 @@ def requests(n: int) -> Callable[[], float]:
 
 def tokens(n: int) -> Callable[[], float]:
     """A step about pictures of so many tokens."""
-    return steps.Bench("100m", 2, pixels=round(n**0.5) * random_llava.PATCH).kit("ga")
+    model = steps.model_of("100m", pixels=round(n**0.5) * random_llava.PATCH)
+    return steps.Bench(model, 2).kit("ga")
 
 
 STEPS: dict[str, Callable[[int], Callable[[], float]]] = {"requests": requests, "tokens": tokens}
@@ -138,7 +139,8 @@ def lines_of_steps(what: str) -> Iterator[dict[str, float]]:
         for n, one in beside.items():
             one.submit(get_ready, what, n).result()
         rounds = [
-            [one.submit(step_seconds).result() for one in beside.values()] for _ in range(REPEATS)
+            [one.submit(step_seconds).result() for one in beside.values()]
+            for _ in range(REPEATS[what])
         ]
         for (n, one), taken in zip(beside.items(), zip(*rounds, strict=True), strict=True):
             seconds = statistics.median(taken)

@@ -15,7 +15,9 @@ from pulse_lib.profile import load_profile
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import bench
+import gpu_check
 import steps
+import test_gpu_check
 
 MACHINE = {"cpu": "A CPU", "cores": 2, "memory_gib": 4, "system": "Linux", "python": "3.12"}
 
@@ -43,6 +45,25 @@ def test_an_aim_is_held_against_the_worst_of_the_rows_it_is_about():
     assert found["| `pulse --help`, seconds (starts)"].endswith("| not measured | - |")
     steps["rows"][1]["share"] = 0.8
     assert "| at least 0.8 | 0.8 | yes |" in bench.page({"steps": steps})
+
+
+def test_what_was_measured_on_a_card_stands_beside_the_rest(tmp_path):
+    assert bench.on_cards(tmp_path) == {"checks": [], "rows": []}
+    assert bench.NO_CARD in bench.page({"gpu": bench.on_cards(tmp_path)})
+    config = test_gpu_check.tiny_config()
+    amount = gpu_check.Amount(4, 2, batch=2, batches=(1,), n_pictures=1, repeats=1)
+    sizes = {"llava-1.5-7b": config}
+    assert gpu_check.run(tmp_path, sizes, "cpu", methods=["npo"], amount=amount)
+    found = bench.on_cards(tmp_path)
+    text = bench.page({"gpu": found})
+    assert bench.NO_CARD not in text and "## llava-1.5-7b on cpu" in text
+    assert all(f"{words}:\n\n| " in text for words in bench.ON_CARD.values())
+    ratios = [row["ratio"] for row in found["rows"] if row["table"] == "questions"]
+    line = next(line for line in text.splitlines() if "asked eight times as fast (gpu)" in line)
+    assert f"| at least 8 | {min(ratios):g} |" in line
+    shares = [r["share"] for r in found["rows"] if r["table"] == "against_loop"]
+    line = next(line for line in text.splitlines() if "7B reaches 80 %" in line)
+    assert f"| {min(shares):g} |" in line
 
 
 def test_rows_alike_share_a_table_and_a_part_that_failed_says_why():
@@ -152,7 +173,7 @@ def test_a_step_by_ones_has_the_gradient_of_the_whole_batch():
     """What benchmarks/steps.py says of its memory, on the embedded shape."""
     gradients = []
     for at_once in (0, 1):
-        side = steps.Bench("embedded", 2, micro_batch=at_once)
+        side = steps.Bench(steps.model_of("embedded"), 2, micro_batch=at_once)
         side.kit("npo")()
         found = steps.trained_parameters(side.model).values()
         gradients.append(torch.cat([p.grad.flatten() for p in found]))

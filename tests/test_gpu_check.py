@@ -13,12 +13,15 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from pulse_lib.commands import gpus
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY
+from pulse_lib.model.beside import Beside
+from pulse_lib.model.lean import LeanMLP
 from pulse_lib.model.load import load_model
 from pulse_lib.profile import ModelSettings
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import gpu_check
 import random_llava
+import steps
 
 CPU = torch.device("cpu")
 
@@ -98,7 +101,8 @@ def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(gpu_check, "unlearn_single_shot", failing)
     sizes, methods = {"tiny": tiny_config()}, ["ga", "npo", "ga_klr", "oracle"]
-    fine = gpu_check.run(tmp_path, sizes, "cpu", methods, n_steps=4, n_questions=5)
+    amount = gpu_check.Amount(4, 5, batch=2, batches=(1, 2), n_pictures=1, repeats=2)
+    fine = gpu_check.run(tmp_path, sizes, "cpu", methods=methods, amount=amount)
     found = json.loads((tmp_path / "tiny.json").read_text())
     ga, npo, ga_klr = found["unlearning"]
     assert not fine and npo == {"method": "npo", "error": "step 3: the loss is nan"}
@@ -107,14 +111,47 @@ def test_a_whole_check_and_a_method_that_fails(tmp_path, monkeypatch, capsys):
     assert ga["peak_memory_gib"] > 0.1 and ga["seconds_per_step"] > 0 and not ga["share_of_peak"]
     assert found["answering"]["tokens_per_prompt"] > 4 + 50
     assert set(found["estimate"]) == {"estimate_gib", "measured_gib", "gap_gib", "within"}
-    assert "npo: FAILED: step 3" in capsys.readouterr().out
+    assert "method npo  error step 3: the loss is nan" in capsys.readouterr().out
+    shapes = [(row["conversations"], row["checkpointing"]) for row in found["steps"]]
+    assert shapes == [(1, False), (2, False), (1, True), (2, True)]
+    assert all(row["tokens_per_second"] > 0 for row in found["steps"])
+    assert [row["method"] for row in found["against_loop"]] == ["ga", "ga_klr", "npo"]
+    for row in found["against_loop"]:  # the loop is peft's and transformers' own
+        assert row["gradient_gap"] <= 1e-5 and row["ceiling"] > 1 and row["ratio"] > 0
+    assert {row["questions"] for row in found["questions"]} == {"people", "text", "mmbench"}
+    assert all(row["same_answers"] == 1 for row in found["questions"])
+    shares = [row["share"] for row in found["kernels"]]
+    assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1.01
+    assert any("mm" in row["kernel"] for row in found["kernels"])
+
+
+def test_shares_are_of_both_peaks():
     model = random_llava.in_4bit(tiny_config(), "cpu")
-    measured = gpu_check.measure_unlearning(model, "ga", 0.5, 4)
+    peak = gpu_check.Peak(0.5, 0.25)
+    measured = gpu_check.measure_unlearning(model, "ga", peak=peak, n_steps=4)
     per_step = gpus.step_flops(
         model.network.config, 1, sequences=1, checkpointing=False
     )  # far below: a lower bound
     assert measured["share_of_peak"] > per_step / measured["seconds_per_step"] / 0.5e12
+    assert measured["share_of_measured"] == pytest.approx(2 * measured["share_of_peak"], abs=1e-4)
     assert not any(p.requires_grad for p in model.network.parameters())
+    assert gpu_check.Peak(0.0, 2.0).shares(1e12) == {
+        "share_of_peak": None,
+        "share_of_measured": 0.5,
+    }
+    assert 0.005 < gpu_check.measured_peak(CPU) < 50
+
+
+def test_the_other_sides_step_is_peft_s_and_transformers_own():
+    bench, _ = gpu_check._bench(random_llava.in_4bit(tiny_config(), "cpu"), 1)
+    network = bench.model.network
+    ours = {n: vars(m).get("forward") for n, m in network.named_modules()}
+    kinds = {type(forward).__name__ for forward in ours.values()}
+    assert kinds == {"NoneType", "LeanMLP", "Beside"}
+    with steps.as_others(network):
+        there = [vars(m).get("forward") for m in network.modules()]
+        assert not any(isinstance(f, LeanMLP | Beside) for f in there)
+    assert ours == {n: vars(m).get("forward") for n, m in network.named_modules()}
 
 
 def test_without_a_card_it_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from benchmarks import scale
+from pulse_lib.commands import estimate
 from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, read_json, write_json
 from pulse_lib.profile import load_profile
@@ -269,6 +270,16 @@ def test_llavas_adapters_by_hand():
     one = (31.3e6 / 8 + 1024 + 3 * 5120) * 4
     ranks = profile.finetune.rank + (2 * 2 + profile.data.n_requests) * profile.unlearn.rank
     assert found.bytes["adapters"] == pytest.approx(one * ranks, rel=0.01)
+
+
+def test_the_papers_hours_are_those_that_plan_says():
+    """Of three methods; 01 and 02 once."""
+    for name, card in scale.PAPER:
+        hours = estimate.cost(load_profile(name), estimate.find_card(card, 0.0)).hours
+        once = sum(h for stage, h in hours.items() if stage[:2] in ("01", "02"))
+        each = sum(h for stage, h in hours.items() if stage[:2] in ("03", "04"))
+        assert f"| {name} | {card} | {once + 3 * each:.1f} |" in scale.PAGE.read_text()
+        assert estimate.cost(load_profile(name), estimate.find_card(card, 0.0)).fits
 
 
 def test_sizes_are_those_of_the_folders(kit):

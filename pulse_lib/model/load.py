@@ -140,10 +140,6 @@ def load_model(settings: ModelSettings, device: str | torch.device | None = None
     else:
         network.to(device)
     network.requires_grad_(False)
-    if settings.gradient_checkpointing:
-        # transformers 5.23 renamed it
-        enable = getattr(network, "activation_checkpointing_enable", None)
-        (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
     return wrap_model(network, processor, settings=settings)
 
 
@@ -155,11 +151,16 @@ def _fetch(need: Need) -> str:
 
 
 def wrap_model(network: PreTrainedModel, processor: Any, *, settings: ModelSettings) -> LoadedModel:
-    """A LoadedModel around a network that is already in memory; put in eval mode, and its MLPs keep
-    less for the backward pass. Raises PulseError if its family cannot be asked as the settings say.
+    """A LoadedModel around a network that is already in memory; put in eval mode, and for the backward
+    pass its layers keep their input alone (gradient checkpointing) or its MLPs less. Raises PulseError
+    if its family cannot be asked as the settings say.
     """
     network.eval()
-    if not settings.gradient_checkpointing:
+    if settings.gradient_checkpointing:
+        # transformers 5.23 renamed it
+        enable = getattr(network, "activation_checkpointing_enable", None)
+        (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
+    else:
         spare(network)
     head = network.lm_head.weight
     family = family_of(network.config.model_type)
