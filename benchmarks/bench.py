@@ -8,6 +8,7 @@ what it said before, and one that cannot be run says why.
     python benchmarks/bench.py                      all parts: at most 20 minutes on two cores
     python benchmarks/bench.py --parts starts,steps these only
     python benchmarks/bench.py --parts none --demo outputs/tiny    the times of a finished demo
+    python benchmarks/bench.py --parts none --three DIR            of all methods on three seeds
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ PARTS = {
     "straight": ("The cost of a person, of a request and of an image token", ["straight.py"]),
     "growth": ("The analysis, by the number of runs", ["growth.py", "--sizes", "60,180"]),
 }
-TITLES = {name: title for name, (title, _) in PARTS.items()} | {"demo": "The demo, run by run"}
+TITLES = {name: title for name, (title, _) in PARTS.items()} | {
+    "demo": "The demo, run by run",
+    "three_seeds": "All methods on three seeds",
+}
+THREE = "python -m pulse_lib run --methods all --seeds 0,1,2 --sequential ga,ga_klr,npo"
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ AIMS = (
     Aim("memory of a 7B GA+KLR step, share of the loop's", "gpu", "memory", "at most", 0.5, _card("7b", "against_loop", method="ga_klr")),
     Aim("memory of a 7B NPO step, share of the loop's", "gpu", "memory", "at most", 0.5, _card("7b", "against_loop", method="npo")),
     Aim("7B is asked eight times as fast", "gpu", "ratio", "at least", 8.0, _card("7b", "questions")),
+    Aim("all methods on three seeds in an hour, minutes", "three_seeds", "minutes", "at most", 60, (("runs", "all, by the clock"),)),
     Aim("the demo in six minutes, seconds", "demo", "seconds", "at most", 360, (("run", "all, by the clock"),), TAIL),
 )  # fmt: skip
 
@@ -181,11 +187,22 @@ def kept(before: Mapping | None, found: Mapping) -> Mapping:
     return {**before, "since": f"Tried again on {datetime.now():%Y-%m-%d}: {found['why']}."}
 
 
-def demo(out: Path) -> dict:
-    """The times of a finished study, from the manifests of its runs: seconds of each from its
-    notebook's first line to its last, and of all by the clock.
+@dataclass(frozen=True)
+class Times:
+    """A finished run: when its notebook's first line ran, in seconds since the study's first, how long
+    it took, and its peak memory.
+    """
 
-    Raises PulseError if there is no run.
+    run: str
+    began: float
+    seconds: float
+    peak_mib: float
+    finished: str
+
+
+def times(out: Path) -> list[Times]:
+    """The runs of a finished study in the order in which they began, from their manifests. Raises
+    PulseError if there is none.
     """
     folders = [*(folder for _, folder in run_folders(out)), run_folder("analysis", out)]
     runs = {
@@ -198,24 +215,66 @@ def demo(out: Path) -> dict:
     ends = {name: datetime.fromisoformat(m["finished"]).timestamp() for name, m in runs.items()}
     begins = {name: ends[name] - m["seconds"] for name, m in runs.items()}
     first = min(begins.values())
-    rows = [
-        {
-            "run": name,
-            "began": round(begins[name] - first),
-            "seconds": round(runs[name]["seconds"]),
-            "peak_mib": round(runs[name]["peak_memory_mib"]),
-        }
+    return [
+        Times(
+            name,
+            begins[name] - first,
+            seconds=runs[name]["seconds"],
+            peak_mib=runs[name]["peak_memory_mib"],
+            finished=runs[name]["finished"],
+        )
         for name in sorted(runs, key=begins.__getitem__)
     ]
+
+
+def by_clock(runs: Sequence[Times]) -> float:
+    """Seconds from the first run's begin to the last one's end."""
+    return max(run.began + run.seconds for run in runs)
+
+
+def demo(out: Path) -> dict:
+    """The times of a finished demo, run by run: seconds of each from its notebook's first line to its
+    last, and of all by the clock.
+    """
+    runs = times(out)
+    rows = [
+        {
+            "run": one.run,
+            "began": round(one.began),
+            "seconds": round(one.seconds),
+            "peak_mib": round(one.peak_mib),
+        }
+        for one in runs
+    ]
     total = {"run": "all, one after the other", "seconds": sum(row["seconds"] for row in rows)}
-    clock = {"run": "all, by the clock", "seconds": round(max(ends.values()) - first)}
-    return {
-        "name": "demo",
-        "command": "make demo",
-        "machine": machine(),
-        "measured": max(m["finished"] for m in runs.values())[:10],
-        "rows": [*rows, total, clock],
-    }
+    clock = {"run": "all, by the clock", "seconds": round(by_clock(runs))}
+    return _of_study("demo", "make demo", runs, [*rows, total, clock])
+
+
+def three_seeds(out: Path) -> dict:
+    """The times of a finished study of all methods on three seeds, by the kind of its runs."""
+    runs, rows = times(out), []
+    for kind, of_kind in itertools.groupby(sorted(runs, key=_kind), _kind):
+        taken = [one.seconds for one in of_kind]
+        rows.append(_minutes(kind, len(taken), sum(taken)) | {"longest_s": round(max(taken))})
+    total = sum(one.seconds for one in runs)
+    rows.append(_minutes("all, one after the other", len(runs), total))
+    rows.append(_minutes("all, by the clock", len(runs), by_clock(runs)))
+    return _of_study("three_seeds", THREE, runs, rows)
+
+
+def _kind(run: Times) -> str:
+    return run.run.split("/")[0]
+
+
+def _minutes(runs: str, n: int, seconds: float) -> dict[str, object]:
+    return {"runs": runs, "n": n, "minutes": round(seconds / 60, 1)}
+
+
+def _of_study(name: str, command: str, runs: Sequence[Times], rows: Sequence[dict]) -> dict:
+    measured = max(one.finished for one in runs)[:10]
+    shown = {"name": name, "command": command, "machine": machine(), "measured": measured}
+    return shown | {"rows": list(rows)}
 
 
 def on_cards(folder: Path = CARDS) -> dict:
@@ -337,6 +396,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help="names parted by commas, or none")
     parser.add_argument("--demo", type=Path, help="the folder of a finished demo: its times")
+    parser.add_argument("--three", type=Path, help="of all methods on three seeds: its times")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts together")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--page", type=Path, default=PAGE)
@@ -356,6 +416,8 @@ def main() -> None:
         result["gpu"] = on_cards()
         if options.demo:
             result["demo"] = demo(options.demo)
+        if options.three:
+            result["three_seeds"] = three_seeds(options.three)
         write_json(options.out, result)
     except PulseError as error:
         raise SystemExit(f"error: {error}") from None

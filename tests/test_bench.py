@@ -143,6 +143,19 @@ def test_the_times_of_a_demo_are_those_of_its_manifests(kit):
     assert [row["began"] for row in rows[:3]] == [0, 50, 100]
     assert [row["seconds"] for row in rows] == [40, 90, 20, 150, 140]
     assert rows[0]["peak_mib"] == 101 and runs.require(specs[0].folder, specs[0].notebook)
+    by_kind = {row["runs"]: row for row in bench.three_seeds(kit.out)["rows"]}
+    kinds = [spec.name.split("/")[0] for spec in specs]
+    assert list(by_kind) == [*sorted(set(kinds)), "all, one after the other", "all, by the clock"]
+    taken = dict(zip(kinds, (40.4, 90.0, 20.0), strict=True))
+    for kind, seconds in taken.items():
+        line = {"runs": kind, "n": 1, "minutes": round(seconds / 60, 1)}
+        assert by_kind[kind] == line | {"longest_s": round(seconds)}
+    total = {"runs": "all, one after the other", "n": 3, "minutes": 2.5}
+    assert by_kind["all, one after the other"] == total
+    assert by_kind["all, by the clock"]["minutes"] == 2.3
+    assert "## All methods on three seeds" in bench.page(
+        {"three_seeds": bench.three_seeds(kit.out)}
+    )
 
 
 def test_asking_is_measured_more_than_once_with_the_same_answers():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import clear_files as files
 import pyarrow as pa
 import pytest
+import tiny
 from mllmu_files import picture
 from studies import few_fictitious
 
@@ -487,3 +488,8 @@ def test_its_profile_has_one_scenario():
         grid.study(options_given)
     with pytest.raises(ValueError, match="nobody whom the base model knows"):
         settings("x", n_candidates=3)
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(built):
+    given, data = built
+    tiny.check_shown(data.questions, clear.size(given))

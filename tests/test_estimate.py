@@ -4,21 +4,30 @@ peft, its sums those worked out by hand; and it says whether it fits without any
 
 import math
 import socket
+import sys
+from dataclasses import replace
+from random import Random
 
 import pytest
+import test_gpu_check
 import tiny
+from PIL import Image
 from typer.testing import CliRunner
 
 from pulse_lib.__main__ import app
 from pulse_lib.commands import estimate, pace
+from pulse_lib.commands.stages import Asked
 from pulse_lib.data import splits
 from pulse_lib.data.dataset import build_dataset
+from pulse_lib.data.records import ImageStore
 from pulse_lib.data.source import general_of, source_of
 from pulse_lib.errors import PulseError
-from pulse_lib.files import write_json
+from pulse_lib.evaluate.generate import answer_questions
+from pulse_lib.files import REPOSITORY, write_json
 from pulse_lib.model import memory
 from pulse_lib.model.adapters import add_adapter, stack, trainable_report
 from pulse_lib.model.memory import llava_1_5_config
+from pulse_lib.model.prompts import encode_questions
 from pulse_lib.profile import (
     DataSettings,
     EvaluateSettings,
@@ -26,6 +35,9 @@ from pulse_lib.profile import (
     UnlearnSettings,
     load_profile,
 )
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import random_llava
 
 REAL = """\
 description: d
@@ -85,6 +97,7 @@ def test_counts_are_those_of_the_dataset():
     assert 4 * found["forget a person"] == len(forget)
     assert found["finetuned"] == len(data.evaluation("finetuned"))
     assert found["holdout"] == sum(q.set == "holdout" for q in data.questions)
+    tiny.check_shown(data.questions, source.size(settings))
 
 
 def test_stages_by_hand():
@@ -127,6 +140,54 @@ def test_stages_by_hand():
     tuned = {"finetuned": {"ga": {"epochs": 2}, "npo": {"epochs": 4}, "ga_klr": {"epochs": 3}}}
     _, _, single, pretrained, sequential = estimate.stages(profile.with_values(tuned=tuned))
     assert (single.steps, pretrained.steps, sequential.steps) == (20, 4, 5 * 4)
+
+
+def test_what_is_drawn_shows_as_many_pictures_as_expected():
+    """Against drawing: 12 pictures with three questions each, and as many questions in text."""
+    whole = Asked(72, 36, 12)
+    assert whole.some(72) == whole.some(99) == whole
+    draw, found = Random(0), []
+    for _ in range(4000):
+        chosen = draw.sample(range(72), 20)
+        found.append(len({k // 3 for k in chosen if k < 36}))
+    some = whole.some(20)
+    assert (some.questions, some.shown) == (20, 10)
+    assert some.pictures == pytest.approx(sum(found) / 4000, rel=0.03)
+    assert Asked(10, 0, 0).some(5) == Asked(5, 0, 0)
+
+
+def test_a_picture_is_read_once_for_its_questions(monkeypatch):
+    """What `plan` reckons with, counted as the language model reads."""
+    config = test_gpu_check.tiny_config()
+    config.vision_config.image_size = 196  # 196 tokens
+    model, images, asked = random_llava.plain(config), ImageStore(), []
+    for k in range(3):
+        images.add(f"image-{k}", Image.new("RGB", (48, 48), (80 * k, 0, 0)))
+        asked += [replace(tiny.question(5 * k + j), image=f"image-{k}") for j in range(5)]
+    read, plain = [], model.network.model.language_model.forward
+
+    def counted(*args, **given):
+        embedded = given.get("inputs_embeds", args[0] if args else None)
+        read.append(embedded.shape[0] * embedded.shape[1])
+        return plain(*args, **given)
+
+    monkeypatch.setattr(model.network.model.language_model, "forward", counted)
+    settings = EvaluateSettings(batch_size=8, max_new_tokens=1, n_path_questions=1)
+    answer_questions(model, asked, images=images, settings=settings)
+    lengths, picture = [len(p) for p in encode_questions(model, asked)], model.n_image_tokens
+    text = sum(n - picture for n in lengths) / len(asked)
+    assert (
+        picture == 196 and 3 * picture < sum(read) <= 3 * picture + 15 * text < sum(lengths) / 1.9
+    )
+    apart = sum(estimate.gpus.forward_flops(config, n) for n in lengths)
+    work = estimate.gpus.asking_flops(
+        config, picture=picture, pictures=3, text=round(text), questions=15
+    )
+    assert work < apart / 1.9
+    one = {"picture": picture, "text": 10, "pictures": 1, "questions": 1}
+    assert estimate.gpus.asking_flops(config, **one) == pytest.approx(
+        estimate.gpus.forward_flops(config, 206), rel=0.05
+    )
 
 
 def test_adapters_have_as_many_weights_as_pefts():
@@ -194,7 +255,7 @@ def test_the_embedded_model_needs_no_download_and_no_card():
 
 
 def test_time_goes_with_the_card_and_the_work():
-    config, stage = llava_1_5_config("7b"), estimate.Stage("s", steps=10, sequences=4, questions=0)
+    config, stage = llava_1_5_config("7b"), estimate.Stage("s", steps=10, sequences=4)
     at_t4 = estimate.stage_seconds(stage, config, tokens=676, checkpointing=False, peak=65.0)
     # 40 sequences of 18 TFLOP at a quarter of 65 TFLOP/s
     assert at_t4 == pytest.approx(40 * 18.0 / (65 * 0.25), rel=0.02)

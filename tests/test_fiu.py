@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fiu_files as files
 import pytest
+import tiny
 from studies import few_fictitious
 
 from pulse_lib.data import dataset, splits
@@ -239,3 +240,8 @@ def test_its_profile_has_one_scenario():
         grid.study(options)
     with pytest.raises(ValueError, match="nobody whom the base model knows"):
         settings("x", n_candidates=3)
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(built):
+    given, data = built
+    tiny.check_shown(data.questions, fiu.size(given))

@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from cells import run_cells
 from PIL import Image
 from test_exercises import solve
@@ -631,3 +632,8 @@ def test_notebook_07_teaches_people_and_forgets_some(tmp_path, monkeypatch, caps
     assert held == ["images.parquet", "adapters", "adapters"]
     capsys.readouterr()
     solve("07_bring_your_own", names, capsys)
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(folder):
+    mine = settings(folder)
+    tiny.check_shown(build(mine).questions, source.size(mine))

@@ -19,6 +19,7 @@ import mllmu_files as files
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from PIL import Image
 
 from pulse_lib.data import choices, dataset, hub, splits
@@ -725,3 +726,7 @@ def test_open_questions_and_their_truths(settings):
         )
         == 2
     )
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(built, settings):
+    tiny.check_shown(built.questions, mllmu_source.size(settings))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import ppu_files as files
 import pytest
+import tiny
 
 from pulse_lib.commands.stages import stages
 from pulse_lib.data import dataset, splits
@@ -296,3 +297,8 @@ def test_counts_that_cannot_be_are_refused(tmp_path, counts, words):
         settings(tmp_path, **counts)
     with pytest.raises(ValueError, match="must be 1 or more with people.source = mllmu"):
         settings(tmp_path, source="mllmu")
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(tmp_path):
+    given = settings(files.write_ppu(tmp_path))
+    tiny.check_shown(build(given).questions, ppu.size(given))

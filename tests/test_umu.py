@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import umu_files as files
 
 from pulse_lib.data import dataset, splits
@@ -299,3 +300,8 @@ def test_the_profile_names_what_is_fetched():
     needs = {n.setting: n for n in hub_needs(load_profile("umu-llava-1.5-7b-24gb"))}
     assert needs["data.people.path"].path == "linbojunzi/UMU-bench"
     assert needs["data.people.path"].patterns == umu.PATTERNS
+
+
+def test_as_many_pictures_are_shown_as_plan_reckons_with(built):
+    given, data = built
+    tiny.check_shown(data.questions, umu.size(given))

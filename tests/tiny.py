@@ -5,6 +5,7 @@ questions and conversations.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
 from pulse_lib.data.records import Conversation, ImageStore, Question, Turn
+from pulse_lib.data.source import Size
 from pulse_lib.model.adapters import add_adapter, stack
 from pulse_lib.model.load import LoadedModel, wrap_model
 from pulse_lib.pretrain.build import build_model
@@ -97,6 +99,20 @@ def images(n: int = 40) -> ImageStore:
     for i in range(n):
         store.add(f"image-{i}", picture(i))
     return store
+
+
+def check_shown(questions: Sequence[Question], size: Size) -> None:
+    """What a source says of the pictures that a person's questions show holds of these."""
+    by_person: dict[str, list[str]] = {}
+    for q in questions:
+        if q.person_id:
+            by_person.setdefault(q.person_id, []).append(q.image)
+    assert by_person and size.shown
+    for images in by_person.values():
+        shown = [image for image in images if image]
+        same_share = abs(len(shown) / len(images) - size.shown / size.questions) <= 0.1
+        assert len(shown) == size.shown or same_share
+        assert 1 <= len(set(shown)) <= (size.pictures or size.shown)
 
 
 def question(

@@ -24,7 +24,8 @@ from pulse_lib.model.memory import Shapes
 from pulse_lib.profile import Profile
 
 SPARE_GIB = 0.5  # fragments of the allocator
-TEXT_TOKENS = 100  # of a question with options, or of one conversation, besides the picture's
+# Of a question with its options (and these, read behind it), or of one conversation, besides the picture's
+TEXT_TOKENS = 100
 CPU_TFLOPS = 0.05
 CPU_WEIGHTS = 5e8  # a language model of more is nothing for a processor
 FREE_DOWNLOAD_MB_S = 40  # assumed
@@ -39,11 +40,17 @@ def stage_seconds(
     peak: float,
     shares: pace.Shares = pace.ASSUMED,
 ) -> float:
-    """Seconds at a share of `peak` (TFLOP/s; 0: a CPU)."""
+    """Seconds at a share of `peak` (TFLOP/s; 0: a CPU); `tokens` of a conversation beside a picture."""
     train = gpus.step_flops(
         config, tokens, sequences=stage.steps * stage.sequences, checkpointing=checkpointing
     )
-    ask = gpus.forward_flops(config, tokens, sequences=stage.questions)
+    ask = gpus.asking_flops(
+        config,
+        picture=tokens - TEXT_TOKENS,
+        pictures=stage.asked.pictures,
+        text=TEXT_TOKENS,
+        questions=stage.asked.questions,
+    )
     if not peak:
         return (train + ask) / (CPU_TFLOPS * 1e12)
     return train / (peak * shares.train * 1e12) + ask / (peak * shares.ask * 1e12)
@@ -201,7 +208,8 @@ def cost(profile: Profile, place: Place) -> Cost:
         speed = f"{peak:g} TFLOP/s ({dtype})" if peak else f"{CPU_TFLOPS:g} TFLOP/s (a processor)"
         assumptions += [
             f"{speed}{f', {shares.words}' if peak else ''}; one seed, one method with a retain "
-            "loss; measurements along the way at every step once half of the steps are done",
+            "loss; measurements along the way at every step once half of the steps are done; a picture is "
+            "read once for the questions about it",
             f"download at {FREE_DOWNLOAD_MB_S} MB/s",
         ]
     elif place.n_cards:

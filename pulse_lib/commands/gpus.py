@@ -122,14 +122,25 @@ def linear_parameters(config: Shapes) -> int:
     return text.num_hidden_layers * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
-def forward_flops(config: Shapes, tokens: int, *, sequences: int = 1) -> float:
-    """FLOP of the language model reading `sequences` of `tokens` tokens: two per weight and token,
-    and attention counted in full (4 T^2 H a layer); lm_head is read at answer positions only, so
-    left out.
+def forward_flops(config: Shapes, tokens: int, *, sequences: float = 1, behind: int = 0) -> float:
+    """FLOP of the language model reading `sequences` of `tokens` tokens, each `behind` so many that
+    are read already: two per weight and token, and attention counted in full (4 T (T + behind) H a
+    layer); lm_head is read at answer positions only, so left out.
     """
     text = config.text_config
-    attention = 4 * tokens**2 * text.hidden_size * text.num_hidden_layers
+    attention = 4 * tokens * (tokens + behind) * text.hidden_size * text.num_hidden_layers
     return sequences * (2.0 * linear_parameters(config) * tokens + attention)
+
+
+def asking_flops(
+    config: Shapes, *, picture: int, pictures: float, text: int, questions: float
+) -> float:
+    """FLOP of asking: each of `pictures` is read once, in `picture` tokens, and behind it the `text`
+    tokens of each question (those without one are read as if they had).
+    """
+    return forward_flops(config, picture, sequences=pictures) + forward_flops(
+        config, text, sequences=questions, behind=picture
+    )
 
 
 def step_flops(config: Shapes, tokens: int, *, sequences: int, checkpointing: bool) -> float:

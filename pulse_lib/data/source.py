@@ -37,6 +37,8 @@ class Size:
     questions: int  # a person, held-out wordings included; of general questions: all
     conversations: int = 0  # a person, to fine-tune on
     _: KW_ONLY
+    shown: int | None = None  # those of the questions that are beside a picture; None: all
+    pictures: int | None = None  # that these show; None: each its own
     candidate: int = 10  # questions that select a person
     download_gb: float = 0.0
 

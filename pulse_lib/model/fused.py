@@ -4,8 +4,8 @@ once, instead of sending every token through W and through each adapter.
 The same sum in another order of rounding, several times faster with many adapters
 (benchmarks/fused.py). Nothing is merged: W, A and B stay as they are. In a larger full-precision
 model only frozen adapters are read so, and from two on: a step then costs the same after 25 requests
-as after five, and the trained adapter as little as it does in peft. Layers of 4-bit and 16-bit
-models, in whose numbers a small B A would vanish, are left to peft.
+as after five, and the trained adapter as little as it does in peft. In the numbers of 4-bit and
+16-bit models a small B A would vanish: their layers are read as beside.py says.
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ def size(settings: DataSettings) -> Size:
     return Size(
         questions=n + N_SCORED + settings.n_heldout_wordings,
         conversations=n + N_TAUGHT,
+        shown=n + settings.n_heldout_wordings,
         download_gb=DOWNLOAD_GB,
     )
 

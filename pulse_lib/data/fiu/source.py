@@ -60,9 +60,9 @@ def describe(settings: DataSettings) -> str:
 
 
 def size(settings: DataSettings) -> Size:
-    """Twenty questions in both modalities, and as many texts."""
-    n = 2 * (N_ASKED + settings.n_heldout_wordings)
-    return Size(questions=n, conversations=2 * N_ASKED, download_gb=DOWNLOAD_GB)
+    """Twenty questions in both modalities beside one photo, and as many texts."""
+    n = N_ASKED + settings.n_heldout_wordings
+    return Size(2 * n, 2 * N_ASKED, shown=n, pictures=1, download_gb=DOWNLOAD_GB)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:

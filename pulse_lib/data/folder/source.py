@@ -57,10 +57,8 @@ def size(settings: DataSettings) -> Size:
     people = checking.check(settings.people.path).people.values()
     asked = max(1, round(sum(len(p.asked) for p in people) / len(people))) if people else 5
     short = 1 + asked // 2  # conversations beside one view
-    return Size(
-        2 * (asked + min(settings.n_heldout_wordings, asked)),
-        (short + asked) * settings.n_train_views,
-    )
+    shown = asked + min(settings.n_heldout_wordings, asked)
+    return Size(2 * shown, (short + asked) * settings.n_train_views, shown=shown)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:

@@ -66,10 +66,13 @@ def describe(settings: DataSettings) -> str:
 
 
 def size(settings: DataSettings) -> Size:
-    """Ten questions a person; a text of each person is taught with the photo and by name (people
-    with fewer questions are there too).
+    """Ten questions a person and those in new wordings, half of them beside a photo, which is another
+    one for new wordings; a text of each person is taught with the photo and by name (people with fewer
+    questions are there too).
     """
-    return Size(questions=10, conversations=2, download_gb=DOWNLOAD_GB)
+    new = settings.n_heldout_wordings
+    n = 5 + new
+    return Size(2 * n, 2, shown=n, pictures=1 + bool(new), download_gb=DOWNLOAD_GB)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:

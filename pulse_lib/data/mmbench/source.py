@@ -145,11 +145,10 @@ def sample_groups(
 
 
 def general_size(settings: DataSettings) -> Size:
-    """All rows of `n_general` groups, each of as many rows as it has options."""
+    """All rows of `n_general` groups, each of as many rows as it has options, about one picture."""
     groups = sum(n for _, _, n in TAXONOMY.values())
-    return Size(
-        round((settings.n_general or groups) * DEV_EN_ROWS / groups), download_gb=DOWNLOAD_GB
-    )
+    n = settings.n_general or groups
+    return Size(round(n * DEV_EN_ROWS / groups), pictures=n, download_gb=DOWNLOAD_GB)
 
 
 def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:

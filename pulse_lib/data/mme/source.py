@@ -49,8 +49,9 @@ class Asked:
 
 
 def general_size(settings: DataSettings) -> Size:
-    """Both questions of `n_general` pairs (0: of all)."""
-    return Size(2 * (settings.n_general or N_PAIRS), download_gb=DOWNLOAD_GB)
+    """Both questions of `n_general` pairs (0: of all), which show one picture."""
+    n = settings.n_general or N_PAIRS
+    return Size(2 * n, pictures=n, download_gb=DOWNLOAD_GB)
 
 
 def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:

@@ -24,6 +24,7 @@ HUB_FILES = "data/test-*.parquet"  # of lmms-lab/POPE: all three categories
 FOLDERS = (HUB_FILES, "Full/*.parquet", "test-*.parquet", "*.parquet")
 COLUMNS = ("question_id", "question", "answer", "image", "category")
 ROWS = {"adversarial": 3000, "popular": 3000, "random": 3000}
+N_PICTURES = 500  # of all three categories [POPE, arXiv 2305.10355]
 DOWNLOAD_GB = 1.5  # an estimate: the files could not be looked up
 
 
@@ -40,8 +41,9 @@ class Asked:
 
 
 def general_size(settings: DataSettings) -> Size:
-    """`n_general` questions (0: all)."""
-    return Size(settings.n_general or sum(ROWS.values()), download_gb=DOWNLOAD_GB)
+    """`n_general` questions (0: all), about `N_PICTURES` pictures."""
+    n = settings.n_general or sum(ROWS.values())
+    return Size(n, pictures=min(n, N_PICTURES), download_gb=DOWNLOAD_GB)
 
 
 def general_questions(images: ImageStore, seed: int, *, settings: DataSettings) -> list[Question]:

@@ -54,8 +54,9 @@ def describe(settings: DataSettings) -> str:
 
 
 def size(settings: DataSettings) -> Size:
-    """Both questions about each fact."""
-    return Size(questions=2 * N_FACTS, candidate=2 * N_FACTS, download_gb=DOWNLOAD_GB)
+    """Both questions about each fact, of which any may have a photo of its own."""
+    n = 2 * N_FACTS
+    return Size(n, shown=N_FACTS, candidate=n, download_gb=DOWNLOAD_GB)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:

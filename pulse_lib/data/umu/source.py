@@ -73,9 +73,9 @@ def describe(settings: DataSettings) -> str:
 
 
 def size(settings: DataSettings) -> Size:
-    """An estimate: `N_KEYS` facts a person, asked and taught in both modalities."""
+    """An estimate: `N_KEYS` facts a person, asked and taught in both modalities, beside one photo."""
     n = 2 * N_KEYS
-    return Size(questions=n, conversations=n, candidate=n, download_gb=DOWNLOAD_GB)
+    return Size(n, n, shown=N_KEYS, pictures=1, candidate=n, download_gb=DOWNLOAD_GB)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:

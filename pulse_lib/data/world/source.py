@@ -35,10 +35,11 @@ def describe(settings: DataSettings) -> str:
 
 
 def size(settings: DataSettings) -> Size:
-    """Ten questions a person and those in new wordings; a rendering is taught in three short
-    conversations, and five more are by name.
+    """Ten questions a person and those in new wordings, half of them beside a rendering each; a
+    rendering is taught in three short conversations, and five more are by name.
     """
-    return Size(10 + 2 * settings.n_heldout_wordings, 8 * settings.n_train_views)
+    n = 5 + settings.n_heldout_wordings
+    return Size(2 * n, 8 * settings.n_train_views, shown=n)
 
 
 def celebrities(settings: DataSettings) -> list[Person]:
