@@ -26,6 +26,7 @@ from pulse_lib.profile import Profile
 SPARE_GIB = 0.5  # fragments of the allocator
 # Of a question with its options (and these, read behind it), or of one conversation, besides the picture's
 TEXT_TOKENS = 100
+SHOWN = 0.5  # of the conversations, those beside a picture: what is taught is so too by name
 CPU_TFLOPS = 0.05
 CPU_WEIGHTS = 5e8  # a language model of more is nothing for a processor
 FREE_DOWNLOAD_MB_S = 40  # assumed
@@ -41,8 +42,10 @@ def stage_seconds(
     shares: pace.Shares = pace.ASSUMED,
 ) -> float:
     """Seconds at a share of `peak` (TFLOP/s; 0: a CPU); `tokens` of a conversation beside a picture."""
-    train = gpus.step_flops(
-        config, tokens, sequences=stage.steps * stage.sequences, checkpointing=checkpointing
+    n = stage.steps * stage.sequences
+    train = sum(
+        gpus.step_flops(config, length, sequences=share * n, checkpointing=checkpointing)
+        for length, share in ((tokens, SHOWN), (TEXT_TOKENS, 1 - SHOWN))
     )
     ask = gpus.asking_flops(
         config,
@@ -201,7 +204,8 @@ def cost(profile: Profile, place: Place) -> Cost:
     if hours:
         hours["download"] = download * 1000 / FREE_DOWNLOAD_MB_S / 3600
     assumptions = [
-        f"{tokens} tokens a sequence, {memory.ANSWER_TOKENS} of them supervised"
+        f"{tokens} tokens of a conversation beside a picture, {TEXT_TOKENS} of one in text, half of each; "
+        f"{memory.ANSWER_TOKENS} of them supervised"
         + (", gradient checkpointing" if checkpointing else "")
     ]
     if hours:

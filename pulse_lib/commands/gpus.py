@@ -143,7 +143,7 @@ def asking_flops(
     )
 
 
-def step_flops(config: Shapes, tokens: int, *, sequences: int, checkpointing: bool) -> float:
+def step_flops(config: Shapes, tokens: int, *, sequences: float, checkpointing: bool) -> float:
     """FLOP of a training step on frozen weights: forward, the gradient of the activations, and with
     checkpointing the forward again. LoRA itself is below 1 % and left out.
     """
