@@ -190,7 +190,7 @@ def measure_unlearning(
     micro_batch: int = 1,
 ) -> dict:
     """`n_steps` steps of a method by the kit's own loop, `batch` conversations a step of which
-    `micro_batch` are read at once, and their cost. A method that fails is reported with its error.
+    `micro_batch` are read at once, and their cost.
     """
     n = max(batch, n_steps // 4 * batch)
     forget, retain = conversations(n, "forget"), conversations(n, "retain_train")
@@ -270,8 +270,8 @@ def measure_against_loop(model: LoadedModel, method_id: str, *, batch: int, repe
     seconds: dict[steps.Side, list[float]] = {"kit": [], "loop": []}
     taken, peaks, gradients = {}, {}, {}
     for side in seconds:
-        held = held_gib(model.device)
         start_peak(model.device)
+        held = held_gib(model.device)
         taken[side] = bench.kit(method_id) if side == "kit" else bench.loop(method_id)
         taken[side]()  # kernels are chosen
         peaks[side] = peak_gib(model.device) - held
