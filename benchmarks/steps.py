@@ -272,9 +272,10 @@ def measured(bench: Bench, method_id: str, repeats: int) -> dict:
     }
 
 
-def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) -> dict:
+def growth(bench: Bench, name: str, *, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) -> dict:
     """Seconds of a GA step on so many adapters of earlier requests, alternating; the first step of a
-    request, which forms their matrices once, is not counted.
+    request, which forms their matrices once (in 4 bits joins them, nothing is merged there), is not
+    counted.
     """
     model, step = bench.model, bench.kit("ga")
     for k in range(max(rounds)):
@@ -289,7 +290,7 @@ def growth(bench: Bench, rounds: tuple[int, ...] = (5, 25), repeats: int = 3) ->
             cpu[n].append(time.process_time() - clock)
     medians = [statistics.median(cpu[n]) for n in rounds]
     names = {f"step_cpu_s_on_{n}": round(m, 3) for n, m in zip(rounds, medians, strict=True)}
-    return {"method": "ga, sequential", **names, "ratio": round(medians[-1] / medians[0], 3)}
+    return {"method": name, **names, "ratio": round(medians[-1] / medians[0], 3)}
 
 
 def peak(side: Side, method_id: str, bench: Bench) -> int:
@@ -344,8 +345,13 @@ def main() -> None:
             {"method": f"{method_id}, by ones", "kit_peak_mib": peaks["by_ones"], "memory": share}
         )
         print(json.dumps(row), flush=True)
-    rows += [*by_ones, growth(bench)]
-    print(json.dumps(rows[-1]))
+    in_4bit = random_llava.in_4bit(random_llava.config_of(options.size), "cpu")
+    rows += [
+        *by_ones,
+        growth(bench, "ga, sequential"),
+        growth(Bench(with_adapter(in_4bit), 1), "ga, sequential, one conversation in 4-bit"),
+    ]
+    print(json.dumps(rows[-2:]))
     if options.out:
         command = f"python benchmarks/steps.py --size {options.size} --batch {options.batch}"
         machine = {"cpu": platform.processor() or platform.machine(), "threads": 1}

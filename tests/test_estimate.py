@@ -145,7 +145,7 @@ def test_stages_by_hand():
 
 def test_what_is_drawn_shows_as_many_pictures_as_expected():
     """Against drawing: 12 pictures with three questions each, and as many questions in text."""
-    whole = Asked(72, 36, 12)
+    whole = Asked(72, shown=36, pictures=12)
     assert whole.some(72) == whole.some(99) == whole
     draw, found = Random(0), []
     for _ in range(4000):
@@ -154,7 +154,7 @@ def test_what_is_drawn_shows_as_many_pictures_as_expected():
     some = whole.some(20)
     assert (some.questions, some.shown) == (20, 10)
     assert some.pictures == pytest.approx(sum(found) / 4000, rel=0.03)
-    assert Asked(10, 0, 0).some(5) == Asked(5, 0, 0)
+    assert Asked(10).some(5) == Asked(5)
 
 
 def test_a_picture_is_read_once_for_its_questions(monkeypatch):

@@ -18,6 +18,7 @@ class Asked:
     """
 
     questions: float = 0.0
+    _: KW_ONLY
     shown: float = 0.0
     pictures: float = 0.0
 
@@ -25,17 +26,20 @@ class Asked:
     def of(cls, size: Size) -> Asked:
         """What a source asks of a person, or in all."""
         shown = size.questions if size.shown is None else size.shown
-        return cls(size.questions, shown, shown if size.pictures is None else size.pictures)
+        pictures = shown if size.pictures is None else size.pictures
+        return cls(size.questions, shown=shown, pictures=pictures)
 
     def __add__(self, other: Asked) -> Asked:
         return Asked(
             self.questions + other.questions,
-            self.shown + other.shown,
-            self.pictures + other.pictures,
+            shown=self.shown + other.shown,
+            pictures=self.pictures + other.pictures,
         )
 
     def __mul__(self, times: float) -> Asked:
-        return Asked(times * self.questions, times * self.shown, times * self.pictures)
+        return Asked(
+            times * self.questions, shown=times * self.shown, pictures=times * self.pictures
+        )
 
     def some(self, n: int) -> Asked:
         """So many of the questions, drawn at random; of the pictures those that are expected among
@@ -45,7 +49,8 @@ class Asked:
             return self
         share = n / self.questions
         each = self.shown / self.pictures if self.pictures else 0.0
-        return Asked(n, share * self.shown, self.pictures * (1 - (1 - share) ** each))
+        pictures = self.pictures * (1 - (1 - share) ** each)
+        return Asked(n, shown=share * self.shown, pictures=pictures)
 
 
 @dataclass(frozen=True)
