@@ -166,7 +166,8 @@ class Bench:
         method, network = get(method_id), self.model.network
         second = None
         if method_id != "ga":
-            second = copy.deepcopy(network).requires_grad_(False)
+            with as_others(network):
+                second = copy.deepcopy(network).requires_grad_(False)
             for name, weight in second.named_parameters():
                 if "lora_B" in name:
                     weight.zero_()  # the reference is the model without the adapter

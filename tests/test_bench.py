@@ -175,6 +175,14 @@ def test_the_profile_for_a_t4_reads_one_conversation_at_a_time():
     assert load_profile("colab-t4-7b").unlearn.micro_batch == 1
 
 
+def test_single_shot_runs_are_five_sixths_of_three_seeds():
+    """docs/performance.md says so."""
+    rows = json.loads(bench.RESULT.read_text())["three_seeds"]["rows"]
+    minutes = {row["runs"]: row["minutes"] for row in rows}
+    share = minutes["single_shot"] / minutes["all, one after the other"]
+    assert "are five sixths of it" in bench.SHOTS and abs(share - 5 / 6) < 0.04
+
+
 def test_drawing_is_half_of_an_analysis():
     """docs/performance.md says so, of its largest study."""
     measured = json.loads(bench.RESULT.read_text())["growth"]["rows"]
