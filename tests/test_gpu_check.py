@@ -133,7 +133,7 @@ def test_shares_are_of_both_peaks():
         model.network.config, 1, sequences=1, checkpointing=False
     )  # far below: a lower bound
     assert measured["share_of_peak"] > per_step / measured["seconds_per_step"] / 0.5e12
-    assert measured["share_of_measured"] == pytest.approx(2 * measured["share_of_peak"], abs=1e-4)
+    assert measured["share_of_measured"] == pytest.approx(2 * measured["share_of_peak"], abs=2e-4)
     assert not any(p.requires_grad for p in model.network.parameters())
     assert gpu_check.Peak(0.0, 2.0).shares(1e12) == {
         "share_of_peak": None,
