@@ -337,6 +337,22 @@ def compared_questions(model: LoadedModel, amount: Amount) -> Iterator[dict]:
         )
 
 
+def steps_by_batch(model: LoadedModel, *, peak: Peak, amount: Amount) -> Iterator[dict]:
+    """Rows of GA's steps, by how many conversations are read at once."""
+    for n in amount.batches:
+        shape = {"conversations": n, "checkpointing": model.settings.gradient_checkpointing}
+        how = {"n_steps": WARM_UP + amount.repeats, "batch": n, "micro_batch": n}
+        yield shape | or_error(functools.partial(measure_unlearning, model, "ga", peak=peak, **how))
+
+
+def by_method(
+    measure: Callable[..., dict], model: LoadedModel, ids: Sequence[str], **how: object
+) -> Iterator[dict]:
+    """A row a method."""
+    for method_id in ids:
+        yield {"method": method_id} | or_error(functools.partial(measure, model, method_id, **how))
+
+
 def check_size(
     name: str,
     config: LlavaConfig,
@@ -372,53 +388,29 @@ def check_size(
     }
 
     def rows(title: str, key: str, found: Iterator[dict]) -> None:
-        result[key] = []
         for row in found:
-            result[key].append(row)
+            result.setdefault(key, []).append(row)
             print(f"  {title}: {_line(row)}", flush=True)
 
-    def steps_by_batch() -> Iterator[dict]:
-        for n in amount.batches:
-            shape = {"conversations": n, "checkpointing": model.settings.gradient_checkpointing}
-            measure = functools.partial(
-                measure_unlearning,
-                model,
-                "ga",
-                peak=peak,
-                n_steps=WARM_UP + amount.repeats,
-                batch=n,
-                micro_batch=n,
-            )
-            yield shape | or_error(measure)
-
-    def each(measure: Callable[..., dict], ids: Sequence[str], **how: object) -> Iterator[dict]:
-        for method_id in ids:
-            yield {"method": method_id} | or_error(
-                functools.partial(measure, model, method_id, **how)
-            )
-
     n = amount.n_steps
-    rows("unlearning", "unlearning", each(measure_unlearning, methods, peak=peak, n_steps=n))
+    unlearned = by_method(measure_unlearning, model, methods, peak=peak, n_steps=n)
+    rows("unlearning", "unlearning", unlearned)
     result["answering"] = measure_answering(model, peak=peak, n_questions=amount.n_questions)
     print(f"  answering: {_line(result['answering'])}", flush=True)
-    items = training_memory(config, "4bit", tokens=_tokens(model), micro_batch=1, rank=8)
+    tokens = len(encode_conversations(model, conversations(1, "forget"))[0].input_ids)
+    items = training_memory(config, "4bit", tokens=tokens, micro_batch=1, rank=8)
     measured = [r["peak_memory_gib"] for r in result["unlearning"] if "error" not in r]
     result["estimate"] = compare_peak(sum(items.values()), max(measured, default=0.0))
-    rows("steps", "steps", steps_by_batch())
+    rows("steps", "steps", steps_by_batch(model, peak=peak, amount=amount))
     how = {"batch": amount.batch, "repeats": amount.repeats}
-    rows("against the loop", "against_loop", each(measure_against_loop, steps.METHODS, **how))
+    compared = by_method(measure_against_loop, model, steps.METHODS, **how)
+    rows("against the loop", "against_loop", compared)
     rows("questions", "questions", compared_questions(model, amount))
     rows("kernels", "kernels", slowest_kernels(model, batch=amount.batch))
     del model
     model = random_llava.in_4bit(config, device, checkpointing=True)
-    whole = result["steps"]
-    rows("steps, checkpointed", "steps", steps_by_batch())
-    result["steps"] = [*whole, *result["steps"]]
+    rows("steps", "steps", steps_by_batch(model, peak=peak, amount=amount))
     return result
-
-
-def _tokens(model: LoadedModel) -> int:
-    return len(encode_conversations(model, conversations(1, "forget"))[0].input_ids)
 
 
 def _line(row: Mapping) -> str:

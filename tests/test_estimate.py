@@ -214,7 +214,8 @@ def test_shapes_of_llava(size, linear, rank_8):
 
 def test_weights_and_activations_of_llava():
     """Weights of the NF4 model as counted on the real shapes, and what was measured on layers of
-    real size (LoRA beside a 16-bit base): all that is kept, and without what MLPs form again.
+    real size (LoRA beside a 16-bit base; test_beside.kept_in with 676 tokens): all that is kept, and
+    without what MLPs form again.
     """
     measured = (("7b", 4.21, 109.9, 81.5), ("13b", 7.33, 137.7, 102.1))
     for size, weights, layer, spared in measured:

@@ -41,6 +41,9 @@ class Asked:
             times * self.questions, shown=times * self.shown, pictures=times * self.pictures
         )
 
+    def __sub__(self, other: Asked) -> Asked:
+        return self + other * -1
+
     def some(self, n: int) -> Asked:
         """So many of the questions, drawn at random; of the pictures those that are expected among
         them, where each has as many questions.
@@ -71,13 +74,18 @@ class Stage:
 
 def counts(profile: Profile) -> dict[str, int]:
     """Training conversations and questions that the data section stands for."""
+    asked = {what: round(asked.questions) for what, asked in _asked(profile).items()}
+    return _taught(profile) | asked
+
+
+def _taught(profile: Profile) -> dict[str, int]:
+    """Conversations to train on."""
     d = profile.data
     people = d.n_finetuned_forget + d.n_finetuned_retain + d.n_finetuned_retain_train
-    taught = {
+    return {
         "taught": people * source_of(d).size(d).conversations,
         "forget a person": 2 * d.n_conversations,
     }
-    return taught | {what: round(asked.questions) for what, asked in _asked(profile).items()}
 
 
 def _asked(profile: Profile) -> dict[str, Asked]:
@@ -98,13 +106,8 @@ def _asked(profile: Profile) -> dict[str, Asked]:
 
 def stages(profile: Profile) -> list[Stage]:
     """The notebooks of one seed and one method with a retain loss, from the profile's counts."""
-    d, f, u, n, asked = (
-        profile.data,
-        profile.finetune,
-        profile.unlearn,
-        counts(profile),
-        _asked(profile),
-    )
+    d, f, u = profile.data, profile.finetune, profile.unlearn
+    n, asked = _taught(profile), _asked(profile)
     person, benchmarks, holdout = asked["questions a person"], asked["benchmarks"], asked["holdout"]
     learned = max(1, f.batch_size - round(f.batch_size * f.general_replay))
     found = [
@@ -180,4 +183,4 @@ def _measured(
     every, n = profile.unlearn.path_every, profile.evaluate.n_path_questions
     each = steps // 2 if dense else 0
     times = 2 + ((steps - each) // every if every else 0) + each
-    return (forget.some(n) + (whole + forget * -1).some(2 * n)) * times
+    return (forget.some(n) + (whole - forget).some(2 * n)) * times

@@ -86,8 +86,9 @@ class Fused:
 
 
 def fuse(layers: Iterable[LoraLayer]) -> None:
-    """Let these layers of one model read by the matrix, if all are in float32 and the model is not
-    too large, or else beside it where there are fewer bits; what was formed before is formed anew.
+    """Let these layers of one model read by the matrix, if all are plain ones in float32 and the model
+    is not too large, or beside it, if any has fewer bits or is of another kind; what was formed before
+    is formed anew.
     """
     found = list(layers)
     plain = [(layer, layer.get_base_layer()) for layer in found if isinstance(layer, Linear)]

@@ -1,6 +1,5 @@
 """Gated MLPs that keep less for the backward pass: what the gate and the up projection give, and
-neither their product, which the down projection reads (twice where an adapter reads it in another
-dtype), nor what the activation makes of the gate. Those are formed again when they are asked for:
+neither their product, which the down projection reads, nor what the activation makes of the gate. Those are formed again when they are asked for:
 two elementwise products, beside the three matrices of the MLP.
 
 The numbers are the same bit by bit. With gradient checkpointing, which keeps none of it, there is
@@ -59,23 +58,21 @@ class _Product(torch.autograd.Function):
 def _again(
     gate: torch.Tensor, up: torch.Tensor, *, act: Activation, product: torch.Tensor
 ) -> tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]:
-    """How autograd keeps the product, or the copy of it that an adapter reads in its own dtype (no
-    adapter here drops out): by shape and dtype alone. Anything else is kept as it is.
-    """
-    # Not the product itself: it would be kept with the function
-    place, size, wide, dtype = product.data_ptr(), product.numel(), product.shape[-1], product.dtype
+    """How autograd keeps the product: by its shape alone. Anything else is kept as it is."""
+    place, size = (
+        product.data_ptr(),
+        product.numel(),
+    )  # not itself: it would be kept with the function
 
-    def pack(tensor: torch.Tensor) -> Any:
-        same = tensor.data_ptr() == place
-        cast = tensor.is_floating_point() and tensor.dtype != dtype and tensor.shape[-1:] == (wide,)
-        return (tensor.shape, tensor.dtype) if tensor.numel() == size and (same or cast) else tensor
+    def pack(tensor: torch.Tensor) -> torch.Tensor | torch.Size:
+        same = tensor.data_ptr() == place and tensor.numel() == size
+        return tensor.shape if same else tensor
 
-    def unpack(kept: Any) -> torch.Tensor:
+    def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
         if isinstance(kept, torch.Tensor):
             return kept
-        shape, dtype = kept
         with torch.no_grad():
-            return (act(gate) * up).to(dtype).reshape(shape)
+            return (act(gate) * up).reshape(kept)
 
     return pack, unpack
 
