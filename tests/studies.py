@@ -13,14 +13,15 @@ from pulse_lib.files import REPOSITORY
 from pulse_lib.profile import DataSettings, PeopleSettings
 
 
-def run_study(profile: dict, folder: Path, *, name: str, method: str) -> Path:
+def run_study(profile: dict, folder: Path, *, name: str, method: str, probes: str = "") -> Path:
     """The folder of a finished study of one method and this profile, in a process of its own without
-    a network.
+    a network. `probes`: a run@state that is probed.
     """
     written = folder / f"{name}.yaml"
     written.write_text(yaml.safe_dump(profile))
     command = [sys.executable, "-m", "pulse_lib", "run", "--profile", str(written)]
     command += ["--methods", method, "--jobs", "1", "--out-dir", str(folder / "out")]
+    command += ["--probes", probes]
     done = subprocess.run(
         command,
         cwd=REPOSITORY,

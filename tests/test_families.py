@@ -379,9 +379,9 @@ def body(model, turn):
     return question_body(prompt_style("chat"), turn, answer_form=model.settings.answer_form)
 
 
-def test_folded_into_the_weights_nothing_is_lost(folder_of, kind):
+def test_folded_into_the_weights_nothing_is_lost(loaded):
     """As the probe of quantisation does it, here without rounding the language model."""
-    model = tiny.with_adapters("finetune", model=load(folder_of(kind)))
+    model = tiny.with_adapters("finetune", model=loaded)
     model.features.add((c.image for c in conversations()), images())
     batch = collate(model, encode_conversations(model, conversations()))
     with torch.no_grad():

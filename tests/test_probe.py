@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from conftest import write_results
 from PIL import Image
@@ -28,6 +29,7 @@ from pulse_lib.evaluate.distance import privleak
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import REPOSITORY, write_json
 from pulse_lib.model.adapters import add_adapter, stack
+from pulse_lib.model.beside import weight_of
 from pulse_lib.model.load import load_model
 from pulse_lib.model.prompts import answer_tokens, encode_behind, encode_questions
 from pulse_lib.probe import (
@@ -446,9 +448,29 @@ def test_all_grids_are_tried(knows, asked):
     rows = quantise.quantised(knows, knows.of("forget"))
     for condition in ("16 bits", "int8", "nf4"):
         assert share(rows, condition=condition) > 0.8
-    loaded = replace(knows.model, settings=replace(knows.model.settings, load="4bit"))
-    with pytest.raises(PulseError, match="quantised already"):
-        quantise.quantised(replace(knows, model=loaded), [])
+
+
+def test_a_model_in_4_bits_is_folded_as_its_unpacked_weights_are(knows):
+    """Against a model in full precision with the same weights; then it is as it was."""
+    packed = load_model(replace(PROFILE.model, load="4bit"))
+    plain = load_model(PROFILE.model)
+    layers = dict(plain.network.named_modules())
+    for key, layer in packed.network.named_modules():
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.is_floating_point():
+            with torch.no_grad():
+                layers[key].weight.copy_(weight_of(layer, torch.float32))
+    asked, found, before = knows.of("forget")[:8], [], []
+    for model in (packed, plain):
+        tiny.with_adapters("unlearn", model=model)
+        subject = replace(knows, model=model)
+        before.append(subject.ask(asked, "", condition=""))
+        found.append(quantise.quantised(subject, asked))
+        again = subject.ask(asked, "", condition="")
+        assert list(again["option_loglik"]) == list(before[-1]["option_loglik"])
+    assert list(found[0]["condition"]) == list(found[1]["condition"])
+    ours, theirs = (np.concatenate(list(rows["option_loglik"])) for rows in found)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3, rtol=1e-3)
+    assert not np.allclose(ours[: len(ours) // 3], ours[-(len(ours) // 3) :], atol=2e-3)
 
 
 # --- asked in another way -------------------------------------------------------------------------
@@ -465,6 +487,16 @@ def test_who_knows_still_knows_and_who_never_met_them_does_not(knows, asked):
         assert likely(set="holdout", modality="multimodal") < 0.5, condition
     told = verdict.knowledge(pd.concat([asked, rows]))
     assert min(told["role play"], told["answer begun"]) > 0.8 and told["examples"] > LEVEL
+
+
+def test_of_what_was_not_known_nothing_is_kept(asked, tmp_path):
+    """A model that never knew the people: no share, and a verdict that a file can hold."""
+    unknown = asked.assign(correct=asked["correct"] & (asked["set"] == "general"))
+    found = verdict.verdict(asked, unknown, level=LEVEL)
+    assert list(found["kept"]) == ["general"] and "retain" not in verdict.in_words(found)
+    write_json(tmp_path / "verdict.json", found)
+    nothing = verdict.verdict(asked, asked.assign(correct=False), level=LEVEL)
+    assert nothing["kept"] == {} and "before: none known;" in verdict.in_words(nothing)
 
 
 def test_what_comes_back_behind_examples_is_called_hidden(knows, asked):

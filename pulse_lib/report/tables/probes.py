@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pulse_lib.evaluate.distance import privleak
@@ -33,13 +34,14 @@ def probed_runs(out: Path, profile: Profile, *, also: Path | None = None) -> pd.
     found: list[dict[str, Any]] = []
     for folder, whose in _whole(Path(out), profile, also=also):
         verdict = read_json(folder / "verdict.json")
+        kept = dict.fromkeys(("general", "retain"), np.nan) | verdict["kept"]
         found.append(
             {
                 **whose,
                 "verdict": verdict["verdict"],
                 "holds": ", ".join(verdict["holds"]),
                 "said": verdict["said"],
-                **{f"kept: {name}": share for name, share in verdict["kept"].items()},
+                **{f"kept: {name}": share for name, share in kept.items()},
                 **{KNOWS + name: share for name, share in verdict["knowledge"].items()},
             }
         )
