@@ -104,8 +104,10 @@ def mmbench_like(n: int, group: str = "general") -> list[Question]:
 
 
 def conversations(n: int, group: str) -> list[Conversation]:
-    """Conversations as long as those about a person: a picture, and three turns."""
-    turn = Turn(TEXT, (), answer="a cautious answer in a few words")
+    """Conversations as long as those about a person: a picture, and three turns. Each group's answers
+    are its own: what is forgotten and what is kept would pull against each other.
+    """
+    turn = Turn(TEXT, (), answer=f"a cautious answer about {group} people")
     return [
         Conversation(
             f"{group}-{i}",

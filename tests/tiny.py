@@ -75,7 +75,7 @@ def shake(model: LoadedModel, name: str, seed: int = 0, size: float = 0.05) -> N
     with torch.no_grad():
         for key, weight in model.network.named_parameters():
             if f".{name}." in key:
-                weight.add_(size * torch.randn(weight.shape, generator=generator))
+                weight.add_(size * torch.randn(weight.shape, generator=generator).to(weight.device))
 
 
 def with_adapters(*names: str, model: LoadedModel | None = None, **settings) -> LoadedModel:

@@ -32,6 +32,7 @@ finally:
 def use_bitsandbytes() -> None:
     """From here on peft knows quantised layers: before a model is loaded in 8 or 4 bits."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_explained)
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_said_once)
     is_bnb_available.cache_clear()
     is_bnb_4bit_available.cache_clear()
     is_bnb_4bit_available()
@@ -46,3 +47,16 @@ def _explained(record: logging.LogRecord) -> bool:
             (),
         )
     return True
+
+
+_said: set[str] = set()
+
+
+def _said_once(record: logging.LogRecord) -> bool:
+    """Of what bitsandbytes says at every layer of every pass (that 8-bit layers read what comes in as
+    float16), the first.
+    """
+    message = record.getMessage()
+    new = message not in _said
+    _said.add(message)
+    return new
