@@ -24,8 +24,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CARD, CPU = torch.device("cuda", 0), torch.device("cpu")
-# Operations that may be given a tensor of the CPU beside one of the card: copies, and indices
-MIXED = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_"}
+# Operations that may be given tensors of the CPU beside one of the card: copies, and indices
+COPIES = {"copy_", "_to_copy"}
+INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 MOVES = (torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.cpu)
 HOST_ONLY = (torch.Tensor.numpy, torch.Tensor.__array__)
 NAMED = (torch.device, torch._C._nn._parse_to)  # calls that only read the name of a place
@@ -94,12 +95,16 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        name = func.name().partition("::")[2].partition(".")[0]
         given = _tensors(*args, *kwargs.values())
         there = [tensor for tensor in given if self.card.has(tensor)]
+        mixed, alike = name in COPIES | INDEXED, given
+        if mixed:  # what is put in must be where it is put; a backward pass puts in torch's own zeros
+            own = name in COPIES or torch._C._current_graph_task_id() != -1
+            alike = [] if own else _tensors(args[0], *args[2:])
         # A number of the CPU may stand beside tensors of the card
-        here = [tensor for tensor in given if tensor.ndim and not self.card.has(tensor)]
-        mixed = func.name().partition("::")[2].partition(".")[0] in MIXED
-        if there and here and not mixed:
+        places = {self.card.has(tensor) for tensor in alike if tensor.ndim}
+        if len(places) > 1:
             shapes = ", ".join(
                 f"{tuple(t.shape)} on {'cuda' if self.card.has(t) else 'cpu'}" for t in given
             )

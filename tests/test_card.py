@@ -11,19 +11,20 @@ import pretend_card
 import pytest
 import tiny
 import torch
-from test_families import conversations, images, questions
+from test_families import conversations, from_pixels, images, questions
 from test_gpu_check import tiny_config
 from test_methods import ROWS, relearn
 from test_probe import WHOSE
 from test_sequential import run
 from test_train import EVALUATE, FORGET, QUESTIONS, RETAIN, task, unlearned
 
-from pulse_lib.evaluate import reading
+from pulse_lib.evaluate import plain, reading
 from pulse_lib.evaluate.generate import answer_questions
 from pulse_lib.files import REPOSITORY, read_json
 from pulse_lib.model import lora
 from pulse_lib.model.adapters import add_adapter, stack
 from pulse_lib.model.load import load_model
+from pulse_lib.model.prompts import encode_questions
 from pulse_lib.probe import layers, members, quantise, quick
 from pulse_lib.probe.subject import Subject, as_asked
 from pulse_lib.profile import ModelSettings
@@ -98,6 +99,8 @@ def test_what_a_card_refuses_is_refused(ampere):
         lambda: torch.nn.Linear(3, 3).to("cuda")(here),
         lambda: there[here > 0] + here,
         lambda: rows.gather(0, torch.zeros(1, 2, dtype=torch.long)),
+        lambda: rows.index_put((torch.tensor([1]),), torch.ones(1, 2)),
+        lambda: rows.__setitem__(torch.tensor([1, 2]), torch.ones(2, 2)),
     ):
         with pytest.raises(RuntimeError, match=MIXED):
             mixing()
@@ -200,6 +203,9 @@ def test_every_family_learns_and_is_asked(ampere, tmp_path, kind):
     }
     whole = task(model, "ga_klr", target=(), epochs=1, path_every=0, **people)
     assert unlearn_single_shot(replace(whole, images=images())).log["loss"].notna().all()
+    shown = questions()[0]
+    (prompt,) = encode_questions(model, [shown])
+    plain.generated(from_pixels(model), prompt, image=shown.image, max_new_tokens=2)
 
 
 def test_8_bit_says_once_that_it_reads_in_float16(ampere, folder, monkeypatch, caplog):
