@@ -81,7 +81,10 @@ def _card(size: str, table: str, **columns: object) -> tuple[tuple[str, object],
 # In the JSON only: the other clock says the same, and likelihoods cost nothing
 ASIDE = ("kit_wall_s", "loop_wall_s", "ratio_cpu", "kit_with_likelihoods_s")
 
-NO_CARD = "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures)"
+NO_CARD = (
+    "a GPU: none was at hand, so nothing is said of one (`make gpu-check` measures; that it runs is "
+    "tried on a card that is only pretended, in tests/test_card.py)"
+)
 # The tables of a card's check
 ON_CARD = {
     "steps": "Steps of GA, by the conversations that are read at once; shares of the card's peak by its data sheet and as measured",

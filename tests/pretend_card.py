@@ -99,7 +99,9 @@ class Operations(TorchDispatchMode):
         given = _tensors(*args, *kwargs.values())
         there = [tensor for tensor in given if self.card.has(tensor)]
         mixed, alike = name in COPIES | INDEXED, given
-        if mixed:  # what is put in must be where it is put; a backward pass puts in torch's own zeros
+        if (
+            mixed
+        ):  # what is put in must be where it is put; a backward pass puts in torch's own zeros
             own = name in COPIES or torch._C._current_graph_task_id() != -1
             alike = [] if own else _tensors(args[0], *args[2:])
         # A number of the CPU may stand beside tensors of the card
