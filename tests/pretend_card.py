@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CARD, CPU = torch.device("cuda", 0), torch.device("cpu")
-# Operations that may be given tensors of the CPU beside one of the card: copies, and indices
+# Operations that may be given tensors of the CPU beside one of the card: copies, and those with an
+# index, if what they put in is where it is put
 COPIES = {"copy_", "_to_copy"}
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 MOVES = (torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.cpu)
@@ -97,31 +98,32 @@ class Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.name().partition("::")[2].partition(".")[0]
         given = _tensors(*args, *kwargs.values())
-        there = [tensor for tensor in given if self.card.has(tensor)]
-        mixed, alike = name in COPIES | INDEXED, given
-        if (
-            mixed
-        ):  # what is put in must be where it is put; a backward pass puts in torch's own zeros
-            own = name in COPIES or torch._C._current_graph_task_id() != -1
-            alike = [] if own else _tensors(args[0], *args[2:])
+        alike = follows = given
+        if name in COPIES | INDEXED:
+            follows = _tensors(args[0])
+            alike = [] if name in COPIES or _in_backward() else _tensors(args[0], *args[2:])
         # A number of the CPU may stand beside tensors of the card
-        places = {self.card.has(tensor) for tensor in alike if tensor.ndim}
-        if len(places) > 1:
+        if len({self.card.has(tensor) for tensor in alike if tensor.ndim}) > 1:
             shapes = ", ".join(
                 f"{tuple(t.shape)} on {'cuda' if self.card.has(t) else 'cpu'}" for t in given
             )
             raise RuntimeError(
                 f"Expected all tensors to be on the same device: {func.name()} of {shapes}"
             )
-        self.card.operations += bool(there)
+        self.card.operations += any(map(self.card.has, given))
         made = func(*args, **kwargs)
-        if self.card.has(args[0]) if mixed else there:
+        if any(map(self.card.has, follows)):
             known = {storage._cdata for t in given if (storage := _storage(t)) is not None}
             for tensor in _tensors(made):
                 storage = _storage(tensor)
                 if storage is not None and storage._cdata not in known:
                     self.card.put(tensor)
         return made
+
+
+def _in_backward() -> bool:
+    """Whether torch works out gradients: it puts zeros in by an index that it makes of a size alone."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class Calls(TorchFunctionMode):

@@ -185,9 +185,8 @@ def test_as_on_a_t4(folder, method):
 
 
 @pytest.mark.parametrize("policy", STRATEGIES)
-def test_every_strategy_takes_requests_in_turn(ampere, tmp_path, policy):
-    model = tiny.with_adapters("finetune", model=tiny.tiny_model(tiny.tiny_network().cuda()))
-    outcome = run(tmp_path, policy, model=model, epochs=1)
+def test_every_strategy_takes_requests_in_turn(ampere, folder, tmp_path, policy):
+    outcome = run(tmp_path, policy, model=loaded(folder), epochs=1)
     assert set(outcome.rows["round"]) >= {1, 2, 3}
 
 

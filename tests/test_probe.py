@@ -450,9 +450,10 @@ def test_all_grids_are_tried(knows, asked):
         assert share(rows, condition=condition) > 0.8
 
 
-def test_a_model_in_4_bits_is_folded_as_its_unpacked_weights_are(knows):
+@pytest.mark.parametrize("load", ["4bit", "8bit"])
+def test_a_packed_model_is_folded_as_its_unpacked_weights_are(knows, load):
     """Against a model in full precision with the same weights; then it is as it was."""
-    packed = load_model(replace(PROFILE.model, load="4bit"))
+    packed = load_model(replace(PROFILE.model, load=load))
     plain = load_model(PROFILE.model)
     layers = dict(plain.network.named_modules())
     for key, layer in packed.network.named_modules():
