@@ -31,6 +31,7 @@ from pulse_lib.errors import PulseError
 from pulse_lib.files import REPOSITORY, read_json, replace_file, write_json
 from pulse_lib.machine import cores, round_alike
 from pulse_lib.runs.kinds import run_folder, run_folders, run_name
+from pulse_lib.runs.place import EXECUTED
 from pulse_lib.study.kernels import THREADS
 
 RESULT = REPOSITORY / "outputs/reference/performance.json"
@@ -55,6 +56,8 @@ TITLES = {name: title for name, (title, _) in PARTS.items()} | {
     "demo": "The demo, run by run",
     "three_seeds": "All methods on three seeds",
 }
+# What a single-shot run's notebook does, by the call that one of its cells makes
+CALLS = {"measuring the path": "outcome = unlearn_single_shot(", "asking its states": "task.ask("}
 THREE = "python -m pulse_lib run --methods all --seeds 0,1,2 --sequential ga,ga_klr,npo"
 
 
@@ -95,11 +98,11 @@ ON_CARD = {
 }
 TAIL = (
     "fine-tuning, on one core, is the longest run; probes and single-shot runs fill the other core meanwhile, and the "
-    "runs after it both (the demo's table below)"
+    "runs after it both (the demo's tables below); a single-shot run's next cost is measuring its path"
 )
 SHOTS = (
-    "single-shot runs are five sixths of it (its table below), and what they compute is matrix products: it would take "
-    "fewer steps or questions of each"
+    "single-shot runs are five sixths of it; their next cost after steps is measuring the path (its tables below): it "
+    "would take fewer steps, or fewer questions on the way, which other numbers would come of"
 )
 DRAWING = "drawing and saving the figures is half of it"
 LOOKUPS = (
@@ -255,7 +258,7 @@ def demo(out: Path) -> dict:
     ]
     total = {"run": "all, one after the other", "seconds": sum(row["seconds"] for row in rows)}
     clock = {"run": "all, by the clock", "seconds": round(by_clock(runs))}
-    return _of_study("demo", "make demo", runs, [*rows, total, clock])
+    return _of_study("demo", "make demo", runs, [*rows, total, clock, *inside(out)])
 
 
 def three_seeds(out: Path) -> dict:
@@ -267,7 +270,31 @@ def three_seeds(out: Path) -> dict:
     total = sum(one.seconds for one in runs)
     rows.append(_minutes("all, one after the other", len(runs), total))
     rows.append(_minutes("all, by the clock", len(runs), by_clock(runs)))
-    return _of_study("three_seeds", THREE, runs, rows)
+    return _of_study("three_seeds", THREE, runs, [*rows, *inside(out)])
+
+
+def inside(out: Path) -> list[dict]:
+    """Where the time of a finished study's single-shot runs goes: what their notebooks' cells took, as
+    papermill has written it; of that which unlearns, steps by the run's own clock.
+    """
+    taken = dict.fromkeys(("steps", *CALLS, "everything else"), 0.0)
+    for kind, folder in run_folders(out):
+        if kind != "single_shot" or not (folder / EXECUTED).is_file():
+            continue
+        steps = read_json(folder / "result.json")["seconds_train"]
+        taken["steps"] += steps
+        taken["measuring the path"] -= steps
+        for cell in read_json(folder / EXECUTED)["cells"]:
+            code = "".join(cell["source"])
+            part = next((name for name, call in CALLS.items() if call in code), "everything else")
+            taken[part] += cell["metadata"].get("papermill", {}).get("duration") or 0.0
+    total = sum(taken.values())
+    if not total:
+        return []
+    return [
+        {"single-shot runs": name, "minutes": round(s / 60, 1), "share": round(s / total, 2)}
+        for name, s in taken.items()
+    ]
 
 
 def _kind(run: Times) -> str:

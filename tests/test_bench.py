@@ -110,7 +110,7 @@ def test_a_try_that_came_to_nothing_leaves_what_was_measured_before():
 def test_fine_tuning_is_the_longest_run_of_the_demo():
     """docs/performance.md says so."""
     result = json.loads(bench.RESULT.read_text())
-    runs = [row for row in result["demo"]["rows"] if not row["run"].startswith("all")]
+    runs = [r for r in result["demo"]["rows"] if not r.get("run", "all").startswith("all")]
     assert "fine-tuning, on one core, is the longest run" in bench.TAIL
     assert max(runs, key=lambda row: row["seconds"])["run"].startswith("target/")
 
@@ -158,6 +158,45 @@ def test_the_times_of_a_demo_are_those_of_its_manifests(kit):
     )
 
 
+def test_what_a_single_shot_run_does_is_read_from_its_notebook(kit):
+    specs = kit.study()
+    for spec in specs:
+        kit.finish(spec)
+    run = next(spec for spec in specs if spec.kind == "single_shot")
+    (run.folder / "result.json").write_text(json.dumps({"seconds_train": 30.0}))
+    code = [
+        *((call, 60.0) for call in bench.CALLS.values()),
+        ("tried = unlearn_single_shot(few)", 24.0),
+        ("import pandas", 6.0),
+    ]
+    cells = [{"source": [c], "metadata": {"papermill": {"duration": s}}} for c, s in code]
+    cells.append({"source": ["text"], "metadata": {}})
+    (run.folder / "notebook.ipynb").write_text(json.dumps({"cells": cells}))
+    found = {row["single-shot runs"]: row for row in bench.inside(kit.out)}
+    assert {name: row["minutes"] for name, row in found.items()} == {
+        "steps": 0.5,
+        "measuring the path": 0.5,
+        "asking its states": 1.0,
+        "everything else": 0.5,
+    }
+    assert [row["share"] for row in found.values()] == [0.2, 0.2, 0.4, 0.2]
+    notebook = json.loads((REPOSITORY / "notebooks/03_unlearn_single_shot.ipynb").read_text())
+    code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    for call in bench.CALLS.values():
+        assert sum(call in cell for cell in code) == 1
+
+
+def test_the_path_is_what_costs_most_after_steps():
+    """docs/performance.md says so, of all methods and of the demo."""
+    assert "next cost after steps is measuring the path" in bench.SHOTS
+    assert "next cost is measuring its path" in bench.TAIL
+    result = json.loads(bench.RESULT.read_text())
+    for part in ("three_seeds", "demo"):
+        rows = {r["single-shot runs"]: r for r in result[part]["rows"] if "share" in r}
+        rest = {n: r["share"] for n, r in rows.items() if n not in ("steps", "measuring the path")}
+        assert rows["measuring the path"]["share"] > max(rest.values())
+
+
 def test_asking_is_measured_more_than_once_with_the_same_answers():
     rows = bench.run_part(
         "questions",
@@ -178,7 +217,7 @@ def test_the_profile_for_a_t4_reads_one_conversation_at_a_time():
 def test_single_shot_runs_are_five_sixths_of_three_seeds():
     """docs/performance.md says so."""
     rows = json.loads(bench.RESULT.read_text())["three_seeds"]["rows"]
-    minutes = {row["runs"]: row["minutes"] for row in rows}
+    minutes = {row["runs"]: row["minutes"] for row in rows if "runs" in row}
     share = minutes["single_shot"] / minutes["all, one after the other"]
     assert "are five sixths of it" in bench.SHOTS and abs(share - 5 / 6) < 0.04
 
