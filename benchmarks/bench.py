@@ -56,7 +56,8 @@ TITLES = {name: title for name, (title, _) in PARTS.items()} | {
     "demo": "The demo, run by run",
     "three_seeds": "All methods on three seeds",
 }
-# What a single-shot run's notebook does, by the call that one of its cells makes
+# What a single-shot run's notebook does, by the call that one of its cells makes; the first takes the
+# steps too
 CALLS = {"measuring the path": "outcome = unlearn_single_shot(", "asking its states": "task.ask("}
 THREE = "python -m pulse_lib run --methods all --seeds 0,1,2 --sequential ga,ga_klr,npo"
 

@@ -105,7 +105,7 @@ def mmbench_like(n: int, group: str = "general") -> list[Question]:
 
 def conversations(n: int, group: str) -> list[Conversation]:
     """Conversations as long as those about a person: a picture, and three turns. Each group's answers
-    are its own: what is forgotten and what is kept would pull against each other.
+    are its own: alike, what is to go and what is to stay would cancel out.
     """
     turn = Turn(TEXT, (), answer=f"a cautious answer about {group} people")
     return [

@@ -122,7 +122,9 @@ class Operations(TorchDispatchMode):
 
 
 def _in_backward() -> bool:
-    """Whether torch works out gradients: it puts zeros in by an index that it makes of a size alone."""
+    """Whether torch works out gradients: by an index it puts in zeros then that it has made of a size
+    alone, of which nobody can say where they are.
+    """
     return torch._C._current_graph_task_id() != -1
 
 
@@ -150,11 +152,9 @@ class Calls(TorchFunctionMode):
         return self._called(func, args, kwargs)
 
     def _property(self, func: Callable, tensor: torch.Tensor) -> Any:
-        found, there = func(tensor), self.card.has(tensor)
         asked = getattr(func.__self__, "__name__", "")
-        return (
-            {"device": CARD, "is_cuda": True, "is_cpu": False}.get(asked, found) if there else found
-        )
+        places = {"device": CARD, "is_cuda": True, "is_cpu": False}
+        return places[asked] if asked in places and self.card.has(tensor) else func(tensor)
 
     def _called(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         """What a call makes: on the card if that is named or, without a place's name, if all that it
@@ -173,17 +173,13 @@ class Calls(TorchFunctionMode):
         return made
 
     def _moved(self, func: Callable, args: tuple, kwargs: dict) -> torch.Tensor:
-        tensor, leaves = args[0], [*args[1:], *kwargs.values()]
+        tensor, before = args[0], self.card.has(args[0])
+        if func is not torch.Tensor.to:
+            place = CARD if func is torch.Tensor.cuda else CPU
+            func, args, kwargs = torch.Tensor.to, (tensor, place), {}
+        leaves = [*args[1:], *kwargs.values()]
         named = [place == "cuda" for leaf in leaves if (place := _place(leaf))]
         named += [self.card.has(other) for other in _tensors(*leaves)]
-        before = self.card.has(tensor)
-        if func is not torch.Tensor.to:
-            named, func, args, kwargs = (
-                [func is torch.Tensor.cuda],
-                torch.Tensor.to,
-                (tensor, CPU),
-                {},
-            )
         target = named[0] if named else before
         moved = _on_the_cpu(func, args, kwargs)
         if target != before and not moved.is_meta:

@@ -497,7 +497,7 @@ def test_of_what_was_not_known_nothing_is_kept(asked, tmp_path):
     assert list(found["kept"]) == ["general"] and "retain" not in verdict.in_words(found)
     write_json(tmp_path / "verdict.json", found)
     nothing = verdict.verdict(asked, asked.assign(correct=False), level=LEVEL)
-    assert nothing["kept"] == {} and "before: none known;" in verdict.in_words(nothing)
+    assert nothing["kept"] == {} and "before: nothing known;" in verdict.in_words(nothing)
 
 
 def test_what_comes_back_behind_examples_is_called_hidden(knows, asked):
@@ -799,11 +799,12 @@ def test_all_probed_runs_side_by_side_and_drawn(kit, asked):
     assert "unchanged" in drawn and f"{judged['said']:.2f}" in drawn
     # One that was just made and is not in its place yet counts in place of what is there
     half = shutil.copytree(started.folder, started.folder.with_name(started.folder.name + ".half"))
-    other = json.dumps(judged | {"verdict": "hides"})
+    other = json.dumps(judged | {"verdict": "hides", "kept": {}})
     (half / "verdict.json").write_text(other.ljust((half / "verdict.json").stat().st_size))
     again = probed_runs(kit.out, kit.profile, also=half)
     assert list(again["method"]) == ["before", "ga"]
     assert list(again["verdict"]) == ["unchanged", "hides"]
+    assert list(again["kept: retain"].isna()) == [False, True]  # nothing was there to be kept
     assert not list(kit.out.rglob("*.half.checked"))
 
 

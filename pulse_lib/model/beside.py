@@ -136,7 +136,7 @@ def weight_of(base: torch.nn.Linear, dtype: torch.dtype) -> torch.Tensor:
     from bitsandbytes import functional, nn  # slow to import, and such a layer has imported it
 
     if isinstance(base, nn.Linear8bitLt):
-        known: Any = base.weight if base.state.CB is None else base.state  # before it was ever read
+        known: Any = base.weight if base.state.CB is None else base.state  # from the first read on
         return functional.int8_vectorwise_dequant(known.CB, known.SCB).to(dtype)
     packed: Any = base.weight
     return functional.dequantize_4bit(packed.data.view(-1, 1), packed.quant_state).to(dtype)

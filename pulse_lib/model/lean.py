@@ -1,6 +1,7 @@
 """Gated MLPs that keep less for the backward pass: what the gate and the up projection give, and
-neither their product, which the down projection reads, nor what the activation makes of the gate. Those are formed again when they are asked for:
-two elementwise products, beside the three matrices of the MLP.
+neither their product, which the down projection reads, nor what the activation makes of the gate.
+Those are formed again when they are asked for: two elementwise products, beside the three matrices of
+the MLP.
 
 The numbers are the same bit by bit. With gradient checkpointing, which keeps none of it, there is
 nothing to spare: load.py leaves such a model as it is.
@@ -59,10 +60,7 @@ def _again(
     gate: torch.Tensor, up: torch.Tensor, *, act: Activation, product: torch.Tensor
 ) -> tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]:
     """How autograd keeps the product: by its shape alone. Anything else is kept as it is."""
-    place, size = (
-        product.data_ptr(),
-        product.numel(),
-    )  # not itself: it would be kept with the function
+    place, size = product.data_ptr(), product.numel()  # itself would be kept with the function
 
     def pack(tensor: torch.Tensor) -> torch.Tensor | torch.Size:
         same = tensor.data_ptr() == place and tensor.numel() == size

@@ -129,7 +129,8 @@ def verdict(rows: pd.DataFrame, before: pd.DataFrame, *, level: float) -> dict:
     for group in ("general", "retain"):
         then, now = (_right(table[table["set"] == group]) for table in (was, asked))
         share = float(retained_share(then, now))
-        kept |= {} if np.isnan(share) else {group: share}
+        if not np.isnan(share):
+            kept[group] = share
     margin = BEYOND_CHANCE * float(np.sqrt(level * (1 - level) / max(1, len(forget))))
     back = {name: value for name, value in known.items() if value > level + margin}
     declines = float(declined(forget).mean())
@@ -156,12 +157,12 @@ def verdict(rows: pd.DataFrame, before: pd.DataFrame, *, level: float) -> dict:
 
 def in_words(found: Mapping) -> str:
     """A verdict with its reasons, in a sentence."""
-    kept = ", ".join(f"{name} {share:.0%}" for name, share in found["kept"].items()) or "none known"
+    kept = ", ".join(f"{name} {share:.0%}" for name, share in found["kept"].items())
     known = found["knowledge"]
     back = ", ".join(f"{name} {known[name]:.2f}" for name in found["comes_back"]) or "none"
     return (
         f"{found['verdict']}: says {found['said']:.2f} of the forget people, declines "
-        f"{found['declined']:.0%}; kept of the value before: {kept}; knows more than "
+        f"{found['declined']:.0%}; kept of the value before: {kept or 'nothing known'}; knows more than "
         f"{found['level']:g} + {found['margin']:.2f} by: {back}"
     )
 
